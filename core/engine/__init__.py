@@ -1,0 +1,1 @@
+"""An LLM inference engine whose every choice is a plugin."""

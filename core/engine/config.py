@@ -1,0 +1,128 @@
+"""The resolved configuration: frozen, one slice per part; ``resolve`` (engine.args.resolve) is the only place that makes one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.plugin.api import Choice
+from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, read how. ``config`` is the normalised config.json after overrides; ``dtype`` the torch name of activations."""
+
+    checkpoint: Checkpoint
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    info: ModelInfo
+    dtype: str
+    max_model_len: int
+    served_names: tuple[str, ...]
+    seed: int | None = None
+    task: str = "generate"
+    skip_tokenizer_init: bool = False
+    tokenizer_name: str | None = None
+
+
+class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How weights are read."""
+
+    options: dict[str, Any] = {}
+    progress: bool = True
+    cpu_offload_bytes: int = 0
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache. ``pages``/``host_pages``: what the plan computed (workers may offer fewer, never more are used)."""
+
+    block_size: int
+    dtype: str
+    pages: int
+    host_pages: int
+    page_bytes: int
+    prefix_caching: bool
+    memory_fraction: float
+    pages_override: int | None = None
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and habits of the scheduler; see the flags of the same names."""
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    chunked_prefill: bool = True
+    max_num_partial_prefills: int = 1
+    max_long_partial_prefills: int = 1
+    long_prefill_token_threshold: int = 0
+    delay_factor: float = 0.0
+    lookahead_slots: int = 0
+
+
+class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Workers."""
+
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    loading_workers: int | None = None
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How steps run on the device."""
+
+    enforce_eager: bool = False
+    max_seq_len_to_capture: int = 8192
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The HTTP side and request defaults."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    max_logprobs: int = 20
+    chat_template: str | None = None
+    chat_template_content_format: str = "auto"
+    response_role: str = "assistant"
+    return_tokens_as_token_ids: bool = False
+    enable_request_id_headers: bool = False
+    enable_prompt_tokens_details: bool = False
+    enable_server_load_tracking: bool = False
+    disable_fastapi_docs: bool = False
+    disable_log_stats: bool = False
+    disable_log_requests: bool = False
+    max_log_len: int | None = None
+    uvicorn_log_level: str = "info"
+    disable_uvicorn_access_log: bool = False
+    root_path: str = ""
+    ssl_keyfile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_ca_certs: str | None = None
+    ssl_cert_reqs: int = 0
+    allow_credentials: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    allowed_methods: tuple[str, ...] = ("*",)
+    allowed_headers: tuple[str, ...] = ("*",)
+    middleware: tuple[str, ...] = ()
+    frontend_multiprocessing: bool = True
+    default_sampling: dict[str, Any] = {}
+    max_new_tokens: int | None = None
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything. Each part receives its own slice; nothing is written after ``resolve``.
+
+    ``choices``: kind name → the resolved plugin. ``device``: the probe's facts. ``plan``: what ``engine plan`` prints.
+    """
+
+    model: ModelConfig
+    load: LoadConfig
+    cache: CacheConfig
+    scheduler: SchedulerConfig
+    parallel: ParallelConfig
+    run: RunConfig
+    server: ServerConfig
+    device: DeviceFacts
+    choices: dict[str, Choice]
+    plan: dict[str, Any] = {}

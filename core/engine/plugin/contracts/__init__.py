@@ -1,0 +1,1 @@
+"""One abstract base class per kind of plugin; each docstring is the contract."""

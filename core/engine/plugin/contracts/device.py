@@ -1,0 +1,84 @@
+"""Contract of a device: memory, kernels, attention, recording of steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from engine.plugin.contracts.attention import AttentionBackend
+    from engine.plugin.contracts.packed import LinearKernel, PackedWeight
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes: what the device has in all (cgroup limits counted) and what is free now."""
+
+    total: int
+    free: int
+
+
+class Replay(ABC):
+    """A recorded step for one batch shape."""
+
+    @abstractmethod
+    def run(self) -> Tensor:
+        """Repeat the recorded work on the same input buffers; returns the same output buffer as the recording did."""
+
+
+class Recorder(ABC):
+    """Records a step once and replays it: CUDA graphs, or a tape of native calls. The plain path stays the truth."""
+
+    @abstractmethod
+    def record(self, body: Callable[[], Tensor]) -> Replay:
+        """Run ``body`` (which reads and writes preallocated buffers only) as often as needed and record it."""
+
+
+class Device(ABC):
+    """One device as a worker uses it. Made once per worker, after the process is its own."""
+
+    #: The plugin's name (``cpu``).
+    name: str
+
+    @abstractmethod
+    def torch_device(self) -> torch.device:
+        """Where tensors live."""
+
+    @abstractmethod
+    def memory(self) -> Memory:
+        """Total and free bytes now."""
+
+    @abstractmethod
+    def attention(self) -> AttentionBackend | None:
+        """The device's own attention and page layout; None takes the core's built-in pair (Triton on CUDA, torch elsewhere)."""
+
+    def linear_kernel(self, packed: PackedWeight) -> LinearKernel | None:
+        """The device's kernel for a canonical layout; None takes the core's dequantize-and-matmul reference."""
+        return None
+
+    def recorder(self) -> Recorder | None:
+        """Records decode steps; None: steps always run plainly."""
+        return None
+
+    def collective_backend(self) -> str:
+        """torch.distributed backend between workers on this device."""
+        return "gloo"
+
+    def dtypes(self) -> tuple[str, ...]:
+        """Activation dtypes that work here, best first."""
+        return ("float32", "bfloat16", "float16")
+
+    def synchronize(self) -> None:
+        """Wait until all submitted work is done."""
+
+    def describe(self) -> dict[str, str]:
+        """What ``engine plan`` shows: kernels in use and why."""
+        return {}
+
+    def close(self) -> None:
+        """Release the device. May be called twice."""

@@ -1,0 +1,102 @@
+"""Contracts around the sampler: guided decoding, logits processors, speculation, acceptance."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.plugin.request import GuideSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class Matcher(ABC):
+    """One sequence's state in a grammar. Lives beside the sampler; never shared."""
+
+    @abstractmethod
+    def fill(self, mask: np.ndarray[Any, np.dtype[np.int32]]) -> None:
+        """Write the allowed next tokens: int32 words of 32 bits, bit i of word w = token 32·w+i, 1 = allowed."""
+
+    @abstractmethod
+    def advance(self, token_ids: Sequence[int]) -> bool:
+        """Accept tokens; False (state unchanged) where one leaves the language."""
+
+    @abstractmethod
+    def rollback(self, count: int) -> None:
+        """Undo the last ``count`` tokens (rejected drafts)."""
+
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether the language allows nothing but the end."""
+
+    def forced(self) -> Sequence[int]:
+        """Tokens that must follow (jump-forward); empty where there is a choice."""
+        return ()
+
+
+class Guide(ABC):
+    """A compiled constraint, shared by requests."""
+
+    @abstractmethod
+    def start(self) -> Matcher:
+        """A fresh matcher."""
+
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Estimated memory, for the cache's bound."""
+
+
+class GuideCompiler(ABC):
+    """A guided-decoding backend. ``compile`` runs on a worker thread under the host's time and size budget."""
+
+    @abstractmethod
+    def unsupported(self, spec: GuideSpec) -> str | None:
+        """None, or the feature of the constraint that this backend lacks."""
+
+    @abstractmethod
+    def compile(self, spec: GuideSpec) -> Guide:
+        """Raises ``ValueError`` with the reason for a constraint that is wrong in itself."""
+
+
+class LogitsProcessor(ABC):
+    """A named processor that requests enable. One instance serves all sequences."""
+
+    @abstractmethod
+    def validate(self, arguments: dict[str, Any]) -> str | None:
+        """None, or what is wrong with a request's arguments."""
+
+    @abstractmethod
+    def apply(self, logits: Tensor, prompt: Sequence[int], output: Sequence[int], arguments: dict[str, Any]) -> Tensor:
+        """One row of logits [vocab] float32 → the same shape; may work in place."""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """Proposed tokens of one sequence; ``probabilities`` raw float32 [len, vocab] or None (each counts as probability 1)."""
+
+    seq: int
+    token_ids: list[int]
+    probabilities: bytes | None = None
+
+
+class Proposer(ABC):
+    """Proposes draft tokens after a step; lives in the worker."""
+
+    @abstractmethod
+    def propose(self, sequences: Sequence[tuple[int, Sequence[int]]], count: int) -> list[Draft]:
+        """For (seq, all tokens so far): up to ``count`` draft tokens each."""
+
+    def forget(self, seqs: Sequence[int]) -> None:
+        """Those sequences ended."""
+
+
+class AcceptanceMethod(ABC):
+    """Verifies drafts."""
+
+    @abstractmethod
+    def accept(self, target: Tensor, draft: Sequence[int], draft_probabilities: Tensor | None, uniforms: Sequence[float]) -> list[int]:
+        """Target probabilities [len(draft)+1, vocab] → the accepted tokens and the one after them. ``uniforms``: 2·len(draft)+1 numbers in [0, 1)."""

@@ -1,0 +1,55 @@
+"""Contracts of reading a checkpoint: loaders and config formats."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.plugin.facts import TensorInfo
+
+
+class Loader(ABC):
+    """Reads a checkpoint's tensors. Made once per worker; knows files, not models.
+
+    ``describe`` serves ``engine plan``: it reads headers only and must not import torch where the format permits.
+    ``tensors`` yields each tensor once, lazily, in any order, under its name in the checkpoint, on the CPU
+    (memory-mapped where possible). Both raise :class:`engine.errors.ModelFileError` naming file and tensor.
+    """
+
+    @abstractmethod
+    def describe(self) -> Iterable[TensorInfo]:
+        """Name, dtype, shape and size of every tensor, from headers alone."""
+
+    @abstractmethod
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors, lazily. A second call starts again."""
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors (the progress bar's total)."""
+        return sum(info.nbytes for info in self.describe())
+
+    def complete(self) -> bool:
+        """Whether every parameter of the model must appear. False only for loaders that invent tensors (``dummy``)."""
+        return True
+
+    def close(self) -> None:
+        """Release files. May be called twice."""
+
+
+class ConfigFormat(ABC):
+    """Reads the model's configuration. Torch-free and transformers-free."""
+
+    @abstractmethod
+    def read(self) -> dict[str, Any]:
+        """The configuration in the spelling of ``config.json`` (``architectures``, ``hidden_size`` …), legacy keys normalised.
+
+        Raises :class:`engine.errors.ModelFileError` naming the file and key.
+        """
+
+    def generation(self) -> dict[str, Any]:
+        """The content of ``generation_config.json``, or an empty dict."""
+        return {}

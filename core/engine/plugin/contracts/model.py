@@ -1,0 +1,126 @@
+"""Contract of a model: what a worker runs between the scheduler's step and the sampler."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from engine.plugin.contracts.attention import AttentionBackend, AttentionBatch
+    from engine.plugin.contracts.packed import LinearKernel, PackedWeight, Quantizer
+    from engine.plugin.facts import ModelInfo
+
+
+class Parallel(ABC):
+    """One worker's place among the workers, and the collectives of its tensor-parallel group.
+
+    ``rank``/``size``: tensor parallel; ``stage``/``stages``: pipeline parallel. Collectives are no-ops for size 1.
+    """
+
+    rank: int = 0
+    size: int = 1
+    stage: int = 0
+    stages: int = 1
+
+    @abstractmethod
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """Sum over the group; may work in place; every rank gets the same bits."""
+
+    @abstractmethod
+    def all_gather(self, x: Tensor, dim: int = -1) -> Tensor:
+        """Concatenate the ranks' tensors along ``dim``, in rank order."""
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether this stage embeds tokens."""
+        return self.stage == 0
+
+    @property
+    def last_stage(self) -> bool:
+        """Whether this stage computes logits."""
+        return self.stage == self.stages - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdapterBatch:
+    """Which adapter each row uses: ``index`` int32 [T], −1 for none, into ``slots`` (opaque to models; linear layers apply it)."""
+
+    index: Tensor
+    slots: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One step's inputs. T rows, packed by sequence.
+
+    token_ids int64 [T], positions int64 [T] ([3, T] for multimodal rope). ``attention``: see there.
+    ``caches``: one tensor per layer of ``ModelInfo.layers`` (this stage's layers only are not None).
+    ``embeddings`` [T, hidden] with ``embedding_mask`` bool [T]: rows whose token embedding is replaced (multimodal, prompt adapters).
+    ``hidden`` [T, hidden]: the previous pipeline stage's output; None on the first stage.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    attention: AttentionBatch
+    caches: list[Tensor]
+    embeddings: Tensor | None = None
+    embedding_mask: Tensor | None = None
+    adapters: AdapterBatch | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelContext:
+    """What a model is built from. ``kernel`` turns a packed weight into the device's (or the reference) linear kernel.
+
+    ``device`` is where parameters live, ``dtype`` that of activations and unquantized weights.
+    """
+
+    info: ModelInfo
+    config: dict[str, Any]
+    dtype: torch.dtype
+    device: torch.device
+    parallel: Parallel
+    attention: AttentionBackend
+    kernel: Callable[[PackedWeight], LinearKernel]
+    quantizer: Quantizer | None = None
+    checkpoint_path: str = ""
+
+
+class Model(ABC):
+    """A network on the engine's layers (or on transformers'). One per worker; holds this rank's shard of this stage's layers.
+
+    A subclass is usually also a ``torch.nn.Module``. The worker calls, once: ``load``, ``finish``; per step: ``forward``, ``logits``.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, hidden] after the last layer of this stage (after the final norm on the last stage)."""
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, hidden] → [rows, logits_size], the whole vocabulary on every rank, soft caps and scales applied."""
+
+    @abstractmethod
+    def load(self, tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Take this rank's part of each checkpoint tensor; returns the names of own parameters that were never filled.
+
+        Tensors that the model does not know raise :class:`engine.errors.ModelFileError`, except documented leftovers
+        (rotary inverse frequencies, a tied lm_head).
+        """
+
+    def finish(self) -> None:
+        """After loading: pack weights, build kernels. Called once."""
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Token embeddings [T, hidden]; needed where rows are replaced."""
+        raise NotImplementedError(f"{type(self).__name__} does not embed separately")
+
+    def pool(self, hidden: Tensor, starts: Tensor) -> Tensor:
+        """Pooled outputs [B, n] of sequences whose rows start at ``starts``; only for pooling tasks."""
+        raise NotImplementedError(f"{type(self).__name__} does not pool")
