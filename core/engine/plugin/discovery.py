@@ -1,102 +1,109 @@
-"""Which plugins are installed: entry points read from the installed metadata, without importing anything heavy."""
+"""Finds entry points by reading ``entry_points.txt`` files alone: no import, no ``importlib.metadata``, a few milliseconds."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
-_PREFIX = "engine."
-
-
-class Entry(NamedTuple):
-    """One installed plugin. ``module`` is the entry point's value, ``distribution`` is "name version"."""
-
-    kind: str
-    name: str
-    module: str
-    distribution: str
+PREFIX = "engine."
+_SUFFIXES = (".dist-info", ".egg-info")
 
 
-def scan(path: Sequence[str] | None = None) -> list[Entry]:
-    """Every entry point of an ``engine.<kind>`` group on ``path`` (default ``sys.path``), sorted; nothing is imported.
+class Entry:
+    """One registered plugin. ``distribution`` is "name version" as installed; nothing of it is imported yet."""
 
-    Reads what :mod:`importlib.metadata` reads (of two distributions of one name the first on the path counts), without
-    that module's import and parsing costs, because ``engine --help`` needs the names.
+    __slots__ = ("distribution", "kind", "module", "name")
+
+    def __init__(self, kind: str, name: str, module: str, distribution: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.module = module
+        self.distribution = distribution
+
+    def __repr__(self) -> str:
+        return f"Entry({self.kind!r}, {self.name!r}, {self.module!r}, {self.distribution!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, str, str, str]:
+        return (self.kind, self.name, self.module, self.distribution)
+
+
+def scan(path: list[str] | None = None) -> list[Entry]:
+    """Every entry point of an ``engine.<kind>`` group on ``path`` (default ``sys.path``), sorted by kind, name and distribution.
+
+    Like ``importlib.metadata``, of two distributions with one name the first on the path counts.
     """
     entries: list[Entry] = []
-    seen: set[str] = set()
-    for place in sys.path if path is None else path:
-        for stem, metadata, text in _distributions(place or "."):
-            key = re.sub(r"[-_.]+", "_", stem).lower()
-            if key in seen:
-                continue
-            seen.add(key)
-            if _PREFIX in text:
-                entries += _entries(text, _distribution(metadata, stem))
-    return sorted(entries)
-
-
-def _distributions(place: str) -> Iterator[tuple[str, str, str]]:
-    """(name as the directory spells it, directory of the metadata or its text, text of entry_points.txt)."""
-    if os.path.isfile(place):
-        yield from _archived(place)
-        return
-    try:
-        names = os.listdir(place)
-    except OSError:  # as Python itself does with what is no directory on its path
-        return
-    for name in names:
-        if not name.lower().endswith((".dist-info", ".egg-info")):
+    for project, version, folder in distributions(path):
+        text = _read(os.path.join(folder, "entry_points.txt"))
+        if text is None or f"[{PREFIX}" not in text:
             continue
-        directory = os.path.join(place, name)
+        shown = f"{_declared_name(folder) or project} {version}"
+        entries.extend(Entry(kind, name, module, shown) for kind, name, module in parse(text))
+    return sorted(entries, key=Entry._key)
+
+
+def parse(text: str) -> list[tuple[str, str, str]]:
+    """(kind, name, module) of each ``engine.*`` line of an ``entry_points.txt``; a target's attribute and extras are kept off."""
+    found: list[tuple[str, str, str]] = []
+    kind = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[":
+            group = line.strip("[]").strip()
+            kind = group[len(PREFIX) :] if group.startswith(PREFIX) else ""
+        elif kind and "=" in line:
+            name, target = (part.strip() for part in line.split("=", 1))
+            found.append((kind, name, target.split("[", 1)[0].strip()))
+    return found
+
+
+def distributions(path: list[str] | None = None) -> list[tuple[str, str, str]]:
+    """(name, version, metadata folder) of every installed distribution, as its metadata folder spells them."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for place in dict.fromkeys(sys.path if path is None else path):
         try:
-            with open(os.path.join(directory, "entry_points.txt"), encoding="utf-8") as file:
-                text = file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            text = ""
-        yield name.rpartition(".")[0].partition("-")[0], directory, text
+            names = os.listdir(place or ".")
+        except OSError:  # zip archives and places that do not exist hold no plugins
+            continue
+        for name in sorted(names):
+            if not name.endswith(_SUFFIXES):
+                continue
+            project, _, version = name.rsplit(".", 1)[0].partition("-")
+            if project.lower() in found:
+                continue
+            # egg-info names may go on with "-py3.11"
+            found[project.lower()] = (project, version.split("-py", 1)[0], os.path.join(place, name))
+    return list(found.values())
 
 
-def _archived(place: str) -> Iterator[tuple[str, str, str]]:
-    """The same for a zip file or egg on the path, which is rare enough to leave to the standard library."""
-    from importlib.metadata import distributions
-
-    for found in distributions(path=[place]):
-        name = found.metadata["Name"]
-        yield name, f"Name: {name}\nVersion: {found.version}\n", found.read_text("entry_points.txt") or ""
+def version_of(distribution: str, path: list[str] | None = None) -> str | None:
+    """The installed version of a distribution, or None where it is not installed."""
+    wanted = distribution.lower().replace("-", "_").replace(".", "_")
+    return next((version for name, version, _ in distributions(path) if name.lower() == wanted), None)
 
 
-def _distribution(metadata: str, stem: str) -> str:
-    """ "name version" from a metadata directory (or from the text of its headers)."""
-    text = metadata
-    for file in ("METADATA", "PKG-INFO"):
-        candidate = os.path.join(metadata, file)
-        if os.path.isfile(candidate):
-            with open(candidate, encoding="utf-8") as opened:
-                text = opened.read(65536)
+def _declared_name(folder: str) -> str | None:
+    """The ``Name:`` field of the metadata, which keeps the dashes that folder names lose."""
+    text = _read(os.path.join(folder, "METADATA")) or _read(os.path.join(folder, "PKG-INFO")) or ""
+    for line in text.splitlines():
+        if line.lower().startswith("name:"):
+            return line[5:].strip()
+        if not line:
             break
-    headers = text.partition("\n\n")[0]
-    name = re.search(r"^Name:\s*(.+)$", headers, re.MULTILINE)
-    version = re.search(r"^Version:\s*(.+)$", headers, re.MULTILINE)
-    return f"{name[1].strip() if name else stem} {version[1].strip() if version else '(no version)'}"
+    return None
 
 
-def _entries(text: str, distribution: str) -> Iterator[Entry]:
-    """The plugin entry points of one entry_points.txt."""
-    for group, name, value in _pairs(text.splitlines()):
-        if group.startswith(_PREFIX):
-            yield Entry(group.removeprefix(_PREFIX), name, re.sub(r"\s*\[.*\]$", "", value), distribution)
-
-
-def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    group = ""
-    for line in map(str.strip, lines):
-        if line.startswith("[") and line.endswith("]"):
-            group = line[1:-1]
-        elif line and not line.startswith("#"):
-            name, equals, value = line.partition("=")
-            if equals:
-                yield group, name.strip(), value.strip()
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return None
