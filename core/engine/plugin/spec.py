@@ -63,6 +63,15 @@ def engine_probe_device() -> DeviceFacts:
 
 
 @hookspec(firstresult=True)
+def engine_choose_device(probes: list[DeviceFacts]) -> Use:
+    """Only of a device plugin that stands for others (``auto``): which one to take, from every plugin's probe.
+
+    Once, in the front end, before anything is created; torch-free. Raises :class:`engine.errors.UnavailablePlugin` where none fits.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
 def engine_create_device(index: int, options: Any) -> Device | Use:
     """Once per worker; ``index`` is the local device number."""
     raise NotImplementedError
