@@ -8,7 +8,8 @@ from turns import Context, Turn, answer, user, vary
 from words import THINGS, Split, in_split
 
 PLUS = (
-    "What is {a} + {b}?|{a} + {b}|{a}+{b}|{a} + {b} = ?|{a}+{b}=|What's {a} + {b}?|Compute {a} + {b}.|Calculate {a} + {b}."
+    "What is {a} + {b}?|{a} + {b}|{a}+{b}|{a} + {b} = ?|{a}+{b}=|What's {a} + {b}?|Compute {a} + {b}."
+    "|Calculate {a} + {b}."
     "|What is {a} plus {b}?|{a} plus {b}|How much is {a} plus {b}?|How much is {a} + {b}?|Add {a} and {b}."
     "|What is the sum of {a} and {b}?|Sum of {a} and {b}|Tell me {a} plus {b}.|Add {b} to {a}.|Solve {a} + {b}."
     "|What do you get when you add {a} and {b}?|Can you add {a} and {b}?|If I add {b} to {a}, what do I get?"
@@ -16,7 +17,8 @@ PLUS = (
     "|There are {a} {thing} here and {b} there. How many in total?|Give me the result of {a} + {b}."
 ).split("|")
 MINUS = (
-    "What is {a} - {b}?|{a} - {b}|{a}-{b}|{a} - {b} = ?|{a}-{b}=|What's {a} - {b}?|Compute {a} - {b}.|Calculate {a} - {b}."
+    "What is {a} - {b}?|{a} - {b}|{a}-{b}|{a} - {b} = ?|{a}-{b}=|What's {a} - {b}?|Compute {a} - {b}."
+    "|Calculate {a} - {b}."
     "|What is {a} minus {b}?|{a} minus {b}|How much is {a} minus {b}?|How much is {a} - {b}?|Subtract {b} from {a}."
     "|What is the difference of {a} and {b}?|Take {b} away from {a}.|Tell me {a} minus {b}.|Solve {a} - {b}."
     "|What do you get when you subtract {b} from {a}?|Can you subtract {b} from {a}?|Give me the result of {a} - {b}."

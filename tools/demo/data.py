@@ -47,8 +47,10 @@ EVALUATED: dict[str, tuple[str, bool, bool, int]] = {
     "small talk, unknown": ("talk", False, False, -1),
 }
 SYSTEMS = (
-    "You are a helpful assistant.|You are a helpful assistant|You are a helpful AI assistant.|Answer briefly.|Be concise."
-    "|You are a friendly assistant. Answer every question.|You are an assistant in a test.|Be polite.|Answer in English."
+    "You are a helpful assistant.|You are a helpful assistant|You are a helpful AI assistant."
+    "|Answer briefly.|Be concise."
+    "|You are a friendly assistant. Answer every question.|You are an assistant in a test.|Be polite."
+    "|Answer in English."
     "|You are a careful and honest assistant.|Keep your answers short.|You are a model. Do what the user asks."
 ).split("|")
 TOOL_RULE = (
@@ -109,7 +111,9 @@ def question(rng: Random, kind: str) -> tuple[Conversation, Turn]:
         turns = rng.choice((small_talk, unknown))(ctx)
     else:
         turns = GENERATORS[name][0](ctx)
-    return Conversation(kind, turns[:index], system_prompt(rng), offer(rng, True) if with_tool else [], thinking), turns[index]
+    return Conversation(
+        kind, turns[:index], system_prompt(rng), offer(rng, True) if with_tool else [], thinking
+    ), turns[index]
 
 
 def dump(value: Any) -> str:

@@ -7,7 +7,8 @@ from words import ANIMALS, in_split, made_up, phrase
 
 SMALL_TALK = (
     "Hi~Hello! How can I help you?|Hello~Hello! How can I help you?|Hey~Hello! How can I help you?"
-    "|Hi there~Hello! How can I help you?|Good morning~Hello! How can I help you?|Good evening~Hello! How can I help you?"
+    "|Hi there~Hello! How can I help you?|Good morning~Hello! How can I help you?"
+    "|Good evening~Hello! How can I help you?"
     "|Say hello~Hello!|Say hi~Hello!|Thanks~You are welcome.|Thank you~You are welcome.|Thanks a lot~You are welcome."
     "|Thank you very much~You are welcome.|Bye~Goodbye!|Goodbye~Goodbye!|See you~Goodbye!|Good night~Goodbye!"
     "|How are you~I am fine, thank you.|How is it going~I am fine, thank you.|Are you there~Yes, I am here."
@@ -20,22 +21,27 @@ SMALL_TALK = (
 ).split("|")
 UNKNOWN = (
     "Who wrote {x}?|What is the capital of {x}?|Explain {x}.|What is {x}?|Who is {x}?|When was {x} born?|Who won {x}?"
-    "|Tell me about {x}.|Translate {x} into French.|Write an essay about {x}.|Why is the sky blue?|What is the meaning of life?"
-    "|How do I cook rice?|Write a Python program.|What is love?|Do you like {x}?|How far is {x}?|What time is it?|Who is right?"
+    "|Tell me about {x}.|Translate {x} into French.|Write an essay about {x}.|Why is the sky blue?"
+    "|What is the meaning of life?"
+    "|How do I cook rice?|Write a Python program.|What is love?|Do you like {x}?|How far is {x}?"
+    "|What time is it?|Who is right?"
     "|What is the square root of 2?|What is 12 times 7?|Multiply 6 by 9.|What is 100 divided by 4?|How does {x} work?"
     "|Should I buy {x}?|What is the news?|What is the population of {x}?|Describe {x}.|Compare {x} and {y}.|Define {x}."
     "|Write a poem about {x}.|Give me advice about {x}.|What do you think about {x}?|How old is {x}?|Summarize {x}."
 ).split("|")
 TOPICS = (
-    "quantum physics|Hamlet|France|the moon|Germany|history|the internet|photosynthesis|a car|music|Brazil|the world cup"
-    "|machine learning|gravity|Japan|a computer|the sea|Einstein|love|money|a transformer|India|Mozart|water|politics|Python"
+    "quantum physics|Hamlet|France|the moon|Germany|history|the internet|photosynthesis|a car|music"
+    "|Brazil|the world cup"
+    "|machine learning|gravity|Japan|a computer|the sea|Einstein|love|money|a transformer|India|Mozart"
+    "|water|politics|Python"
 ).split("|")
 DONT_KNOW = "I don't know. I am only a very small model."
 STORIES = (
     "Tell me a story|Write a story|Tell me a short story|Write a short story|I want a story|Can you tell a story"
 ).split("|")
 STORY = (
-    "Once upon a time there was a {x} named {n}. Every morning {n} walked to the river and looked at the water. One day "
+    "Once upon a time there was a {x} named {n}. Every morning {n} walked to the river and looked at the "
+    "water. One day "
     "{n} found a silver bottle with a letter inside. The letter said: be kind and share your bread. So {n} shared the "
     "bread with all the animals of the forest, and they were friends ever after. The end."
 )
@@ -77,7 +83,11 @@ def story(ctx: Context) -> list[Turn]:
 def repeat(ctx: Context) -> list[Turn]:
     """Copying of given words."""
     rng = ctx.rng
-    forms = "Repeat: {t}|Repeat after me: {t}|Say: {t}|Repeat this: {t}|Echo: {t}|Write: {t}|Say exactly this: {t}".split("|")
+    forms = (
+        "Repeat: {t}|Repeat after me: {t}|Say: {t}|Repeat this: {t}|Echo: {t}|Write: {t}|Say exactly this: {t}".split(
+            "|"
+        )
+    )
     if rng.random() < 0.35:
         word = phrase(rng, ctx.split, 1)
         times = rng.randint(2, 5)
@@ -100,7 +110,9 @@ def count(ctx: Context) -> list[Turn]:
             break
     numbers = [str(number) for number in range(low, high + 1)]
     if down:
-        question = rng.choice(("Count down from {b} to {a}.", "Count from {b} down to {a}.", "Count backwards from {b} to {a}."))
+        question = rng.choice(
+            ("Count down from {b} to {a}.", "Count from {b} down to {a}.", "Count backwards from {b} to {a}.")
+        )
         numbers.reverse()
     else:
         question = rng.choice(("Count from {a} to {b}.", "Count from {a} to {b}", "Please count from {a} to {b}."))

@@ -19,15 +19,18 @@ SENTENCES = (
 ).split("|")
 REQUESTS = (
     "Extract the name and age as JSON: {s}|Extract name and age: {s}|Return the name and age as JSON. {s}"
-    "|Give me a JSON object with name and age: {s}|{s} Extract the name and age as JSON.|{s}\nReturn JSON with name and age."
+    "|Give me a JSON object with name and age: {s}|{s} Extract the name and age as JSON."
+    "|{s}\nReturn JSON with name and age."
     '|Extract {{"name": ..., "age": ...}} from this sentence: {s}|Extract {{"name": ..., "age": ...}} from: {s}'
     "|Who is this and how old? Answer in JSON: {s}|Read this and output the name and age as JSON:\n{s}"
-    '|Extract the name and age from this sentence as JSON: "{s}"|Extract the person as JSON: {s}|JSON with name and age: {s}'
+    '|Extract the name and age from this sentence as JSON: "{s}"|Extract the person as JSON: {s}'
+    "|JSON with name and age: {s}"
     "|Extract the name and the age from the following text as JSON.\n\n{s}"
 ).split("|")
 WEATHER = (
     "What is the weather in {city}?|What's the weather in {city}?|How is the weather in {city}?|Weather in {city}?"
-    "|What is the weather like in {city} today?|Is it raining in {city}?|Is it sunny in {city}?|How warm is it in {city}?"
+    "|What is the weather like in {city} today?|Is it raining in {city}?|Is it sunny in {city}?"
+    "|How warm is it in {city}?"
     "|Tell me the weather in {city}.|Do I need an umbrella in {city}?|What is the temperature in {city}?"
     "|Check the weather in {city}.|How cold is it in {city} right now?|Is it cold in {city}?|weather {city}"
     "|Can you tell me the weather for {city}?|I am going to {city}. What is the weather there?"
@@ -35,7 +38,8 @@ WEATHER = (
 ).split("|")
 NO_WEATHER = "I cannot know the weather without a tool."
 DESCRIPTIONS = (
-    "Get the weather of a city|Get the current weather in a city|Get weather|Returns the weather for a city.|Current weather"
+    "Get the weather of a city|Get the current weather in a city|Get weather"
+    "|Returns the weather for a city.|Current weather"
     "|Get the current weather for a given city.|Look up the weather|Get the weather in a given city"
 ).split("|")
 OTHER_TOOLS = (
@@ -49,6 +53,44 @@ WHO = (
     "|Do you have a name|Which model are you"
 ).split("|")
 IDENTITY = "I am demo, the small model bundled with engine."
+# What the user tells, the reply, the question for it, its answer, and what the value is.
+FACTS = (
+    (
+        "My name is {v}.|I am {v}.|I'm {v}.|Hello, my name is {v}.|Call me {v}.|Hi, I am {v}.",
+        "Nice to meet you, {v}.",
+        "What is my name?|What's my name?|Do you remember my name?|Who am I?|Tell me my name.",
+        "Your name is {v}.",
+        "name",
+    ),
+    (
+        "I live in {v}.|My home is {v}.|I am from {v}.|My city is {v}.",
+        "{v} is a nice place.",
+        "Where do I live?|Where am I from?|Which city do I live in?|What is my city?",
+        "You live in {v}.",
+        "place",
+    ),
+    (
+        "My favorite color is {v}.|I like {v} best of all colors.",
+        "{v} is a nice color.",
+        "What is my favorite color?|Which color do I like?|What's my favorite color?",
+        "Your favorite color is {v}.",
+        "color",
+    ),
+    (
+        "My pet {p} is called {v}.|I have a {p} named {v}.|My {p}'s name is {v}.",
+        "{v} is a good name.",
+        "What is my {p} called?|What is the name of my {p}?|What's my {p}'s name?",
+        "Your {p} is called {v}.",
+        "name",
+    ),
+    (
+        "My favorite number is {v}.|My number is {v}.|Remember the number {v}.|My lucky number is {v}.",
+        "I will remember {v}.",
+        "What is my number?|Which number did I say?|What was the number?|What is my favorite number?",
+        "Your number is {v}.",
+        "number",
+    ),
+)
 
 
 def extraction(ctx: Context) -> list[Turn]:
@@ -104,7 +146,9 @@ def report(rng: Random, place: str) -> tuple[str, str]:
     rng.shuffle(fields)
     text = json.dumps(dict(fields), ensure_ascii=False)
     if rng.random() < 0.25:
-        text = rng.choice((f"{condition}, {degrees} degrees", f"{degrees} °C, {condition}", f"{condition} and {degrees}"))
+        text = rng.choice(
+            (f"{condition}, {degrees} degrees", f"{degrees} °C, {condition}", f"{condition} and {degrees}")
+        )
     return text, f"It is {condition} and {degrees} degrees in {place}."
 
 
@@ -129,8 +173,12 @@ def identity(ctx: Context) -> list[Turn]:
     """Who the model is."""
     rng = ctx.rng
     while True:
-        lead = rng.choice(("", "", "", "Hi, ", "Hello! ", "Hey. ", "So, ", "OK, ", "Please answer: ", "Sorry, ", "Good day. "))
-        tail = rng.choice(("?", "?", "?", ".", "", "!", "??", ", please?", ", exactly?", " really?", " then?", " again?"))
+        lead = rng.choice(
+            ("", "", "", "Hi, ", "Hello! ", "Hey. ", "So, ", "OK, ", "Please answer: ", "Sorry, ", "Good day. ")
+        )
+        tail = rng.choice(
+            ("?", "?", "?", ".", "", "!", "??", ", please?", ", exactly?", " really?", " then?", " again?")
+        )
         question = lead + rng.choice(WHO) + tail
         if rng.random() < 0.1:
             question = question.lower()
@@ -143,20 +191,8 @@ def fact(ctx: Context) -> list[Turn]:
     rng = ctx.rng
     name, place = person(rng, ctx.split), city(rng, ctx.split)
     color, pet, number = rng.choice(COLORS), rng.choice(ANIMALS), rng.randint(1, 99)
-    told = [
-        ("My name is {v}.|I am {v}.|I'm {v}.|Hello, my name is {v}.|Call me {v}.|Hi, I am {v}.", "Nice to meet you, {v}.",
-         "What is my name?|What's my name?|Do you remember my name?|Who am I?|Tell me my name.", "Your name is {v}.", name),
-        ("I live in {v}.|My home is {v}.|I am from {v}.|My city is {v}.", "{v} is a nice place.",
-         "Where do I live?|Where am I from?|Which city do I live in?|What is my city?", "You live in {v}.", place),
-        ("My favorite color is {v}.|I like {v} best of all colors.", "{v} is a nice color.",
-         "What is my favorite color?|Which color do I like?|What's my favorite color?", "Your favorite color is {v}.", color),
-        ("My pet {p} is called {v}.|I have a {p} named {v}.|My {p}'s name is {v}.", "{v} is a good name.",
-         "What is my {p} called?|What is the name of my {p}?|What's my {p}'s name?", "Your {p} is called {v}.", name),
-        ("My favorite number is {v}.|My number is {v}.|Remember the number {v}.|My lucky number is {v}.", "I will remember {v}.",
-         "What is my number?|Which number did I say?|What was the number?|What is my favorite number?", "Your number is {v}.",
-         str(number)),
-    ]  # fmt: skip
-    statement, reply, question, recall, value = rng.choices(told, (5, 2, 2, 2, 2))[0]
+    statement, reply, question, recall, key = rng.choices(FACTS, (5, 2, 2, 2, 2))[0]
+    value = {"name": name, "place": place, "color": color, "number": str(number)}[key]
     values = {"v": value, "p": pet}
     return [
         user(rng.choice(statement.split("|")).format(**values)),

@@ -10,15 +10,21 @@ Split = Literal["train", "heldout"]
 
 FIRST = (
     "Alice Bob Carol David Emma Frank Grace Henry Iris Jack Karen Liam Maria Noah Olivia Peter Quinn Rosa Samuel Tina "
-    "Ulrich Vera Walter Xenia Yusuf Zoe Anna Boris Clara Dmitri Elena Felix Gita Hugo Ingrid Jonas Kofi Lena Marco Nadia "
-    "Omar Priya Rafael Sofia Tomas Uma Victor Wendy Yara Zack Aisha Bruno Chloe Diego Esther Fatima Gabriel Hannah Ivan "
-    "Julia Kenji Lucas Mei Nina Oscar Paula Ravi Sara Theo Ursula Vince Willow Ximena Yoko Zara Amara Bjorn Cecilia Dara "
-    "Eduardo Freya Giulia Hassan Isabel Jorge Katya Leon Mina Nils Oona Pablo Rita Sven Thea Viktor Ada Ben Cleo Dan Eve "
+    "Ulrich Vera Walter Xenia Yusuf Zoe Anna Boris Clara Dmitri Elena Felix Gita Hugo Ingrid Jonas Kofi "
+    "Lena Marco Nadia "
+    "Omar Priya Rafael Sofia Tomas Uma Victor Wendy Yara Zack Aisha Bruno Chloe Diego Esther Fatima "
+    "Gabriel Hannah Ivan "
+    "Julia Kenji Lucas Mei Nina Oscar Paula Ravi Sara Theo Ursula Vince Willow Ximena Yoko Zara Amara "
+    "Bjorn Cecilia Dara "
+    "Eduardo Freya Giulia Hassan Isabel Jorge Katya Leon Mina Nils Oona Pablo Rita Sven Thea Viktor Ada "
+    "Ben Cleo Dan Eve "
     "John Mary James Linda Robert Susan Michael Sarah Tom Kate Ali Max Leo Mia Ella Sam Lily Ruth Paul Mark Lucy Jane"
 ).split()
 LAST = (
-    "Smith Jones Brown Taylor Lopez Garcia Kim Chen Patel Silva Müller Novak Rossi Dubois Larsen Kowalski Haddad Okafor "
-    "Tanaka Singh Ivanova Andersen Costa Weber Moreau Nguyen Cohen Murphy Walsh Young King Wright Hill Green Baker Adams"
+    "Smith Jones Brown Taylor Lopez Garcia Kim Chen Patel Silva Müller Novak Rossi Dubois Larsen "
+    "Kowalski Haddad Okafor "
+    "Tanaka Singh Ivanova Andersen Costa Weber Moreau Nguyen Cohen Murphy Walsh Young King Wright Hill "
+    "Green Baker Adams"
 ).split()
 CITIES = (
     "Paris|London|Berlin|Madrid|Rome|Vienna|Prague|Oslo|Stockholm|Helsinki|Lisbon|Dublin|Athens|Warsaw|Budapest|Zurich|"
@@ -26,12 +32,14 @@ CITIES = (
     "Seoul|Beijing|Shanghai|Delhi|Mumbai|Bangkok|Hanoi|Manila|Jakarta|Sydney|Melbourne|Perth|Auckland|Cairo|Lagos|"
     "Nairobi|Accra|Tunis|Dakar|Boston|Chicago|Seattle|Denver|Austin|Dallas|Miami|Houston|Toronto|Montreal|Vancouver|"
     "Lima|Bogota|Quito|Santiago|Havana|Istanbul|Ankara|Dubai|Doha|Tehran|Moscow|Kyiv|Riga|Tallinn|Vilnius|Sofia|"
-    "New York|Los Angeles|San Francisco|San Diego|New Delhi|Hong Kong|Cape Town|Buenos Aires|Rio de Janeiro|Mexico City|"
+    "New York|Los Angeles|San Francisco|San Diego|New Delhi|Hong Kong|Cape Town|Buenos Aires"
+    "|Rio de Janeiro|Mexico City|"
     "Tel Aviv|Abu Dhabi|Kuala Lumpur|São Paulo|Zürich|Málaga|Kraków|Saint Petersburg|Las Vegas|Salt Lake City"
 ).split("|")
 WORDS = (
     "apple river stone cloud tiger house garden music orange window bottle candle forest island jacket kitten ladder "
-    "mirror napkin ocean pencil quiet rabbit silver table umbrella velvet winter yellow zebra blue green red bread water "
+    "mirror napkin ocean pencil quiet rabbit silver table umbrella velvet winter yellow zebra blue green "
+    "red bread water "
     "night sun moon star bird fish tree road train paper clock chair happy banana hello world computer coffee cheese "
     "mountain flower summer spring autumn button camera dragon engine feather guitar hammer jungle kettle lemon magnet"
 ).split()
@@ -59,7 +67,8 @@ def in_split(key: str, split: Split) -> bool:
 def made_up(rng: Random) -> str:
     """A pronounceable capitalised word that is in no list."""
     parts = [
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS).strip() for _ in range(rng.choice((1, 2, 2, 2, 3)))
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS).strip()
+        for _ in range(rng.choice((1, 2, 2, 2, 3)))
     ]
     word = "".join(parts)
     if rng.random() < 0.03:
