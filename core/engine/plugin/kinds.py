@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import Executor
@@ -40,7 +40,7 @@ class Extension:
     """Fan-out plugins have no object: their module's hooks are called (see :mod:`engine.plugin.spec`)."""
 
 
-# mypy: abstract classes are meant here, as the contracts of what factories return.
+# Type checkers: abstract classes are meant here, as the contracts of what factories return.
 LOADER = Kind("loader", "--load-format", "engine_create_loader", Loader, "reads a checkpoint's tensors")  # type: ignore[type-abstract]
 CONFIG_FORMAT = Kind("config_format", "--config-format", "engine_create_config_format", ConfigFormat, "reads a model's configuration")  # type: ignore[type-abstract]
 TOKENIZER = Kind("tokenizer", "--tokenizer-mode", "engine_create_tokenizer", Tokenizer, "turns text into tokens and back")  # type: ignore[type-abstract]
@@ -63,13 +63,13 @@ TOOL_PARSER = Kind("tool_parser", "--tool-call-parser", "engine_create_tool_pars
 TASK = Kind("task", "--task", "engine_create_task", Task, "what an instance serves")  # type: ignore[type-abstract]
 EXTENSION = Kind("extension", "--extensions", "engine_started", Extension, "observers and routes (all that are enabled)")
 
-KINDS: tuple[Kind[object], ...] = (
+KINDS: tuple[Kind[Any], ...] = (
     LOADER, CONFIG_FORMAT, TOKENIZER, TOKENIZER_POOL, QUANTIZATION, DEVICE, EXECUTOR, POLICY, PREEMPTION, KV_CACHE_DTYPE,
     GUIDED_DECODING, MODEL_IMPL, MODEL, SPECULATION, ACCEPTANCE, KV_CONNECTOR, LOGITS_PROCESSOR, REASONING_PARSER, TOOL_PARSER,
     TASK, EXTENSION,
 )  # fmt: skip
 
 
-def kind(name: str) -> Kind[object]:
+def kind(name: str) -> Kind[Any]:
     """The row of that name; ``KeyError`` where there is none."""
     return {row.name: row for row in KINDS}[name]
