@@ -1,0 +1,53 @@
+"""The enabled extensions: every one of them is called, and one that fails is named and left behind, not fatal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from engine.plugin.activate import check_arguments, registered
+from engine.plugin.api import Choice
+from engine.plugin.blame import failure, origin
+from engine.plugin.host import PluginHost
+from engine.plugin.kinds import EXTENSION
+
+_log = logging.getLogger(__name__)
+
+
+class Extensions:
+    """Fan-out to the enabled extensions, in the order of their names.
+
+    A chosen extension that cannot be loaded ends the start with its :class:`engine.errors.PluginError`;
+    one that fails later is reported in the log with its distribution, and the request goes on.
+    """
+
+    def __init__(self, host: PluginHost, names: Iterable[str]) -> None:
+        self._hooks: list[tuple[Choice, Any]] = []
+        for name in names:
+            choice = host.resolve(EXTENSION, name)
+            manager = registered(EXTENSION, choice, host.module(EXTENSION, choice))
+            self._hooks.append((choice, manager.hook))
+        self._finished = tuple(
+            (choice, hooks.engine_request_finished)
+            for choice, hooks in self._hooks
+            if hooks.engine_request_finished.get_hookimpls()
+        )
+
+    def call(self, hook: str, /, **args: Any) -> None:
+        """Call one extension hook of :mod:`engine.plugin.spec` on every extension that has it."""
+        check_arguments(hook, args)
+        for choice, hooks in self._hooks:
+            self._guarded(choice, hook, getattr(hooks, hook), args)
+
+    def request_finished(self, record: Any) -> None:
+        """``engine_request_finished``, once per request: the list of those who listen is made at the start."""
+        for choice, caller in self._finished:
+            self._guarded(choice, "engine_request_finished", caller, {"record": record})
+
+    def _guarded(self, choice: Choice, hook: str, caller: Any, args: dict[str, Any]) -> None:
+        try:
+            caller(**args)
+        except Exception as error:
+            # an observer must not end what it observes; the log line keeps the whole trace
+            _log.exception("%s in %s of %s", failure(EXTENSION, choice, error), hook, origin(EXTENSION, choice))
