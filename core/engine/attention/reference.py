@@ -23,10 +23,10 @@ SCORES_AT_ONCE = 1 << 23
 class ReferenceAttention(PagedLayout):
     """Scores, softmax and sums in float32 whatever the dtype of the inputs and of the cache.
 
-    A sequence's result does not depend on its batch mates: what it is reduced over has a shape that follows from its
-    own length alone (see :mod:`engine.attention.reference_plan`). Beside the cache it needs room for float32 copies of
-    keys and values: 8 · kv_heads · head_dim · length bytes for one prefill at a time, at most 64 MiB (or one sequence's)
-    for decodes; and about 100 MiB for scores.
+    A sequence's result does not depend on its batch mates: what it is reduced over has a shape that follows from
+    its own length alone (see :mod:`engine.attention.reference_plan`). Beside the cache it needs room for float32 copies
+    of keys and values: 8 · kv_heads · head_dim · length bytes for one prefill at a time, at most 64 MiB (or one
+    sequence's) for decodes; and about 100 MiB for scores.
     """
 
     name = "torch reference"
@@ -61,7 +61,7 @@ class ReferenceAttention(PagedLayout):
         return out
 
     def _plan(self, batch: AttentionBatch, spec: AttentionSpec, cache: Tensor) -> Plan:
-        """The batch's plan, the same for all layers of one shape; a batch with ``host`` lengths never changes once made."""
+        """The batch's plan, the same for all layers of one shape; a batch with ``host`` lengths never changes."""
         if batch.host is None:
             return plan_batch(batch, spec, cache.device)
         if self._planned is None or self._planned[0] is not batch:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from attention_cases import Case, make, naive
+from tests.core.attention.attention_cases import Case, make, naive
 
 from engine.attention import built_in
 from engine.plugin.facts import AttentionSpec
