@@ -1,0 +1,63 @@
+"""The host's processor: torch kernels and the built-in torch attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.plugin import DeviceFacts, hookimpl
+
+if TYPE_CHECKING:
+    from engine.plugin import Device
+
+ENGINE_API = 1
+
+#: Resident bytes of a server's processes without weights, cache and activations, rounded up (measured: see docs/devices.md).
+RUNTIME_BYTES = 900 << 20
+
+
+@hookimpl
+def engine_probe_device() -> DeviceFacts:
+    """Always available where the kernel says how much memory there is."""
+    from engine_devices._host_limits import host_memory, usable_cores
+
+    try:
+        memory, cores = host_memory(), usable_cores()
+    except (OSError, KeyError, AttributeError) as error:
+        reason = f"this system does not tell its memory and processors the way Linux does ({error!r})"
+        return DeviceFacts(name="cpu", available=False, reason=reason)
+    return DeviceFacts(
+        name="cpu", available=True, reason="every machine has one", priority=0, count=1,
+        total_memory=memory.total, free_memory=memory.free, shared_memory=True, runtime_bytes=RUNTIME_BYTES,
+        block_size=16, dtypes=dtypes(), description=f"{processor_name()}, {cores} cores",
+    )  # fmt: skip
+
+
+@hookimpl
+def engine_create_device(index: int) -> Device:
+    """The one CPU device, whatever ``index`` is: workers on this machine share it."""
+    from engine_devices._cpu_device import CPUDevice
+
+    return CPUDevice(index)
+
+
+def dtypes(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """bfloat16 first where the processor multiplies it in hardware, else float32 first; float16 works, slowly."""
+    flags = _cpuinfo(cpuinfo, "flags") or _cpuinfo(cpuinfo, "Features")
+    if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()):
+        return ("bfloat16", "float32", "float16")
+    return ("float32", "bfloat16", "float16")
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor as the kernel calls it."""
+    return _cpuinfo(cpuinfo, "model name") or "CPU"
+
+
+def _cpuinfo(path: Path, key: str) -> str:
+    """The first line of that key; empty where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
