@@ -1,0 +1,155 @@
+"""``EngineArgs``: the value of every flag, from a command line or from Python keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.args.choices import check_flags, installed
+from engine.args.flag import Flag, Problem
+from engine.args.grammar import Grammar
+from engine.args.spelling import nearest
+from engine.args.table import FLAGS
+from engine.args.values import BadValue, accept
+from engine.errors import ConfigError, EngineError, PluginError
+
+if TYPE_CHECKING:
+    from engine.plugin.discovery import Entry
+
+
+class EngineArgs:
+    """One attribute per flag (``args.max_model_len``), each at its default unless given. Frozen.
+
+    ``EngineArgs(model="demo", max_num_seqs=4)``; an unknown keyword, a value of the wrong type, a plugin that is not installed
+    and a capability that this version lacks raise :class:`ConfigError` (plugins: :class:`PluginError`).
+    """
+
+    __slots__ = ("_values", "given")
+
+    def __init__(self, *, entries: Sequence[Entry] | None = None, **values: Any) -> None:
+        flags = {flag.dest: flag for flag in FLAGS}
+        given: dict[str, object] = {}
+        problems: list[Problem] = []
+        for name, value in values.items():
+            flag = flags.get(name)
+            if flag is None:
+                near = nearest(name, flags)
+                problems.append(Problem(f"{name}: no such argument." + (f" Did you mean {near}?" if near else ""), near))
+                continue
+            try:
+                given[name] = accept(flag, value)
+            except BadValue as error:
+                problems.append(Problem(f"{name}={value!r}: {error}.", error.fix))
+        problems.extend(_check(FLAGS, given, entries))
+        raise_problems(problems)
+        self._fill(given)
+
+    @classmethod
+    def from_values(cls, given: Mapping[str, object]) -> EngineArgs:
+        """From values that a parser has already checked."""
+        args = cls.__new__(cls)
+        args._fill(given)
+        return args
+
+    def _fill(self, given: Mapping[str, object]) -> None:
+        values = {flag.dest: flag.initial() for flag in FLAGS}
+        values.update(given)
+        object.__setattr__(self, "_values", values)
+        #: Names of the flags that were given, default value or not.
+        object.__setattr__(self, "given", frozenset(given))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return object.__getattribute__(self, "_values")[name]
+        except KeyError:
+            raise AttributeError(f"EngineArgs has no {name!r}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("EngineArgs is frozen; make another with replace()")
+
+    def replace(self, **values: Any) -> EngineArgs:
+        """The same arguments but these."""
+        given = {name: self._values[name] for name in self.given}
+        return EngineArgs(**(given | values))
+
+    def given_values(self) -> dict[str, Any]:
+        """What was given, by Python name."""
+        return {name: self._values[name] for name in sorted(self.given)}
+
+    def __repr__(self) -> str:
+        return f"EngineArgs({', '.join(f'{name}={value!r}' for name, value in self.given_values().items())})"
+
+
+class CommandLine:
+    """A command line read: the engine's arguments, the command's own values and what is wrong."""
+
+    __slots__ = ("args", "help", "own", "problems")
+
+    def __init__(self, args: EngineArgs, own: dict[str, Any], problems: list[Problem], help: bool) -> None:
+        self.args = args
+        self.own = own
+        self.problems = problems
+        self.help = help
+
+
+def read_command_line(argv: Sequence[str], own: Sequence[Flag] = (), entries: Sequence[Entry] | None = None) -> CommandLine:
+    """Read ``[MODEL] [flags]`` of a command; ``own`` are the command's flags beside the engine's.
+
+    Every problem is collected: grammar, configuration file, values, plugins, capabilities. Nothing heavy is imported.
+    """
+    flags = (*FLAGS, *own)
+    grammar = Grammar(flags)
+    parsed = grammar.parse(argv)
+    problems = list(parsed.problems)
+    given: dict[str, object] = {}
+    path = parsed.values.pop("config", None)
+    if path is not None:
+        from engine.args.yaml_file import read_file
+
+        given, wrong = read_file(str(path), grammar)
+        if given.pop("config", None) is not None:
+            wrong.append(Problem(f"{path}: a configuration file cannot name another.", "merge the files"))
+        problems.extend(wrong)
+    given.update(parsed.values)
+    problems.extend(_take_model(parsed.words, parsed.values, given, bool(problems) or parsed.help))
+    if not parsed.help:
+        problems.extend(_check(flags, given, entries))
+    mine = {flag.dest: given.pop(flag.dest, flag.initial()) for flag in own}
+    return CommandLine(EngineArgs.from_values(given), mine, problems, parsed.help)
+
+
+def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, object], quiet: bool) -> list[Problem]:
+    """The positional MODEL, or --model; both only where they agree."""
+    problems = [Problem(f"{word}: one model only; {words[0]} is given already.", "leave it out") for word in words[1:]]
+    if words and line.get("model", words[0]) != words[0]:
+        problems.append(Problem(f"Two models are given: {words[0]} and --model {line['model']}.", f"leave --model {line['model']} out"))
+    elif words:
+        given["model"] = words[0]
+    elif "model" not in given and not quiet:
+        problems.append(Problem("No model is given.", "name a directory, a hub repository, or the bundled model demo"))
+    return problems
+
+
+def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence[Entry] | None) -> list[Problem]:
+    asked = [flag for flag in flags if flag.dest in given]
+    plugins: dict[str, list[str]] = {}
+    if any(flag.kind and given[flag.dest] != flag.default for flag in asked):
+        from engine.plugin.discovery import scan
+
+        plugins = installed(scan() if entries is None else entries)
+    return check_flags(asked, given, plugins)
+
+
+def ordered(problems: Sequence[Problem]) -> list[Problem]:
+    """As they are printed: plugins' first, the first usage error last, since the last line is the cause that counts."""
+    return sorted(reversed(problems), key=lambda problem: -problem.status)
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise all problems as one error, the counting one last; nothing where there is none."""
+    if not problems:
+        return
+    lines = ordered(problems)
+    last = lines[-1]
+    kind: type[EngineError] = PluginError if last.status == PluginError.status else ConfigError
+    raise kind("\n".join([*(problem.line() for problem in lines[:-1]), last.cause]), fix=last.fix)
