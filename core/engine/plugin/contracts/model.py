@@ -78,7 +78,8 @@ class Batch:
 class ModelContext:
     """What a model is built from. ``kernel`` turns a packed weight into the device's (or the reference) linear kernel.
 
-    ``device`` is where parameters live, ``dtype`` that of activations and unquantized weights.
+    ``device`` is where parameters live, ``dtype`` that of activations and unquantized weights. ``max_model_len``: the longest context that
+    will be served (0: as long as ``info`` allows); positions whose encoding depends on it are fixed by it.
     """
 
     info: ModelInfo
@@ -90,13 +91,22 @@ class ModelContext:
     kernel: Callable[[PackedWeight], LinearKernel]
     quantizer: Quantizer | None = None
     checkpoint_path: str = ""
+    max_model_len: int = 0
+
+    @property
+    def longest(self) -> int:
+        """The longest context in tokens."""
+        return self.max_model_len or self.info.max_model_len
 
 
 class Model(ABC):
     """A network on the engine's layers (or on transformers'). One per worker; holds this rank's shard of this stage's layers.
 
     A subclass is usually also a ``torch.nn.Module``. The worker calls, once: ``load``, ``finish``; per step: ``forward``, ``logits``.
+    ``recordable`` False: a step takes decisions on the host from tensor values (experts by token), and cannot be recorded and replayed.
     """
+
+    recordable: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

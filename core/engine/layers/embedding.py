@@ -1,0 +1,112 @@
+"""Token and position embeddings, and the head that turns hidden states into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.layers.linear import Linear, Part, Piece
+from engine.layers.loading import CheckpointLayer, Slot, copy_slot
+from engine.layers.packed import DensePacked
+from engine.plugin.contracts.model import ModelContext, Parallel
+from engine.plugin.contracts.packed import LinearShape
+
+
+def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
+    """Rows per rank (the vocabulary padded to a multiple of the ranks), and the real rows that this rank holds."""
+    rows = -(-vocab // parallel.size)
+    start = min(parallel.rank * rows, vocab)
+    return rows, Piece(start, min(rows, vocab - start))
+
+
+class VocabParallelEmbedding(CheckpointLayer):
+    """Token embeddings, rows divided among the ranks."""
+
+    def __init__(self, context: ModelContext, name: str, vocab: int, size: int) -> None:
+        super().__init__()
+        self.name = name
+        self.vocab = vocab
+        self.parallel = context.parallel
+        self.rows, self.share = vocab_share(vocab, context.parallel)
+        self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 [T] → [T, size]."""
+        if self.parallel.size == 1:
+            return functional.embedding(ids, self.weight)
+        local = ids - self.share.start
+        outside = (local < 0) | (local >= self.share.size)
+        rows = functional.embedding(local.masked_fill(outside, 0), self.weight)
+        return self.parallel.all_reduce(rows.masked_fill(outside.unsqueeze(-1), 0))
+
+    def slots(self) -> Iterable[Slot]:
+        """The weight."""
+
+        def take(tensor: Tensor) -> None:
+            self.weight.narrow(0, 0, self.share.size).copy_(tensor.narrow(0, self.share.start, self.share.size))
+
+        yield Slot(f"{self.name}.weight", (self.vocab, self.weight.shape[1]), take)
+
+
+class PositionEmbedding(CheckpointLayer):
+    """Learned positions, whole on every rank. ``offset``: rows before position 0."""
+
+    def __init__(self, context: ModelContext, name: str, count: int, size: int, *, offset: int = 0) -> None:
+        super().__init__()
+        self.name = name
+        self.offset = offset
+        self.weight = torch.empty(count + offset, size, dtype=context.dtype, device=context.device)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """int64 [T] → [T, size]."""
+        return functional.embedding(positions + self.offset, self.weight)
+
+    def slots(self) -> Iterable[Slot]:
+        """The weight."""
+        yield copy_slot(f"{self.name}.weight", self.weight)
+
+
+class LMHead(Linear):
+    """Hidden states → logits of the whole vocabulary on every rank. ``tied``: the embedding whose weight it shares."""
+
+    def __init__(
+        self,
+        context: ModelContext,
+        name: str,
+        hidden: int,
+        vocab: int,
+        *,
+        bias: bool = False,
+        tied: VocabParallelEmbedding | None = None,
+    ) -> None:
+        self.rows, share = vocab_share(vocab, context.parallel)
+        parts = (Part(name, vocab, (share,)),)
+        super().__init__(
+            context, LinearShape(name, hidden, vocab), parts, Piece(0, hidden), bias=bias, shared=tied is not None
+        )
+        self.vocab = vocab
+        # A plain attribute would register the embedding a second time as this layer's child.
+        self.tied = (tied,) if tied is not None else ()
+
+    def slots(self) -> Iterable[Slot]:
+        """Nothing of its own where the weight is tied."""
+        return () if self.tied else super().slots()
+
+    def finish(self) -> None:
+        """Make the kernel, of the embedding's weight where it is tied."""
+        if self.tied:
+            weight = self.tied[0].weight.narrow(0, 0, self.tied[0].share.size)
+            self.kernel = self.context.kernel(DensePacked(weight))
+        else:
+            super().finish()
+
+    def forward(self, x: Tensor, adapters: object = None) -> Tensor:
+        """[rows, hidden] → [rows, vocab]."""
+        y = self.multiply(x, self.bias, None)
+        if self.context.parallel.size == 1:
+            return y
+        padded = functional.pad(y, (0, self.rows - y.shape[-1]))
+        return self.context.parallel.all_gather(padded, -1)[..., : self.vocab]

@@ -1,0 +1,100 @@
+"""The base of native models: loading, pipeline stages, embedding of a step's rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from engine.layers.embedding import LMHead, VocabParallelEmbedding
+from engine.layers.loading import NameRules, checkpoint_layers, load_tensors
+from engine.plugin.contracts.model import Batch, Model, ModelContext, Parallel
+
+
+def stage_layers(layers: int, parallel: Parallel) -> range:
+    """The layers of this pipeline stage: an even split, the remainder to the later stages except the last."""
+    share, rest = divmod(layers, parallel.stages)
+    counts = [share] * parallel.stages
+    for stage in range(parallel.stages - 1 - rest, parallel.stages - 1):
+        counts[stage] += 1
+    start = sum(counts[: parallel.stage])
+    return range(start, start + counts[parallel.stage])
+
+
+class NativeModel(nn.Module, Model):
+    """A network on the engine's layers. A subclass builds its layers in ``__init__``, and writes ``forward`` and, where it differs, ``logits``.
+
+    ``embedding`` exists on the first stage (and on the last one where the head is tied), ``head`` on the last.
+    """
+
+    embedding: VocabParallelEmbedding | None
+    head: LMHead | None
+    names = NameRules(base_prefix="model.")
+    #: Checkpoint prefixes of the layers, and of what belongs to the first or last pipeline stage.
+    layer_prefix = "model.layers."
+    end_prefixes: tuple[str, ...] = ("model.embed_tokens.", "model.norm.", "lm_head.")
+
+    def __init__(self, context: ModelContext) -> None:
+        super().__init__()
+        self.context = context
+        self.embedding = None
+        self.head = None
+        self.layers = stage_layers(len(context.info.layers), context.parallel)
+        self.first = context.parallel.first_stage
+        self.last = context.parallel.last_stage
+
+    def build_ends(self, embedding: str, head: str, hidden: int, vocab: int, *, bias: bool = False) -> None:
+        """The embedding and the head under their checkpoint names, where this stage needs them."""
+        tied = self.context.info.tied_embeddings
+        if self.first or (self.last and tied):
+            self.embedding = VocabParallelEmbedding(self.context, embedding, vocab, hidden)
+        if self.last:
+            self.head = LMHead(self.context, head, hidden, vocab, bias=bias, tied=self.embedding if tied else None)
+
+    def load(self, tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """See :meth:`Model.load`."""
+        with torch.no_grad():
+            return load_tensors(self, tensors, self.name_rules())
+
+    def name_rules(self) -> NameRules:
+        """The family's rules, and what other pipeline stages and a tied head leave over."""
+        rules = self.names
+        if self.head is not None and self.head.tied:
+            rules = replace(rules, leftovers=(*rules.leftovers, re.escape(f"{self.head.shape.name}.weight")))
+        if self.context.parallel.stages > 1:
+            others = (i for i in range(len(self.context.info.layers)) if i not in self.layers)
+            rules = replace(rules, elsewhere=(*(f"{self.layer_prefix}{i}." for i in others), *self.end_prefixes))
+        quantizer = self.context.quantizer
+        if quantizer is not None:
+            scales = (rf".*{re.escape(suffix)}" for suffix in quantizer.kv_scale_suffixes())
+            rules = replace(rules, leftovers=(*rules.leftovers, *scales))
+        return rules
+
+    def finish(self) -> None:
+        """Pack every layer's weights and make its kernels."""
+        for layer in checkpoint_layers(self):
+            layer.finish()
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Token embeddings [T, hidden], as the first layer receives them."""
+        if self.embedding is None:
+            raise RuntimeError("this pipeline stage does not embed tokens")
+        return self.embedding(token_ids)  # type: ignore[no-any-return]
+
+    def enter(self, batch: Batch) -> Tensor:
+        """What the stage's first layer receives: token embeddings with replaced rows, or the previous stage's output."""
+        if batch.hidden is not None:
+            return batch.hidden
+        rows = self.embed(batch.token_ids)
+        if batch.embeddings is not None and batch.embedding_mask is not None:
+            rows = torch.where(batch.embedding_mask.unsqueeze(-1), batch.embeddings.to(rows.dtype), rows)
+        return rows
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, hidden] → [rows, vocab]."""
+        if self.head is None:
+            raise RuntimeError("this pipeline stage does not compute logits")
+        return self.head(hidden)  # type: ignore[no-any-return]
