@@ -1,32 +1,78 @@
-"""All that a plugin may import of the engine (beside ``engine.layers`` for models and quantizers). Names load on first use."""
+"""All that a plugin may import of the engine, beside ``engine.layers`` for models and quantizers. Names load lazily."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.plugin.api import API_VERSION, Choice, Use, hookimpl
-    from engine.plugin.contracts.attention import AttentionBackend, AttentionBatch
-    from engine.plugin.contracts.device import Device, Memory, Recorder, Replay
-    from engine.plugin.contracts.executor import CacheBudget, Executor, StartWorker, Worker, WorkerPlan
-    from engine.plugin.contracts.generation import (
-        AcceptanceMethod, Draft, Guide, GuideCompiler, LogitsProcessor, Matcher, Proposer,
-    )
-    from engine.plugin.contracts.loading import ConfigFormat, Loader
-    from engine.plugin.contracts.model import AdapterBatch, Batch, Model, ModelContext, Parallel
-    from engine.plugin.contracts.packed import (
-        CheckpointTensor, LinearKernel, LinearShape, PackedWeight, Quantizer, WeightFormat,
-    )
-    from engine.plugin.contracts.scheduling import KVCacheType, PreemptionMode, RequestView, SchedulingPolicy
-    from engine.plugin.contracts.serving import (
-        KVConnector, ModelArchitecture, ModelImplementation, RequestRecord, Task,
-    )
-    from engine.plugin.contracts.text import (
-        Delta, ParserState, ReasoningParser, Tokenizer, TokenizerPool, ToolCallDelta, ToolParser,
-    )
-    from engine.plugin.facts import AttentionSpec, Checkpoint, DeviceFacts, ModelInfo, TensorInfo
-    from engine.plugin.request import FinishReason, GuideSpec, MultimodalItem, PoolingParams, Request, SamplingParams
-    from engine.plugin.step import NewSequence, SequenceResult, Step, StepResult, TokenLogprobs, Work
+    from engine.plugin.api import API_VERSION as API_VERSION
+    from engine.plugin.api import Choice as Choice
+    from engine.plugin.api import Use as Use
+    from engine.plugin.api import hookimpl as hookimpl
+    from engine.plugin.contracts.attention import AttentionBackend as AttentionBackend
+    from engine.plugin.contracts.attention import AttentionBatch as AttentionBatch
+    from engine.plugin.contracts.device import Device as Device
+    from engine.plugin.contracts.device import Memory as Memory
+    from engine.plugin.contracts.device import Recorder as Recorder
+    from engine.plugin.contracts.device import Replay as Replay
+    from engine.plugin.contracts.executor import CacheBudget as CacheBudget
+    from engine.plugin.contracts.executor import Executor as Executor
+    from engine.plugin.contracts.executor import StartWorker as StartWorker
+    from engine.plugin.contracts.executor import Worker as Worker
+    from engine.plugin.contracts.executor import WorkerPlan as WorkerPlan
+    from engine.plugin.contracts.generation import AcceptanceMethod as AcceptanceMethod
+    from engine.plugin.contracts.generation import Draft as Draft
+    from engine.plugin.contracts.generation import Guide as Guide
+    from engine.plugin.contracts.generation import GuideCompiler as GuideCompiler
+    from engine.plugin.contracts.generation import LogitsProcessor as LogitsProcessor
+    from engine.plugin.contracts.generation import Matcher as Matcher
+    from engine.plugin.contracts.generation import Proposer as Proposer
+    from engine.plugin.contracts.loading import ConfigFormat as ConfigFormat
+    from engine.plugin.contracts.loading import Loader as Loader
+    from engine.plugin.contracts.model import AdapterBatch as AdapterBatch
+    from engine.plugin.contracts.model import Batch as Batch
+    from engine.plugin.contracts.model import Model as Model
+    from engine.plugin.contracts.model import ModelContext as ModelContext
+    from engine.plugin.contracts.model import Parallel as Parallel
+    from engine.plugin.contracts.packed import CheckpointTensor as CheckpointTensor
+    from engine.plugin.contracts.packed import LinearKernel as LinearKernel
+    from engine.plugin.contracts.packed import LinearShape as LinearShape
+    from engine.plugin.contracts.packed import PackedWeight as PackedWeight
+    from engine.plugin.contracts.packed import Quantizer as Quantizer
+    from engine.plugin.contracts.packed import WeightFormat as WeightFormat
+    from engine.plugin.contracts.scheduling import KVCacheType as KVCacheType
+    from engine.plugin.contracts.scheduling import PreemptionMode as PreemptionMode
+    from engine.plugin.contracts.scheduling import RequestView as RequestView
+    from engine.plugin.contracts.scheduling import SchedulingPolicy as SchedulingPolicy
+    from engine.plugin.contracts.serving import KVConnector as KVConnector
+    from engine.plugin.contracts.serving import ModelArchitecture as ModelArchitecture
+    from engine.plugin.contracts.serving import ModelImplementation as ModelImplementation
+    from engine.plugin.contracts.serving import RequestRecord as RequestRecord
+    from engine.plugin.contracts.serving import Task as Task
+    from engine.plugin.contracts.text import Delta as Delta
+    from engine.plugin.contracts.text import ParserState as ParserState
+    from engine.plugin.contracts.text import ReasoningParser as ReasoningParser
+    from engine.plugin.contracts.text import Tokenizer as Tokenizer
+    from engine.plugin.contracts.text import TokenizerPool as TokenizerPool
+    from engine.plugin.contracts.text import ToolCallDelta as ToolCallDelta
+    from engine.plugin.contracts.text import ToolParser as ToolParser
+    from engine.plugin.facts import AttentionSpec as AttentionSpec
+    from engine.plugin.facts import Checkpoint as Checkpoint
+    from engine.plugin.facts import DeviceFacts as DeviceFacts
+    from engine.plugin.facts import ModelInfo as ModelInfo
+    from engine.plugin.facts import TensorInfo as TensorInfo
+    from engine.plugin.request import FinishReason as FinishReason
+    from engine.plugin.request import GuideSpec as GuideSpec
+    from engine.plugin.request import MultimodalItem as MultimodalItem
+    from engine.plugin.request import PoolingParams as PoolingParams
+    from engine.plugin.request import Request as Request
+    from engine.plugin.request import SamplingParams as SamplingParams
+    from engine.plugin.step import NewSequence as NewSequence
+    from engine.plugin.step import SequenceResult as SequenceResult
+    from engine.plugin.step import Step as Step
+    from engine.plugin.step import StepResult as StepResult
+    from engine.plugin.step import TokenLogprobs as TokenLogprobs
+    from engine.plugin.step import Work as Work
 
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
@@ -39,13 +85,15 @@ _HOME = {
     "engine.plugin.contracts.packed": "CheckpointTensor LinearKernel LinearShape PackedWeight Quantizer WeightFormat",
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",
-    "engine.plugin.contracts.text": "Delta ParserState ReasoningParser Tokenizer TokenizerPool ToolCallDelta ToolParser",
+    "engine.plugin.contracts.text": (
+        "Delta ParserState ReasoningParser Tokenizer TokenizerPool ToolCallDelta ToolParser"
+    ),
     "engine.plugin.facts": "AttentionSpec Checkpoint DeviceFacts ModelInfo TensorInfo",
     "engine.plugin.request": "FinishReason GuideSpec MultimodalItem PoolingParams Request SamplingParams",
     "engine.plugin.step": "NewSequence SequenceResult Step StepResult TokenLogprobs Work",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the table above is the list
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

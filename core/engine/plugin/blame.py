@@ -15,7 +15,7 @@ _ABSTRACT = "Can't instantiate abstract class"
 
 
 def label(kind: Kind[Any], name: str) -> str:
-    """The plugin as the user chose it: ``--load-format gguf``, or ``model LlamaForCausalLM`` where no flag chooses it."""
+    """The plugin as the user chose it: ``--load-format gguf``; ``model LlamaForCausalLM`` where no flag chooses."""
     return f"{kind.flag or kind.name} {name}"
 
 
@@ -34,7 +34,9 @@ def import_failure(kind: Kind[Any], choice: Choice, error: ImportError) -> Plugi
             f"This is an error of the plugin, not a missing package.",
             fix=f"report it to the authors of {_project(choice)}, or choose another plugin",
         )
-    problem = "which is not installed" if isinstance(error, ModuleNotFoundError) else f"which failed to import ({error})"
+    problem = (
+        "which is not installed" if isinstance(error, ModuleNotFoundError) else f"which failed to import ({error})"
+    )
     return MissingDependency(
         f"{origin(kind, choice)} needs the package '{wanted}', {problem}.", fix=install_command(choice, wanted)
     )

@@ -9,7 +9,7 @@ from stevedore.driver import DriverManager
 
 
 def import_driver(group: str, name: str, target: str) -> Any:
-    """Import ``target`` (``module`` or ``module:object``) as the driver ``name`` of ``group``; import errors pass through."""
+    """Import ``target`` (``module`` or ``module:object``) as the driver ``name`` of ``group``; errors pass through."""
 
     class ChosenDriver(DriverManager[Any]):
         """Seeded with the one resolved entry point: stevedore's own list misses conflicts and can be stale."""

@@ -48,6 +48,5 @@ class Extensions:
     def _guarded(self, choice: Choice, hook: str, caller: Any, args: dict[str, Any]) -> None:
         try:
             caller(**args)
-        except Exception as error:
-            # an observer must not end what it observes; the log line keeps the whole trace
+        except Exception as error:  # noqa: BLE001 - an observer must not end what it observes; the log has the whole trace
             _log.exception("%s in %s of %s", failure(EXTENSION, choice, error), hook, origin(EXTENSION, choice))

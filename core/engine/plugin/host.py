@@ -78,7 +78,9 @@ class PluginHost:
                 return Created(answer, current)
             if answer.name in names:
                 way = " → ".join([*names, answer.name])
-                raise ContractViolation(f"{origin(kind, current)} goes round in circles: {way}.", fix="choose one by name")
+                raise ContractViolation(
+                    f"{origin(kind, current)} goes round in circles: {way}.", fix="choose one by name"
+                )
             current = self._follow(kind, current, answer)
             names.append(current.name)
 

@@ -35,7 +35,7 @@ def describe_options(plugin: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def fill_options(kind: Kind[Any], choice: Choice, plugin: Any, values: dict[str, Any]) -> Any:
-    """The plugin's ``Options`` from ``values``; None where it has none. Unknown keys and wrong types are refused by name."""
+    """The plugin's ``Options`` from ``values``, None where it has none; unknown keys and wrong types are refused."""
     wanted = getattr(plugin, "Options", None)
     if wanted is None:
         if values:

@@ -36,6 +36,14 @@ class Loader(ABC):
         """Whether every parameter of the model must appear. False only for loaders that invent tensors (``dummy``)."""
         return True
 
+    def invent(self, name: str, tensor: Tensor) -> bool:
+        """Fill a parameter that no checkpoint tensor filled, in place; True where that was done.
+
+        The worker calls it after ``Model.load`` for every name that ``load`` returned, before ``Model.finish``.
+        A parameter that stays unfilled is an error where ``complete()``.
+        """
+        return False
+
     def close(self) -> None:
         """Release files. May be called twice."""
 

@@ -1,0 +1,50 @@
+"""The config.json and generation_config.json of the Hugging Face layout, checked and normalised."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from engine.plugin import Checkpoint, ConfigFormat, hookimpl
+
+from ._json import read_object
+from ._normalise import check_sizes, normalise
+
+ENGINE_API = 1
+_log = logging.getLogger(__name__)
+
+
+class HuggingFaceConfig(ConfigFormat):
+    """Reads JSON alone: code that a config names (``auto_map``) is never run."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._place = Path(checkpoint.config_path)
+
+    def read(self) -> dict[str, Any]:
+        file = self._place / "config.json"
+        config = read_object(file)
+        if _without_code(config):
+            _log.warning("%s names code of its own (auto_map); the engine does not run it.", file)
+        check_sizes(file, config)
+        return normalise(file, config)
+
+    def generation(self) -> dict[str, Any]:
+        file = self._place / "generation_config.json"
+        return read_object(file) if file.exists() else {}
+
+
+def _without_code(value: Any) -> bool:
+    """Remove every ``auto_map`` and ``trust_remote_code``, however deep; whether there was an ``auto_map``."""
+    if isinstance(value, list):
+        return any([_without_code(item) for item in value])
+    if not isinstance(value, dict):
+        return False
+    value.pop("trust_remote_code", None)
+    found = value.pop("auto_map", None) is not None
+    return any([found, *(_without_code(item) for item in value.values())])
+
+
+@hookimpl
+def engine_create_config_format(checkpoint: Checkpoint) -> ConfigFormat:
+    return HuggingFaceConfig(checkpoint)

@@ -1,0 +1,23 @@
+"""Chooses the loader by the files there are: safetensors, else PyTorch's .bin, else .pt."""
+
+from __future__ import annotations
+
+from engine.errors import ModelFileError
+from engine.plugin import Checkpoint, Use, hookimpl
+
+from ._files import SAFETENSORS, TORCH, listing, weight_files
+
+ENGINE_API = 1
+
+
+@hookimpl
+def engine_create_loader(checkpoint: Checkpoint) -> Use:
+    if checkpoint.path.endswith(".gguf"):
+        return Use("gguf", f"{checkpoint.path} is a GGUF file")
+    for name, patterns in (("safetensors", SAFETENSORS), ("pt", TORCH)):
+        if files := weight_files(checkpoint, patterns):
+            return Use(name, f"{len(files)} file{'s' if len(files) > 1 else ''} such as {files[0].name}")
+    raise ModelFileError(
+        f"{checkpoint.path} holds no weights (*.safetensors, *.bin or *.pt); there is {listing(checkpoint.directory)}.",
+        fix="--load-format dummy for random weights, or give the directory that holds the weights",
+    )
