@@ -1,0 +1,1 @@
+"""Bookkeeping of the paged KV cache: pages, prefix digests, swap; pure Python."""

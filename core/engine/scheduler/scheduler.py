@@ -1,0 +1,216 @@
+"""The scheduler decides what each step computes and draws the conclusions of what it gave; it touches no tensor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from engine.config import CacheConfig, SchedulerConfig
+from engine.errors import RequestError
+from engine.kvcache.cache import KVCache
+from engine.messages import Output, Stats
+from engine.plugin.contracts.scheduling import PreemptionMode, SchedulingPolicy
+from engine.plugin.request import Request
+from engine.plugin.step import Step, StepResult
+from engine.scheduler.admission import Admission
+from engine.scheduler.commit import settle
+from engine.scheduler.delay import AdmissionDelay
+from engine.scheduler.entry import Entrance
+from engine.scheduler.plan import StepPlan
+from engine.scheduler.preempt import Preemption
+from engine.scheduler.prefills import PrefillShares
+from engine.scheduler.roster import Roster
+from engine.scheduler.sequence import Sequence, State
+
+
+class Scheduler:
+    """Call ``schedule``, run the step, ``commit`` its result, again and again; ``add`` and ``abort`` at any time on
+    the same thread.
+
+    One step is in flight at a time: the next one depends on the tokens of the last. ``cache.pages`` is what the
+    workers really have.
+    ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        cache: CacheConfig,
+        policy: SchedulingPolicy,
+        preemption: PreemptionMode,
+        max_model_len: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._policy = policy
+        self._cache: KVCache[Sequence] = KVCache(cache)
+        self._entrance = Entrance(self._cache, policy, max_model_len)
+        self._shares = PrefillShares(config, max_model_len)
+        self._roster = Roster(self._shares.threshold, AdmissionDelay(config.delay_factor))
+        self._preemption = Preemption(self._cache, self._roster, preemption)
+        self._admission = Admission(
+            config, self._cache, self._roster, policy, self._preemption, self._shares, clock
+        )
+        self._ended: list[int] = []
+        self._in_flight: Step | None = None
+        self._with_prompts = False
+        self._numbers = 0
+        self._steps = 0
+        self._step_tokens = 0
+        self._step_seconds = 0.0
+
+    def add(self, request: Request) -> None:
+        """Queue ``request``. What can never run is refused with a :class:`RequestError`."""
+        self._entrance.check(request)
+        if request.id in self._roster.by_id:
+            raise RequestError(f"A request with the id {request.id!r} is running already.", param="request_id")
+        tokens = list(request.prompt_token_ids)
+        table = self._cache.table(tokens, request.adapter, request.cache_salt, request.multimodal)
+        sequence = Sequence(self._numbers, request, tokens, table, self._entrance.limit(request), self._clock())
+        sequence.key = self._policy.key(sequence.view())
+        self._numbers += 1
+        self._roster.add(sequence)
+
+    def abort(self, ids: Iterable[str]) -> None:
+        """Forget these requests and free their pages; unknown ids are ones that have just ended, and ignored."""
+        for request_id in ids:
+            sequence = self._roster.by_id.get(request_id)
+            if sequence is not None:
+                self._end(sequence)
+
+    def has_work(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self._roster.by_id)
+
+    def schedule(self) -> Step | None:
+        """The next step; None where nothing can run. The step before must be committed."""
+        if self._in_flight is not None:
+            raise RuntimeError(f"step {self._in_flight.index} is not committed")
+        self._cache.host.settle()
+        self._roster.wake(self._cache.claims.woken())
+        plan = StepPlan(self._config.max_num_batched_tokens)
+        if self._config.chunked_prefill:
+            self._continue_decodes(plan)
+            self._continue_prompts(plan)
+            self._admission.fill(plan)
+            self._shares.top_up(plan)
+        else:
+            self._admission.fill(plan, resume=False)
+            if not plan.counts:
+                self._continue_decodes(plan)
+                self._continue_prompts(plan)
+                self._admission.fill(plan, start=False)
+        return None if plan.empty() else self._dispatch(plan)
+
+    def commit(self, step: Step, result: StepResult) -> list[Output]:
+        """Draw the conclusions of ``result``: what each request gets, which sequences end.
+
+        Aborted ones are passed over.
+        """
+        if step is not self._in_flight or result.index != step.index or len(result.results) != len(step.work):
+            raise RuntimeError(f"the result of step {result.index} does not answer the step in flight")
+        self._in_flight = None
+        self._steps += 1
+        self._step_tokens += step.num_tokens
+        self._step_seconds += result.seconds
+        if self._with_prompts:
+            self._roster.delay.observe(result.seconds)
+        outputs = []
+        for work, answer in zip(step.work, result.results, strict=True):
+            if answer.seq != work.seq:
+                raise RuntimeError(f"step {step.index}: sequence {answer.seq}'s result came in place of {work.seq}'s")
+            sequence = self._roster.by_number.get(work.seq)
+            if sequence is None:
+                continue
+            output = settle(sequence, work, answer)
+            if output is None or output.error is None:
+                self._cache.publish(sequence.table, sequence.computed)
+            if output is not None:
+                outputs.append(output)
+                if output.finish_reason is not None:
+                    self._end(sequence, failed=output.error is not None)
+        return outputs
+
+    def stats(self) -> Stats:
+        """The state now."""
+        pool, host, roster = self._cache.pool, self._cache.host, self._roster
+        return Stats(
+            running=len(roster.running),
+            waiting=roster.waiting,
+            swapped=len(roster.swapped),
+            pages=pool.size,
+            pages_used=pool.used,
+            host_pages=host.size,
+            host_pages_used=host.used,
+            preemptions=self._preemption.count,
+            prefix_queries=self._admission.queries,
+            prefix_hits=self._admission.hits,
+            steps=self._steps,
+            step_tokens=self._step_tokens,
+            step_seconds=self._step_seconds,
+        )
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False (nothing forgotten) while any request holds pages, as it would publish old
+        content again.
+        """
+        if self._cache.pool.used or self._cache.host.used:
+            return False
+        self._cache.pool.clear()
+        return True
+
+    def check(self) -> None:
+        """Raise ``RuntimeError`` where the books are wrong. For tests and debugging: costs time linear in everything.
+        """
+        self._cache.check(sequence.table for sequence in self._roster.by_number.values())
+        self._roster.check()
+        for sequence in self._roster.running:
+            if self._cache.pages_for(sequence.computed) > len(sequence.table.pages):
+                raise RuntimeError(f"sequence {sequence.number} has computed more tokens than its pages hold")
+
+    def _continue_decodes(self, plan: StepPlan) -> None:
+        """Every running sequence with one token to compute computes it, and its drafts as far as tokens and pages last.
+        """
+        decoding = [sequence for sequence in self._roster.running if sequence.remaining == 1]
+        spare = plan.tokens_left - len(decoding)
+        for sequence in decoding:
+            if sequence.state is not State.RUNNING:
+                continue
+            if plan.tokens_left == 0:
+                return
+            draft = sequence.draft[: max(0, min(spare, sequence.limit - len(sequence.tokens) - 1))]
+            length = len(sequence.tokens)
+            reserve = min(length + len(draft) + self._config.lookahead_slots, sequence.longest)
+            if not self._cache.grow(sequence.table, reserve):
+                draft = []
+                if not self._preemption.make_room(sequence, length, plan):
+                    continue
+            spare -= len(draft)
+            plan.take(sequence, 1 + len(draft), draft)
+
+    def _continue_prompts(self, plan: StepPlan) -> None:
+        """The prompts that are under way share what the decodes left."""
+        prompts = [sequence for sequence in self._roster.running if sequence.remaining > 1]
+        for index, sequence in enumerate(prompts):
+            others = len(prompts) - index - 1 + self._roster.ready(self._shares.long_allowed(plan))
+            count = self._shares.chunk(plan, sequence.remaining, others)
+            self._shares.note(plan, sequence.remaining, count)
+            if count:
+                plan.take(sequence, count)
+
+    def _dispatch(self, plan: StepPlan) -> Step:
+        ended, self._ended = self._ended, []
+        self._with_prompts = plan.prompts
+        self._in_flight = plan.step(self._steps, ended)
+        return self._in_flight
+
+    def _end(self, sequence: Sequence, *, failed: bool = False) -> None:
+        self._roster.end(sequence)
+        if failed:
+            self._cache.discard(sequence.table)
+        else:
+            self._cache.close(sequence.table)
+        if sequence.told:
+            self._ended.append(sequence.number)

@@ -1,0 +1,92 @@
+"""A request on its way through the scheduler."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from engine.kvcache.table import BlockTable
+from engine.plugin.contracts.scheduling import RequestView
+from engine.plugin.request import Request
+
+
+class State(Enum):
+    """Where a sequence is. PARKED: waiting for blocks that another sequence is computing."""
+
+    WAITING = "waiting"
+    PARKED = "parked"
+    RUNNING = "running"
+    SWAPPED = "swapped"
+    ENDED = "ended"
+
+
+class Sequence:
+    """One request's tokens and how far they are computed.
+
+    ``tokens``: prompt and output; the first ``num_prompt`` are the prompt (output that a former engine delivered
+    counts as output).
+    ``limit``: the length at which the sequence ends. ``computed``: tokens whose KV is in the pages. ``told``:
+    tokens that the workers know
+    (0: they do not know the sequence). ``draft``: tokens proposed after the last one. ``matched``: cached blocks at
+    the last
+    attempt to start. ``cached``: prompt tokens that the prefix cache gave at the first start, None before.
+    ``scored``: prompt positions whose log-probabilities are delivered.
+    """
+
+    __slots__ = (
+        "answered", "cached", "computed", "draft", "key", "limit", "matched", "num_prompt", "number", "preemptions",
+        "queued", "request", "scored", "started", "state", "table", "tokens", "told",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, request: Request, tokens: list[int], table: BlockTable, limit: int, now: float
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.tokens = tokens
+        self.table = table
+        self.limit = limit
+        self.num_prompt = len(tokens) - request.delivered
+        self.computed = 0
+        self.told = 0
+        self.draft: list[int] = []
+        self.matched: int | None = None
+        self.cached: int | None = None
+        self.scored = self.num_prompt if request.delivered else 1
+        self.queued = now
+        self.started = 0.0
+        self.answered = False
+        self.preemptions = 0
+        self.state = State.WAITING
+        self.key: Any = None
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens still to compute; 1 while decoding."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def longest(self) -> int:
+        """The most tokens whose KV the sequence can ever need: the last token of its life is not computed."""
+        return max(len(self.tokens), self.limit - 1)
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether cached blocks serve: not where every prompt position must be seen (prompt log-probabilities,
+        pooling).
+        """
+        return self.request.params.prompt_logprobs is None and self.request.pooling is None
+
+    def view(self) -> RequestView:
+        """What plugins may know."""
+        request = self.request
+        return RequestView(
+            id=request.id,
+            priority=request.priority,
+            arrival=request.arrival,
+            prompt_tokens=self.num_prompt,
+            output_tokens=len(self.tokens) - self.num_prompt,
+            computed=self.computed,
+            preemptions=self.preemptions,
+            adapter=request.adapter,
+        )
