@@ -6,7 +6,9 @@ processes: the socket file has mode 0600 in a directory of mode 0700, and frames
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -61,11 +63,10 @@ class Connection:
         ``timeout``: most seconds without any byte arriving, None waits for ever. Raises ``EOFError`` when the other end closed,
         ``TimeoutError`` after the timeout (the connection is then of no more use), :class:`WireError` for no frame.
         """
-        self._socket.settimeout(timeout)
-        (length,) = HEADER.unpack(self._read(HEADER.size))
+        (length,) = HEADER.unpack(self._read(HEADER.size, timeout))
         if length > MAX_FRAME:
             raise WireError(f"a frame announces {length} bytes, more than the limit of {MAX_FRAME}")
-        return bytes(self._read(length))
+        return bytes(self._read(length, timeout))
 
     def fileno(self) -> int:
         """The socket's descriptor, for select."""
@@ -73,21 +74,27 @@ class Connection:
 
     def close(self) -> None:
         """Close both directions; wakes a thread that waits in ``recv``. May be called twice."""
-        try:
+        with contextlib.suppress(OSError):  # Not connected any more, which is what was wanted.
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # Not connected any more, which is what was wanted.
         self._socket.close()
 
-    def _read(self, size: int) -> bytearray:
+    def _read(self, size: int, timeout: float | None) -> bytearray:
         data = bytearray(size)
         view = memoryview(data)
         while view:
+            # Not settimeout(): it would also cut short a send that another thread has under way.
+            if timeout is not None and not self._readable(timeout):
+                raise TimeoutError(f"the other end sent nothing for {timeout:g} s")
             count = self._socket.recv_into(view)
             if not count:
                 raise EOFError("the other end closed the connection")
             view = view[count:]
         return data
+
+    def _readable(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
 
 
 class Listener:
@@ -113,10 +120,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening and remove the socket file. May be called twice."""
         self._socket.close()
-        try:
+        with contextlib.suppress(FileNotFoundError):  # Closed before.
             os.unlink(self.path)
-        except FileNotFoundError:
-            pass  # Closed before.
 
 
 def private_directory(prefix: str = "engine-") -> str:

@@ -1,0 +1,173 @@
+"""Builds a worker's model from the configuration: the chosen plugins, the weights, what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError, ModelFileError
+from engine.plugin.contracts.attention import AttentionBackend
+from engine.plugin.contracts.device import Device
+from engine.plugin.contracts.loading import Loader
+from engine.plugin.contracts.model import Model, ModelContext, Parallel
+from engine.plugin.contracts.packed import Quantizer
+from engine.plugin.contracts.serving import ModelArchitecture
+from engine.plugin.host import load
+from engine.plugin.kinds import DEVICE, LOADER, MODEL, MODEL_IMPL, QUANTIZATION
+from engine.worker.kernels import kernel_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress = Callable[[str, int, int], None]
+
+#: Least seconds between two reports of loading progress.
+REPORT_EVERY = 0.1
+
+
+def torch_dtype(name: str, what: str) -> torch.dtype:
+    """The torch dtype of that name; ``what`` names the setting in the error."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"{what} {name}: torch has no such dtype.", fix=f"{what} float32")
+    return dtype
+
+
+def open_device(config: EngineConfig, rank: int) -> Device:
+    """The chosen device; ranks take local devices in order."""
+    return load(config.choices["device"], DEVICE, index=rank, options={})
+
+
+def attention_of(device: Device, config: EngineConfig) -> AttentionBackend:
+    """The device's attention or the core's; refused where it cannot run one of the model's layers."""
+    from engine.attention import built_in
+
+    backend = device.attention() or built_in(device.torch_device().type)
+    dtype = torch_dtype(config.cache.dtype, "--kv-cache-dtype")
+    for spec in set(config.model.info.layers):
+        reason = backend.supports(spec.sharded(config.parallel.tensor_parallel), dtype)
+        if reason:
+            raise ConfigError(
+                f"{config.model.info.architecture}: attention ({backend.name}) cannot run this model: {reason}.", fix="--device cpu"
+            )
+    return backend
+
+
+def build_model(config: EngineConfig, device: Device, parallel: Parallel, attention: AttentionBackend) -> Model:
+    """The network of this worker, its weights not loaded."""
+    m = config.model
+    context = ModelContext(
+        info=m.info,
+        config=m.config,
+        dtype=torch_dtype(m.dtype, "--dtype"),
+        device=device.torch_device(),
+        parallel=parallel,
+        attention=attention,
+        kernel=kernel_of(device),
+        quantizer=_quantizer(config),
+        checkpoint_path=m.checkpoint.path,
+    )
+    return _architecture(config).build(context)
+
+
+def _architecture(config: EngineConfig) -> ModelArchitecture:
+    """The registered architecture that was chosen, or the one that the model implementation provides itself."""
+    if "model" in config.choices:
+        return load(config.choices["model"], MODEL)
+    from engine.plugin.host import PluginHost
+
+    native = {entry.name: entry.distribution for entry in PluginHost().entries(MODEL)}
+    answer = load(config.choices["model_impl"], MODEL_IMPL).architecture(config.model.config, native)
+    if isinstance(answer, str):
+        raise ConfigError(
+            f"--model-impl {config.choices['model_impl'].name} names the architecture {answer!r}, but it was not chosen at the start.",
+            fix="--model-impl auto",
+        )
+    return answer
+
+
+def _quantizer(config: EngineConfig) -> Quantizer | None:
+    choice = config.choices.get("quantization")
+    if choice is None:
+        return None
+    return load(
+        choice, QUANTIZATION, checkpoint=config.model.checkpoint,
+        config=config.model.config.get("quantization_config"), info=config.model.info,
+    )  # fmt: skip
+
+
+def load_weights(model: Model, config: EngineConfig, rank: int, progress: Progress | None) -> None:
+    """Read this rank's share of the checkpoint and finish the model. Raises :class:`~engine.errors.ModelFileError`."""
+    loader = load(
+        config.choices["loader"], LOADER, checkpoint=config.model.checkpoint, info=config.model.info,
+        options=dict(config.load.options),
+    )  # fmt: skip
+    try:
+        tensors = loader.tensors()
+        if rank == 0:
+            tensors = _reported(tensors, loader.nbytes(), progress, config.load.progress)
+        missing = model.load(tensors)
+        if missing:
+            missing = invent(model, loader, missing)
+        if missing and loader.complete():
+            raise ModelFileError(
+                f"The checkpoint lacks {len(missing)} tensors of {config.model.info.architecture}: {_some(missing)}.",
+                fix="check that config.json and the weight files belong together",
+            )
+    finally:
+        loader.close()
+    model.finish()
+
+
+def invent(model: Model, loader: Loader, missing: set[str]) -> set[str]:
+    """Let the loader (``dummy``) fill what stayed empty; returns the names that it did not fill.
+
+    Shapes come from the model's layers, in the checkpoint's spelling, or from its parameters.
+    """
+    from engine.layers.loading import collect_slots
+
+    if not isinstance(model, torch.nn.Module):
+        return missing
+    shapes = {name: slot.shape for name, slot in collect_slots(model).items() if slot.shape is not None}
+    shapes |= {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name not in shapes}
+    filled: set[str] = set()
+
+    def invented() -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(missing & set(shapes)):
+            tensor = torch.empty(shapes[name])
+            if loader.invent(name, tensor):
+                filled.add(name)
+                yield name, tensor
+
+    model.load(invented())
+    return missing - filled
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
+
+
+def _reported(
+    tensors: Iterator[tuple[str, Tensor]], total: int, progress: Progress | None, bar: bool
+) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors, with a progress bar on the terminal and reports to the front end (bytes)."""
+    from tqdm import tqdm
+
+    done, reported = 0, 0.0
+    with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", disable=not bar, leave=False) as meter:
+        for name, tensor in tensors:
+            yield name, tensor
+            size = tensor.numel() * tensor.element_size()
+            done += size
+            meter.update(size)
+            now = time.monotonic()
+            if progress is not None and now - reported >= REPORT_EVERY:
+                progress("weights", done, total)
+                reported = now
+    if progress is not None:
+        progress("weights", done, total)

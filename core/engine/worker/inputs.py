@@ -1,0 +1,86 @@
+"""From a step's work to arrays: which token stands where, in which slot, and which rows give logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.plugin.step import Work
+from engine.worker.sequences import Sequence, SequenceTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepInputs:
+    """One step's rows, packed by sequence: T rows of B sequences; numpy, as :class:`~engine.plugin.contracts.model.Batch` describes them.
+
+    ``sample_rows`` [R]: rows whose logits are sampled; ``sample_owner`` [R]: index of the work item; ``sample_length`` [R]: tokens of
+    context at that row, which is also the position of the token to sample. A work item's rows are adjacent, in order.
+    """
+
+    sequences: list[Sequence]
+    token_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    query_start: NDArray[np.int32]
+    query_lens: NDArray[np.int64]
+    seq_lens: NDArray[np.int32]
+    block_table: NDArray[np.int32]
+    sample_rows: NDArray[np.int64]
+    sample_owner: NDArray[np.int64]
+    sample_length: NDArray[np.int64]
+
+    @property
+    def decode(self) -> bool:
+        """Whether every sequence has exactly one row."""
+        return len(self.token_ids) == len(self.sequences)
+
+
+def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
+    """Apply each work item to its sequence, then lay out the step."""
+    n = len(work)
+    sequences = [table.advance(item) for item in work]
+    starts = np.fromiter((item.start for item in work), np.int64, n)
+    counts = np.fromiter((item.count for item in work), np.int64, n)
+    rows = np.fromiter((sequence.row for sequence in sequences), np.int64, n)
+    query_start = np.zeros(n + 1, np.int64)
+    np.cumsum(counts, out=query_start[1:])
+    total = int(query_start[-1])
+    ends = starts + counts
+    if total == n and bool((counts == 1).all()):
+        positions, owners, row_of = starts, np.arange(n), rows
+        token_ids = np.fromiter((s.tokens[item.start] for s, item in zip(sequences, work, strict=True)), np.int64, n)
+    else:
+        owners = np.repeat(np.arange(n), counts)
+        positions = np.arange(total) - (query_start[:-1] - starts)[owners]
+        row_of = rows[owners]
+        parts = [s.tokens[item.start : item.start + item.count] for s, item in zip(sequences, work, strict=True)]
+        token_ids = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+    pages, offsets = np.divmod(positions, table.block_size)
+    width = int((ends.max() - 1) // table.block_size) + 1 if n else 1
+    sample_rows = _sample_rows(work, query_start)
+    return StepInputs(
+        sequences=sequences,
+        token_ids=token_ids,
+        positions=positions,
+        slots=table.blocks[row_of, pages].astype(np.int64) * table.block_size + offsets,
+        query_start=query_start.astype(np.int32),
+        query_lens=counts,
+        seq_lens=ends.astype(np.int32),
+        block_table=table.blocks[rows, :width],
+        sample_rows=sample_rows,
+        sample_owner=owners[sample_rows],
+        sample_length=positions[sample_rows] + 1,
+    )
+
+
+def _sample_rows(work: list[Work], query_start: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last row of each sampling item, with drafts every row from the last real token on."""
+    if not any(item.draft for item in work):
+        sampling = np.fromiter((item.sample for item in work), np.bool_, len(work))
+        return (query_start[1:] - 1)[sampling]
+    ends = query_start[1:].tolist()
+    spans = (range(end - 1 - len(i.draft), end) for end, i in zip(ends, work, strict=True) if i.sample)
+    return np.fromiter(chain.from_iterable(spans), np.int64)

@@ -1,0 +1,139 @@
+"""From logits to tokens: masks, penalties, temperature, filters and the draw, batched over rows in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.plugin.step import TokenLogprobs
+from engine.worker.draw import draw, thresholds
+from engine.worker.logprobs import describe_tokens
+from engine.worker.masks import Masks, RowError
+from engine.worker.penalties import apply_penalties
+from engine.worker.sequences import Sequence
+from engine.worker.uniform import TOKEN, uniforms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What to sample: row i belongs to ``sequences[i]`` after ``lengths[i]`` tokens of context (drafts included)."""
+
+    sequences: list[Sequence]
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """One token per row; ``errors`` by row index, whose tokens mean nothing; ``logprobs`` of the rows that ask for them."""
+
+    tokens: NDArray[np.int64]
+    errors: dict[int, str]
+    logprobs: dict[int, TokenLogprobs]
+
+
+class Sampler:
+    """Stateless between calls. A row's token depends on its logits, its sequence and its position alone, never on batch mates.
+
+    Greedy rows take the largest logit, the lowest id among equals. Other rows draw with the uniform number of (seed, position), so the
+    token at a position is the same in whatever step, batch or process it is sampled. Drafts need no other rule: sampling every row on
+    its own and accepting drafts while they equal the sampled tokens is rejection sampling against a one-point draft distribution
+    (accepted with probability p(draft), otherwise the token follows p without the draft), and gives what plain decoding would.
+    """
+
+    def __init__(self, masks: Masks) -> None:
+        self._masks = masks
+
+    def sample(self, logits: Tensor, rows: Rows) -> Sampled:
+        """logits [R, V] as the model gave them, unchanged afterwards."""
+        raw = logits.float()
+        best_value, best = raw.max(dim=-1)
+        finite = torch.isfinite(best_value)
+        scores, errors = self._transform(raw, rows, shared=raw is logits or _wants_logprobs(rows))
+        if scores is not raw:
+            best_value, best = scores.max(dim=-1)
+        drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
+        tokens = self._draw(scores, best_value, drawn, rows, best) if drawn else best
+        possible = torch.isfinite(best_value)
+        packed = torch.stack((tokens, finite.long(), possible.long())).cpu().numpy()
+        for i in np.flatnonzero(packed[2] == 0).tolist():
+            errors.setdefault(i, "every token is forbidden by the request's constraints")
+        for i in np.flatnonzero(packed[1] == 0).tolist():
+            errors[i] = "the model's logits are not finite"
+        return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))
+
+    def _transform(self, raw: Tensor, rows: Rows, shared: bool) -> tuple[Tensor, dict[int, str]]:
+        """Masks, then penalties. ``shared``: raw must stay as it is, so changes go to a copy."""
+        errors: dict[int, str] = {}
+        masked = [i for i, sequence in enumerate(rows.sequences) if sequence.masked]
+        penalised = [i for i, sequence in enumerate(rows.sequences) if sequence.penalised]
+        if not masked and not penalised:
+            return raw, errors
+        scores = raw.clone() if shared else raw
+        for i in masked:
+            try:
+                self._masks.apply(scores[i], rows.sequences[i], int(rows.lengths[i]))
+            except RowError as error:
+                errors[i] = str(error)
+        if penalised:
+            apply_penalties(scores, [(i, rows.sequences[i], int(rows.lengths[i])) for i in penalised])
+        return scores, errors
+
+    def _draw(self, scores: Tensor, best_value: Tensor, drawn: list[int], rows: Rows, best: Tensor) -> Tensor:
+        """Tokens of the ``drawn`` rows by chance, of the others from ``best``."""
+        sequences = [rows.sequences[i] for i in drawn]
+        device = scores.device
+        every = len(drawn) == len(rows.sequences)
+        index = torch.tensor(drawn, device=device)
+        part = scores if every else scores[index]
+        top = (best_value if every else best_value[index])[:, None]
+        temperature = torch.tensor([s.params.temperature for s in sequences], dtype=torch.float32, device=device)
+        relative = (part - top) / temperature[:, None]
+        filtered = [i for i, sequence in enumerate(sequences) if sequence.filtered]
+        if filtered:
+            least = torch.full((len(drawn),), -torch.inf, device=device)
+            least[filtered] = _thresholds(relative, filtered, sequences)
+            relative.masked_fill_(relative < least[:, None], -torch.inf)
+        seeds = np.fromiter((s.seed for s in sequences), np.int64, len(drawn))
+        chance = torch.from_numpy(uniforms(seeds, rows.lengths[drawn], TOKEN)).to(device)
+        tokens = draw(relative.exp_(), chance)
+        if every:
+            return tokens
+        return best.index_copy(0, index, tokens)
+
+    def _logprobs(
+        self, raw: Tensor, tokens: NDArray[np.int64], rows: Rows, errors: dict[int, str]
+    ) -> dict[int, TokenLogprobs]:
+        asked = [
+            (i, sequence.params.logprobs)
+            for i, sequence in enumerate(rows.sequences)
+            if sequence.params.logprobs is not None and i not in errors
+        ]
+        if not asked:
+            return {}
+        index = [i for i, _ in asked]
+        part = raw if len(index) == raw.shape[0] else raw[torch.tensor(index, device=raw.device)]
+        entries = describe_tokens(part, tokens[index], [count for _, count in asked])
+        return dict(zip(index, entries, strict=True))
+
+
+def _wants_logprobs(rows: Rows) -> bool:
+    return any(sequence.params.logprobs is not None for sequence in rows.sequences)
+
+
+def _thresholds(relative: Tensor, filtered: list[int], sequences: list[Sequence]) -> Tensor:
+    params = [sequences[i].params for i in filtered]
+    part = relative if len(filtered) == len(sequences) else relative[torch.tensor(filtered, device=relative.device)]
+
+    return thresholds(
+        part,
+        np.fromiter((p.top_k for p in params), np.int64, len(params)),
+        np.fromiter((p.top_p for p in params), np.float32, len(params)),
+        np.fromiter((p.min_p for p in params), np.float32, len(params)),
+    )

@@ -1,0 +1,133 @@
+"""What a worker knows of each sequence: tokens, block table row, sampling parameters; updated from steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.plugin.step import NewSequence, Step, TokenLogprobs, Work
+
+if TYPE_CHECKING:
+    from engine.worker.penalties import TokenCounts
+
+#: Below this temperature sampling is greedy: dividing by it would only amplify rounding.
+GREEDY_BELOW = 1e-5
+
+
+class Sequence:
+    """One sequence. ``tokens[:length]`` are known, drafts may stand after them; the first ``num_prompt`` are the prompt.
+
+    ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked out once, here,
+    so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p), ``masked`` (tokens forbidden or biased),
+    ``penalised``. ``pending`` is the log-probability of the first prompt token after the last computed chunk.
+    """
+
+    __slots__ = (
+        "blocks", "counts", "eos", "filtered", "greedy", "length", "masked", "num_prompt", "params", "penalised",
+        "pending", "refused", "row", "seed", "seq", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, new: NewSequence, row: int) -> None:
+        p = new.params
+        self.seq = new.seq
+        self.row = row
+        self.blocks = 0
+        self.num_prompt = new.num_prompt
+        self.length = len(new.token_ids)
+        self.tokens: NDArray[np.int32] = np.empty(max(16, self.length + 64), np.int32)
+        self.tokens[: self.length] = new.token_ids
+        self.params = p
+        self.eos = new.eos_token_ids
+        self.seed = p.seed if p.seed is not None else new.seq
+        self.greedy = p.temperature < GREEDY_BELOW
+        self.filtered = not self.greedy and (p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0)
+        self.masked = bool(
+            p.logit_bias or p.allowed_token_ids is not None or p.bad_words_ids or p.min_tokens
+            or p.logits_processors or p.guide is not None
+        )  # fmt: skip
+        self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+        self.counts: TokenCounts | None = None
+        self.pending: tuple[int, TokenLogprobs] | None = None
+        self.refused = refusal(new)
+
+    def extend(self, token_ids: list[int], draft: list[int]) -> None:
+        """Add committed tokens, and put draft tokens after them."""
+        end = self.length + len(token_ids)
+        if end + len(draft) > self.tokens.size:
+            grown = np.empty(2 * (end + len(draft)), np.int32)
+            grown[: self.length] = self.tokens[: self.length]
+            self.tokens = grown
+        self.tokens[self.length : end] = token_ids
+        if draft:
+            self.tokens[end : end + len(draft)] = draft
+        self.length = end
+
+
+def refusal(new: NewSequence) -> str | None:
+    """Why this worker cannot serve the sequence, or None."""
+    if new.adapter is not None:
+        return f"adapter {new.adapter!r}: this engine does not apply adapters"
+    if new.multimodal:
+        return f"multimodal input ({new.multimodal[0].modality}): this engine takes text only"
+    if new.pooling is not None:
+        return f"pooling task {new.pooling.task!r}: this engine generates only"
+    return None
+
+
+class SequenceTable:
+    """All sequences that the scheduler has told of and not ended, with their block tables in one array."""
+
+    def __init__(self, block_size: int, max_model_len: int, rows: int) -> None:
+        self.block_size = block_size
+        self.blocks: NDArray[np.int32] = np.zeros((max(rows, 1), -(-max_model_len // block_size) + 1), np.int32)
+        self._free = list(range(self.blocks.shape[0] - 1, -1, -1))
+        self._sequences: dict[int, Sequence] = {}
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, seq: int) -> Sequence:
+        return self._sequences[seq]
+
+    def retire(self, step: Step) -> None:
+        """Apply the step's ``ended`` and ``preempted``."""
+        for seq in step.ended:
+            sequence = self._sequences.pop(seq, None)
+            if sequence is not None:
+                self._free.append(sequence.row)
+        for seq in step.preempted:
+            self._sequences[seq].blocks = 0
+
+    def admit(self, step: Step) -> None:
+        """Apply the step's ``new``."""
+        for new in step.new:
+            if not self._free:
+                self._grow(rows=2 * self.blocks.shape[0])
+            self._sequences[new.seq] = Sequence(new, self._free.pop())
+
+    def advance(self, work: Work) -> Sequence:
+        """Apply what a work item adds to its sequence: committed tokens, drafts, blocks."""
+        sequence = self._sequences[work.seq]
+        if work.append or work.draft:
+            sequence.extend(work.append, work.draft)
+        end = sequence.blocks + len(work.blocks)
+        if work.blocks:
+            if end > self.blocks.shape[1]:
+                self._grow(columns=2 * end)
+            self.blocks[sequence.row, sequence.blocks : end] = work.blocks
+            sequence.blocks = end
+        last = work.start + work.count
+        if last > sequence.length + len(work.draft) or last > end * self.block_size:
+            raise ValueError(
+                f"step asks for positions up to {last} of sequence {work.seq}, which has {sequence.length} tokens, "
+                f"{len(work.draft)} drafts and {end} blocks of {self.block_size}"
+            )
+        return sequence
+
+    def _grow(self, rows: int = 0, columns: int = 0) -> None:
+        old = self.blocks
+        self.blocks = np.zeros((max(rows, old.shape[0]), max(columns, old.shape[1])), np.int32)
+        self.blocks[: old.shape[0], : old.shape[1]] = old
+        self._free.extend(range(self.blocks.shape[0] - 1, old.shape[0] - 1, -1))

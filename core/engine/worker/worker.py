@@ -1,0 +1,214 @@
+"""A worker: one rank's device, model shard, KV pages and sequences, driven step by step."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from engine.config import EngineConfig
+from engine.errors import MemoryShortage
+from engine.plugin.contracts.device import Device
+from engine.plugin.contracts.executor import CacheBudget, Worker
+from engine.plugin.contracts.generation import LogitsProcessor
+from engine.plugin.contracts.model import Model
+from engine.plugin.facts import DTYPE_BYTES
+from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
+from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
+from engine.worker.inputs import StepInputs, assemble
+from engine.worker.logprobs import describe_prompt
+from engine.worker.masks import Masks
+from engine.worker.parallel import SingleProcess, TorchDistributed, join
+from engine.worker.runner import StepRunner, recorded_sizes
+from engine.worker.sampler import Rows, Sampled, Sampler
+from engine.worker.sequences import SequenceTable
+from engine.worker.swap import PagePool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LocalWorker(Worker):
+    """The worker of ``rank`` in this process.
+
+    ``rendezvous``: private directory where the ranks meet. ``progress``: told (phase, bytes done, bytes in all) while weights load.
+    """
+
+    def __init__(self, config: EngineConfig, rank: int, rendezvous: str, progress: Progress | None = None) -> None:
+        self.config = config
+        self.rank = rank
+        self._rendezvous = rendezvous
+        self._progress = progress
+        self._device: Device | None = None
+        self._parallel: SingleProcess | TorchDistributed | None = None
+        self._processors: dict[str, LogitsProcessor] = {}
+        self._weight_bytes = 0
+
+    def load(self) -> None:
+        """See the contract. Ranks load their weights in turns of ``loading_workers``."""
+        config = self.config
+        torch.manual_seed(config.model.seed or 0)
+        self._device = device = open_device(config, self.rank)
+        self._torch_device = device.torch_device()
+        free = device.memory().free
+        self._parallel = join(
+            self.rank, config.parallel.tensor_parallel, config.parallel.pipeline_parallel, self._rendezvous,
+            device.collective_backend(), self._torch_device,
+        )  # fmt: skip
+        self._attention = attention_of(device, config)
+        with torch.inference_mode(), self._parallel.turn(config.parallel.loading_workers):
+            self._model: Model = build_model(config, device, self._parallel, self._attention)
+            load_weights(self._model, config, self.rank, self._progress)
+        device.synchronize()
+        self._weight_bytes = max(0, free - device.memory().free)
+        self._sampler = Sampler(Masks(self._processor))
+
+    def budget(self) -> CacheBudget:
+        """Free memory beyond the share that --gpu-memory-utilization leaves to others, in pages, at most as many as planned."""
+        config = self.config
+        page = sum(
+            self._attention.page_bytes(spec, config.cache.block_size, DTYPE_BYTES[config.cache.dtype]) for spec in self._specs()
+        )
+        memory = self._opened().memory()
+        usable = memory.free - int((1.0 - config.cache.memory_fraction) * memory.total)
+        fits = max(0, usable // page)
+        if config.cache.pages_override is not None:
+            fits = memory.free // page
+        if not fits:
+            raise MemoryShortage(
+                f"After loading the model {memory.free >> 20} MiB of {memory.total >> 20} MiB are free, which leaves no page of "
+                f"{page >> 10} KiB for the KV cache at --gpu-memory-utilization {config.cache.memory_fraction:g}.",
+                fix="a higher --gpu-memory-utilization, or a smaller model",
+            )
+        return CacheBudget(
+            pages=min(config.cache.pages, fits),
+            host_pages=config.cache.host_pages,
+            page_bytes=page,
+            weight_bytes=self._weight_bytes,
+            memory_total=memory.total,
+            memory_free=memory.free,
+        )
+
+    @torch.inference_mode()
+    def allocate(self, pages: int, host_pages: int) -> None:
+        """See the contract; records decode steps where the device can and ``--enforce-eager`` does not forbid it."""
+        config, device = self.config, self._opened()
+        dtype = torch_dtype(config.cache.dtype, "--kv-cache-dtype")
+        block_size = config.cache.block_size
+        caches = [self._attention.allocate(spec, pages, block_size, dtype, self._torch_device) for spec in self._specs()]
+        self._pages = PagePool(caches, host_pages)
+        self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
+        self._runner = StepRunner(self._model, caches, block_size, self._torch_device)
+        recorder = None if config.run.enforce_eager else device.recorder()
+        if recorder is not None:
+            longest = min(config.run.max_seq_len_to_capture, config.model.max_model_len)
+            self._runner.record(recorder, recorded_sizes(config.scheduler.max_num_seqs), longest)
+        device.synchronize()
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> StepResult:
+        """See the contract. Only rank 0 samples; the other ranks' results are empty."""
+        began = time.perf_counter()
+        self._table.retire(step)
+        self._pages.move(step)
+        self._table.admit(step)
+        results: list[SequenceResult] = []
+        if step.work:
+            inputs = assemble(self._table, step.work)
+            hidden = self._runner.forward(inputs)
+            sampled = self._sample(inputs, hidden)
+            prompts = self._prompt_logprobs(step.work, inputs, hidden)
+            if sampled is not None:
+                results = collect(step.work, inputs, sampled, prompts)
+        return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began)
+
+    def call(self, method: str, arguments: dict[str, Any]) -> Any:
+        """``memory``: total and free bytes now. ``describe``: the device's kernels and the number of known sequences."""
+        if method == "memory":
+            memory = self._opened().memory()
+            return {"total": memory.total, "free": memory.free}
+        if method == "describe":
+            return {**self._opened().describe(), "sequences": len(self._table)}
+        raise LookupError(method)
+
+    def close(self) -> None:
+        """See the contract."""
+        if self._parallel is not None:
+            self._parallel.close()
+            self._parallel = None
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+
+    def _opened(self) -> Device:
+        if self._device is None:
+            raise RuntimeError("the worker is not loaded")
+        return self._device
+
+    def _specs(self) -> list[Any]:
+        return [spec.sharded(self.config.parallel.tensor_parallel) for spec in self.config.model.info.layers]
+
+    def _sample(self, inputs: StepInputs, hidden: Tensor) -> Sampled | None:
+        """Logits on every rank (they are gathered), tokens on rank 0. None: not this rank's part."""
+        if not len(inputs.sample_rows):
+            return Sampled(np.zeros(0, np.int64), {}, {}) if self.rank == 0 else None
+        every = len(inputs.sample_rows) == hidden.shape[0]
+        rows = hidden if every else hidden[torch.from_numpy(inputs.sample_rows).to(hidden.device)]
+        logits = self._model.logits(rows)
+        if self.rank != 0:
+            return None
+        sequences = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
+        return self._sampler.sample(logits, Rows(sequences, inputs.sample_length))
+
+    def _prompt_logprobs(self, work: list[Work], inputs: StepInputs, hidden: Tensor) -> dict[int, list[TokenLogprobs]]:
+        """Entries by work index, for the prompts that want them."""
+        found = {}
+        width = self.config.model.info.logits_size or self.config.model.info.vocab_size
+        for i, (item, sequence) in enumerate(zip(work, inputs.sequences, strict=True)):
+            if sequence.params.prompt_logprobs is not None and item.start < sequence.num_prompt:
+                rows = hidden[int(inputs.query_start[i]) : int(inputs.query_start[i + 1])]
+                found[i] = describe_prompt(sequence, item, rows, self._model.logits, width)
+        return found
+
+    def _processor(self, name: str) -> LogitsProcessor:
+        """The logits processor plugin of that name, made on first use."""
+        if name not in self._processors:
+            from engine.plugin.host import PluginHost
+            from engine.plugin.kinds import LOGITS_PROCESSOR
+
+            self._processors[name] = PluginHost().create(LOGITS_PROCESSOR, name, options={}).plugin
+        return self._processors[name]
+
+
+def collect(work: list[Work], inputs: StepInputs, sampled: Sampled, prompts: dict[int, list[TokenLogprobs]]) -> list[SequenceResult]:
+    """One result per work item, in order. Drafts count while each equals the token sampled in its place."""
+    results = []
+    tokens = sampled.tokens.tolist()
+    row = 0
+    for i, (item, sequence) in enumerate(zip(work, inputs.sequences, strict=True)):
+        if sequence.refused is not None:
+            results.append(SequenceResult(seq=item.seq, error=sequence.refused))
+            row += 1 + len(item.draft) if item.sample else 0
+            continue
+        accepted: list[int] = []
+        logprobs: list[TokenLogprobs] | None = [] if item.sample and sequence.params.logprobs is not None else None
+        error = None
+        if item.sample:
+            for place in range(len(item.draft) + 1):
+                error = sampled.errors.get(row + place)
+                if error is not None:
+                    break
+                accepted.append(tokens[row + place])
+                if logprobs is not None:
+                    logprobs.append(sampled.logprobs[row + place])
+                if place < len(item.draft) and item.draft[place] != accepted[-1]:
+                    break
+            row += len(item.draft) + 1
+        results.append(
+            SequenceResult(
+                seq=item.seq, token_ids=accepted, logprobs=logprobs, prompt_logprobs=prompts.get(i), error=error
+            )
+        )
+    return results
