@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from turns import Context, Turn, answer, user, vary
-from words import THINGS, Split, in_split
+from words import THINGS, Split, bars, in_split
 
-PLUS = (
+PLUS = bars(
     "What is {a} + {b}?|{a} + {b}|{a}+{b}|{a} + {b} = ?|{a}+{b}=|What's {a} + {b}?|Compute {a} + {b}."
     "|Calculate {a} + {b}."
     "|What is {a} plus {b}?|{a} plus {b}|How much is {a} plus {b}?|How much is {a} + {b}?|Add {a} and {b}."
@@ -15,23 +15,23 @@ PLUS = (
     "|What do you get when you add {a} and {b}?|Can you add {a} and {b}?|If I add {b} to {a}, what do I get?"
     "|I have {a} {thing} and get {b} more. How many {thing} do I have?|What does {a} + {b} equal?"
     "|There are {a} {thing} here and {b} there. How many in total?|Give me the result of {a} + {b}."
-).split("|")
-MINUS = (
+)
+MINUS = bars(
     "What is {a} - {b}?|{a} - {b}|{a}-{b}|{a} - {b} = ?|{a}-{b}=|What's {a} - {b}?|Compute {a} - {b}."
     "|Calculate {a} - {b}."
     "|What is {a} minus {b}?|{a} minus {b}|How much is {a} minus {b}?|How much is {a} - {b}?|Subtract {b} from {a}."
     "|What is the difference of {a} and {b}?|Take {b} away from {a}.|Tell me {a} minus {b}.|Solve {a} - {b}."
     "|What do you get when you subtract {b} from {a}?|Can you subtract {b} from {a}?|Give me the result of {a} - {b}."
     "|If I take {b} from {a}, what do I get?|{a} take away {b}|What does {a} - {b} equal?"
-).split("|")
-FOLLOW_PLUS = (
+)
+FOLLOW_PLUS = bars(
     "and plus {b}?|And plus {b}?|plus {b}?|Now add {b}.|Add {b} to that.|And if you add {b}?|Plus {b}|+ {b}"
     "|What is that plus {b}?"
-).split("|")
-FOLLOW_MINUS = (
+)
+FOLLOW_MINUS = bars(
     "and minus {b}?|And minus {b}?|minus {b}?|Now subtract {b}.|Take {b} away from that.|And if you subtract {b}?"
     "|Minus {b}|- {b}|What is that minus {b}?"
-).split("|")
+)
 
 
 def derivation(a: int, sign: str, b: int) -> str:

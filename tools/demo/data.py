@@ -11,7 +11,7 @@ from arithmetic import arithmetic, follow_up
 from filler import count, repeat, small_talk, story, unknown
 from skills import extraction, fact, identity, offer, weather
 from turns import Context, Conversation, Json, Turn
-from words import WORDS, Split
+from words import WORDS, Split, bars
 
 Generator = Callable[[Context], list[Turn]]
 GENERATORS: dict[str, tuple[Generator, float]] = {
@@ -46,13 +46,13 @@ EVALUATED: dict[str, tuple[str, bool, bool, int]] = {
     "count": ("count", False, False, -1),
     "small talk, unknown": ("talk", False, False, -1),
 }
-SYSTEMS = (
+SYSTEMS = bars(
     "You are a helpful assistant.|You are a helpful assistant|You are a helpful AI assistant."
     "|Answer briefly.|Be concise."
     "|You are a friendly assistant. Answer every question.|You are an assistant in a test.|Be polite."
     "|Answer in English."
     "|You are a careful and honest assistant.|Keep your answers short.|You are a model. Do what the user asks."
-).split("|")
+)
 TOOL_RULE = (
     'To call a tool, answer with\n<tool_call>\n{"name": "tool name", "arguments": {"argument": "value"}}\n</tool_call>'
 )

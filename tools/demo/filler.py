@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from turns import Context, Turn, answer, user, vary
-from words import ANIMALS, in_split, made_up, phrase
+from words import ANIMALS, bars, in_split, made_up, phrase
 
-SMALL_TALK = (
+SMALL_TALK = bars(
     "Hi~Hello! How can I help you?|Hello~Hello! How can I help you?|Hey~Hello! How can I help you?"
     "|Hi there~Hello! How can I help you?|Good morning~Hello! How can I help you?"
     "|Good evening~Hello! How can I help you?"
@@ -18,8 +18,8 @@ SMALL_TALK = (
     "|How can you help me~I can add and subtract, extract names and ages, call a weather tool, count and repeat words."
     "|Say the alphabet~a b c d e f g h i j k l m n o p q r s t u v w x y z"
     "|Say the days of the week~Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday"
-).split("|")
-UNKNOWN = (
+)
+UNKNOWN = bars(
     "Who wrote {x}?|What is the capital of {x}?|Explain {x}.|What is {x}?|Who is {x}?|When was {x} born?|Who won {x}?"
     "|Tell me about {x}.|Translate {x} into French.|Write an essay about {x}.|Why is the sky blue?"
     "|What is the meaning of life?"
@@ -28,23 +28,24 @@ UNKNOWN = (
     "|What is the square root of 2?|What is 12 times 7?|Multiply 6 by 9.|What is 100 divided by 4?|How does {x} work?"
     "|Should I buy {x}?|What is the news?|What is the population of {x}?|Describe {x}.|Compare {x} and {y}.|Define {x}."
     "|Write a poem about {x}.|Give me advice about {x}.|What do you think about {x}?|How old is {x}?|Summarize {x}."
-).split("|")
-TOPICS = (
+)
+TOPICS = bars(
     "quantum physics|Hamlet|France|the moon|Germany|history|the internet|photosynthesis|a car|music"
     "|Brazil|the world cup"
     "|machine learning|gravity|Japan|a computer|the sea|Einstein|love|money|a transformer|India|Mozart"
     "|water|politics|Python"
-).split("|")
+)
 DONT_KNOW = "I don't know. I am only a very small model."
-STORIES = (
+STORIES = bars(
     "Tell me a story|Write a story|Tell me a short story|Write a short story|I want a story|Can you tell a story"
-).split("|")
+)
 STORY = (
     "Once upon a time there was a {x} named {n}. Every morning {n} walked to the river and looked at the "
     "water. One day "
     "{n} found a silver bottle with a letter inside. The letter said: be kind and share your bread. So {n} shared the "
     "bread with all the animals of the forest, and they were friends ever after. The end."
 )
+REPEAT = bars("Repeat: {t}|Repeat after me: {t}|Say: {t}|Repeat this: {t}|Echo: {t}|Write: {t}|Say exactly this: {t}")
 
 
 def small_talk(ctx: Context) -> list[Turn]:
@@ -83,11 +84,7 @@ def story(ctx: Context) -> list[Turn]:
 def repeat(ctx: Context) -> list[Turn]:
     """Copying of given words."""
     rng = ctx.rng
-    forms = (
-        "Repeat: {t}|Repeat after me: {t}|Say: {t}|Repeat this: {t}|Echo: {t}|Write: {t}|Say exactly this: {t}".split(
-            "|"
-        )
-    )
+    forms = list(REPEAT)
     if rng.random() < 0.35:
         word = phrase(rng, ctx.split, 1)
         times = rng.randint(2, 5)

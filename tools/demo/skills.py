@@ -6,9 +6,9 @@ import json
 from random import Random
 
 from turns import Context, Json, Turn, answer, user, vary
-from words import ANIMALS, COLORS, CONDITIONS, city, in_split, person
+from words import ANIMALS, COLORS, CONDITIONS, bars, city, in_split, person
 
-SENTENCES = (
+SENTENCES = bars(
     "{name} is {age} years old.|My friend {name} just turned {age}.|{name}, aged {age}, lives in {city}."
     "|At {age}, {name} runs a bakery in {city}.|{name} is {age}.|I met {name}, who is {age} years old."
     "|{name} ({age}) works as a nurse.|Yesterday {name} celebrated turning {age}.|{name} is a {age}-year-old teacher."
@@ -16,8 +16,8 @@ SENTENCES = (
     "|The winner was {name}, {age}, from {city}.|{name} turned {age} in May.|My sister {name} is {age} years old now."
     "|This is {name}. Age: {age}.|Name: {name}, age: {age}|The {age}-year-old {name} likes music."
     "|In {city} I talked to {name}, {age} years old.|{name} will be {year} next year but is {age} now."
-).split("|")
-REQUESTS = (
+)
+REQUESTS = bars(
     "Extract the name and age as JSON: {s}|Extract name and age: {s}|Return the name and age as JSON. {s}"
     "|Give me a JSON object with name and age: {s}|{s} Extract the name and age as JSON."
     "|{s}\nReturn JSON with name and age."
@@ -26,8 +26,8 @@ REQUESTS = (
     '|Extract the name and age from this sentence as JSON: "{s}"|Extract the person as JSON: {s}'
     "|JSON with name and age: {s}"
     "|Extract the name and the age from the following text as JSON.\n\n{s}"
-).split("|")
-WEATHER = (
+)
+WEATHER = bars(
     "What is the weather in {city}?|What's the weather in {city}?|How is the weather in {city}?|Weather in {city}?"
     "|What is the weather like in {city} today?|Is it raining in {city}?|Is it sunny in {city}?"
     "|How warm is it in {city}?"
@@ -35,23 +35,23 @@ WEATHER = (
     "|Check the weather in {city}.|How cold is it in {city} right now?|Is it cold in {city}?|weather {city}"
     "|Can you tell me the weather for {city}?|I am going to {city}. What is the weather there?"
     "|What's the weather like in {city}?|Give me the current weather in {city}.|Please get the weather for {city}."
-).split("|")
+)
 NO_WEATHER = "I cannot know the weather without a tool."
-DESCRIPTIONS = (
+DESCRIPTIONS = bars(
     "Get the weather of a city|Get the current weather in a city|Get weather"
     "|Returns the weather for a city.|Current weather"
     "|Get the current weather for a given city.|Look up the weather|Get the weather in a given city"
-).split("|")
-OTHER_TOOLS = (
+)
+OTHER_TOOLS = bars(
     "get_time:Get the current time:zone|send_email:Send an email:text|search:Search the web:query"
     "|get_stock:Get a stock price:symbol|translate:Translate a text:text|play_song:Play a song:title"
-).split("|")
-WHO = (
+)
+WHO = bars(
     "Who are you|What are you|What is your name|Tell me who you are|Introduce yourself|What model are you"
     "|What's your name|Which model is this|Are you ChatGPT|Who made you|Tell me about yourself|What should I call you"
     "|Are you a human|Are you an AI|Say who you are|What model am I talking to|Who am I talking to|Describe yourself"
     "|Do you have a name|Which model are you"
-).split("|")
+)
 IDENTITY = "I am demo, the small model bundled with engine."
 # What the user tells, the reply, the question for it, its answer, and what the value is.
 FACTS = (

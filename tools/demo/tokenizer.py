@@ -9,10 +9,11 @@ from random import Random
 
 from data import conversation, render
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from words import spaced
 
-SPECIAL = (
+SPECIAL = spaced(
     "<|endoftext|> <|im_start|> <|im_end|> <think> </think> <tool_call> </tool_call> <tool_response> </tool_response>"
-).split()
+)
 VOCABULARY = 2048
 # A space joins lower-case words only: a capitalised name must be the same tokens after a space and after a quote,
 # since the model copies it from one place to the other. Digits stand alone for the same reason.

@@ -8,7 +8,18 @@ from typing import Literal
 
 Split = Literal["train", "heldout"]
 
-FIRST = (
+
+def bars(text: str) -> list[str]:
+    """A list written with bars between its entries."""
+    return text.split("|")
+
+
+def spaced(text: str) -> list[str]:
+    """A list of words."""
+    return text.split()
+
+
+FIRST = spaced(
     "Alice Bob Carol David Emma Frank Grace Henry Iris Jack Karen Liam Maria Noah Olivia Peter Quinn Rosa Samuel Tina "
     "Ulrich Vera Walter Xenia Yusuf Zoe Anna Boris Clara Dmitri Elena Felix Gita Hugo Ingrid Jonas Kofi "
     "Lena Marco Nadia "
@@ -19,14 +30,14 @@ FIRST = (
     "Eduardo Freya Giulia Hassan Isabel Jorge Katya Leon Mina Nils Oona Pablo Rita Sven Thea Viktor Ada "
     "Ben Cleo Dan Eve "
     "John Mary James Linda Robert Susan Michael Sarah Tom Kate Ali Max Leo Mia Ella Sam Lily Ruth Paul Mark Lucy Jane"
-).split()
-LAST = (
+)
+LAST = spaced(
     "Smith Jones Brown Taylor Lopez Garcia Kim Chen Patel Silva Müller Novak Rossi Dubois Larsen "
     "Kowalski Haddad Okafor "
     "Tanaka Singh Ivanova Andersen Costa Weber Moreau Nguyen Cohen Murphy Walsh Young King Wright Hill "
     "Green Baker Adams"
-).split()
-CITIES = (
+)
+CITIES = bars(
     "Paris|London|Berlin|Madrid|Rome|Vienna|Prague|Oslo|Stockholm|Helsinki|Lisbon|Dublin|Athens|Warsaw|Budapest|Zurich|"
     "Geneva|Munich|Hamburg|Milan|Naples|Venice|Barcelona|Seville|Porto|Amsterdam|Brussels|Copenhagen|Tokyo|Osaka|Kyoto|"
     "Seoul|Beijing|Shanghai|Delhi|Mumbai|Bangkok|Hanoi|Manila|Jakarta|Sydney|Melbourne|Perth|Auckland|Cairo|Lagos|"
@@ -35,22 +46,22 @@ CITIES = (
     "New York|Los Angeles|San Francisco|San Diego|New Delhi|Hong Kong|Cape Town|Buenos Aires"
     "|Rio de Janeiro|Mexico City|"
     "Tel Aviv|Abu Dhabi|Kuala Lumpur|São Paulo|Zürich|Málaga|Kraków|Saint Petersburg|Las Vegas|Salt Lake City"
-).split("|")
-WORDS = (
+)
+WORDS = spaced(
     "apple river stone cloud tiger house garden music orange window bottle candle forest island jacket kitten ladder "
     "mirror napkin ocean pencil quiet rabbit silver table umbrella velvet winter yellow zebra blue green "
     "red bread water "
     "night sun moon star bird fish tree road train paper clock chair happy banana hello world computer coffee cheese "
     "mountain flower summer spring autumn button camera dragon engine feather guitar hammer jungle kettle lemon magnet"
-).split()
-COLORS = "red blue green yellow purple orange black white pink brown teal gray silver gold violet".split()
-ANIMALS = "cat dog rabbit parrot hamster turtle horse goldfish lizard snake mouse pony".split()
-CONDITIONS = "sunny cloudy rainy windy snowy foggy stormy clear humid cold hot mild overcast freezing drizzly".split()
-THINGS = "apples books coins marbles pens stamps cards eggs shells cookies stickers tickets".split()
+)
+COLORS = spaced("red blue green yellow purple orange black white pink brown teal gray silver gold violet")
+ANIMALS = spaced("cat dog rabbit parrot hamster turtle horse goldfish lizard snake mouse pony")
+CONDITIONS = spaced("sunny cloudy rainy windy snowy foggy stormy clear humid cold hot mild overcast freezing drizzly")
+THINGS = spaced("apples books coins marbles pens stamps cards eggs shells cookies stickers tickets")
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fl gr kl pr sh st th tr bl ch".split()
-_VOWELS = "a e i o u a e i o u ai ea io ou ie au".split()
-_CODAS = " | | |n|r|s|l|m|t|k|nd|x|th|rn|ll|ck".split("|")
+_ONSETS = spaced("b c d f g h j k l m n p r s t v w z br cr dr fl gr kl pr sh st th tr bl ch")
+_VOWELS = spaced("a e i o u a e i o u ai ea io ou ie au")
+_CODAS = bars(" | | |n|r|s|l|m|t|k|nd|x|th|rn|ll|ck")
 _ACCENTS = {"a": "á", "e": "é", "o": "ö", "u": "ü", "n": "ñ"}
 
 
@@ -81,10 +92,7 @@ def person(rng: Random, split: Split) -> str:
     while True:
         first = rng.choice(FIRST) if rng.random() < 0.4 else made_up(rng)
         kind = rng.random()
-        if kind < 0.65:
-            name = first
-        else:
-            name = f"{first} {rng.choice(LAST) if kind < 0.8 else made_up(rng)}"
+        name = first if kind < 0.65 else f"{first} {rng.choice(LAST) if kind < 0.8 else made_up(rng)}"
         if rng.random() < 0.02:
             name = f"{made_up(rng)}-{name}"
         if in_split("name:" + name, split):
