@@ -108,6 +108,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     frontend_multiprocessing: bool = True
     default_sampling: dict[str, Any] = {}
     max_new_tokens: int | None = None
+    extensions: tuple[str, ...] = ()
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.args.choices import check_flags, installed
 from engine.args.flag import Flag, Problem
 from engine.args.grammar import Grammar
+from engine.args.rules import check_rules
 from engine.args.spelling import nearest
 from engine.args.table import FLAGS
 from engine.args.values import BadValue, accept
@@ -40,9 +41,9 @@ class EngineArgs:
                 given[name] = accept(flag, value)
             except BadValue as error:
                 problems.append(Problem(f"{name}={value!r}: {error}.", error.fix))
-        problems.extend(_check(FLAGS, given, entries))
-        raise_problems(problems)
         self._fill(given)
+        problems.extend(_check(FLAGS, given, entries))
+        raise_problems([*problems, *check_rules(self)])
 
     @classmethod
     def from_values(cls, given: Mapping[str, object]) -> EngineArgs:
@@ -112,10 +113,13 @@ def read_command_line(argv: Sequence[str], own: Sequence[Flag] = (), entries: Se
         problems.extend(wrong)
     given.update(parsed.values)
     problems.extend(_take_model(parsed.words, parsed.values, given, bool(problems) or parsed.help))
-    if not parsed.help:
-        problems.extend(_check(flags, given, entries))
+    checked = [] if parsed.help else _check(flags, given, entries)
     mine = {flag.dest: given.pop(flag.dest, flag.initial()) for flag in own}
-    return CommandLine(EngineArgs.from_values(given), mine, problems, parsed.help)
+    args = EngineArgs.from_values(given)
+    if not parsed.help:
+        problems.extend(checked)
+        problems.extend(check_rules(args))
+    return CommandLine(args, mine, problems, parsed.help)
 
 
 def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, object], quiet: bool) -> list[Problem]:

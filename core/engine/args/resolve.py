@@ -1,0 +1,192 @@
+"""From flags to the frozen configuration: the only place that makes an :class:`engine.config.EngineConfig`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from engine import plan
+from engine.args import model_facts, serving
+from engine.args.devices import choose_device
+from engine.args.engine_args import EngineArgs, raise_problems
+from engine.args.limits import scheduler_config
+from engine.args.rules import check_rules
+from engine.checkpoint import locate
+from engine.config import CacheConfig, EngineConfig, LoadConfig, ModelConfig, ParallelConfig, RunConfig, SchedulerConfig, ServerConfig
+from engine.plugin import kinds
+from engine.plugin.api import Choice
+from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
+
+if TYPE_CHECKING:
+    from engine.plugin.host import PluginHost
+
+T = TypeVar("T")
+
+
+def resolve(args: EngineArgs, host: PluginHost | None = None) -> EngineConfig:
+    """Decide everything, reading headers and configuration files alone; torch is not imported, no weight is read.
+
+    Raises the :class:`engine.errors.EngineError` of whatever cannot be: flags (2), plugins (3), model files (4), memory (5).
+    """
+    if host is None:
+        from engine.plugin.host import PluginHost
+
+        host = PluginHost()
+    return Resolver(args, host).resolve()
+
+
+class Resolver:
+    """The decisions in their order. What is decided stays readable when a later step refuses, for ``engine plan``."""
+
+    def __init__(self, args: EngineArgs, host: PluginHost) -> None:
+        self.args = args
+        self.host = host
+        self.choices: dict[str, Choice] = {}
+        self.warnings: list[str] = []
+        self.checkpoint: Checkpoint | None = None
+        self.config: dict[str, Any] | None = None
+        self.generation: dict[str, Any] = {}
+        self.device: DeviceFacts | None = None
+        self.info: ModelInfo | None = None
+        self.dtype: str | None = None
+        self.dtype_reason = ""
+        self.max_model_len: int | None = None
+        self.task = "generate"
+        self.storage: str | None = None
+        self.weights: plan.Weights | None = None
+        self.scheduler: SchedulerConfig | None = None
+        self.server: ServerConfig | None = None
+        self.cache: plan.CacheSize | None = None
+
+    def resolve(self) -> EngineConfig:
+        """All steps."""
+        args, host = self.args, self.host
+        raise_problems(check_rules(args))
+        self.checkpoint = checkpoint = self._locate()
+        self.device, self.choices["device"] = device, _ = choose_device(host, args.device)
+        info = self._describe(checkpoint, device)
+        self.info, self.max_model_len, notes = model_facts.choose_length(args, info)
+        self.warnings += notes
+        self._choose_plugins(checkpoint, self.info)
+        self.scheduler = scheduler_config(args, self.max_model_len)
+        self.server = serving.server_config(args, self.generation)
+        self.weights = self._weigh(checkpoint, self.info)
+        self.cache = self._size_cache(self.info, device, self.weights, self.max_model_len)
+        return self._assemble(checkpoint, device)
+
+    def _locate(self) -> Checkpoint:
+        args = self.args
+        by_name = args.tokenizer_mode == "custom"
+        return locate(
+            args.model, revision=args.revision, download_dir=args.download_dir, ignore_patterns=args.ignore_patterns,
+            config_path=args.hf_config_path, tokenizer=None if by_name else args.tokenizer,
+            tokenizer_revision=args.tokenizer_revision, trust_remote_code=args.trust_remote_code,
+        )  # fmt: skip
+
+    def _describe(self, checkpoint: Checkpoint, device: DeviceFacts) -> ModelInfo:
+        args, host = self.args, self.host
+        self.config, own, self.choices["config_format"] = model_facts.read_config(args, host, checkpoint)
+        self.generation = serving.generation_config(args, own)
+        quantization = model_facts.choose_quantization(args, host, self.config)
+        if quantization is not None:
+            self.choices["quantization"] = quantization
+        info, provider = model_facts.describe(args, host, self.config)
+        self.choices.update(provider)
+        overrides = args.override_generation_config or {}
+        ends = serving.end_tokens(self.generation, overrides, info.eos_token_ids, info.vocab_size)
+        info = msgspec.structs.replace(info, eos_token_ids=ends)
+        self.dtype, self.dtype_reason = model_facts.choose_dtype(args, info, device)
+        model_facts.check_model(args, info, device)
+        return info
+
+    def _choose_plugins(self, checkpoint: Checkpoint, info: ModelInfo) -> None:
+        """The plugins that only have a name yet (their objects are made where they work), and those that decide now."""
+        args, host = self.args, self.host
+        task = host.create(kinds.TASK, args.task, info=info)
+        self.task, self.choices["task"] = task.choice.name, task.choice
+        if not args.skip_tokenizer_init:
+            self.choices["tokenizer"] = host.resolve(kinds.TOKENIZER, args.tokenizer_mode)
+        self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
+        executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")
+        self.choices["executor"] = host.resolve(kinds.EXECUTOR, executor)
+        for kind, flag in ((kinds.REASONING_PARSER, args.reasoning_parser), (kinds.TOOL_PARSER, args.tool_call_parser)):
+            if flag is not None:
+                self.choices[kind.name] = host.resolve(kind, flag)
+        for name in args.extensions or ():
+            host.resolve(kinds.EXTENSION, name)
+
+    def _weigh(self, checkpoint: Checkpoint, info: ModelInfo) -> plan.Weights:
+        options = self.args.model_loader_extra_config or {}
+        created = self.host.create(kinds.LOADER, self.args.load_format, checkpoint=checkpoint, info=info, options=options)
+        self.choices["loader"] = created.choice
+        try:
+            return plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
+        finally:
+            created.plugin.close()
+
+    def _size_cache(self, info: ModelInfo, device: DeviceFacts, weights: plan.Weights, max_model_len: int) -> plan.CacheSize:
+        args, host = self.args, self.host
+        kv_type = host.create(kinds.KV_CACHE_DTYPE, args.kv_cache_dtype)
+        self.choices["kv_cache_dtype"] = kv_type.choice
+        self.storage = kv_type.plugin.storage(self.dtype or info.dtype)
+        preemption = host.create(kinds.PREEMPTION, args.preemption_mode or "recompute")
+        self.choices["preemption"] = preemption.choice
+        swaps = preemption.plugin.needs_host_pages()
+        wish = plan.CacheWish(
+            block_size=args.block_size or device.block_size, fraction=args.gpu_memory_utilization, max_model_len=max_model_len,
+            max_num_seqs=self.scheduler.max_num_seqs if self.scheduler else 1, tensor_parallel=args.tensor_parallel_size,
+            pages_override=args.num_gpu_blocks_override, host_bytes=int(args.swap_space * plan.GIB) if swaps else 0,
+            host_given="swap_space" in args.given,
+        )  # fmt: skip
+        return plan.size_cache(info, self.storage, weights.resident, device, wish)
+
+    def _assemble(self, checkpoint: Checkpoint, device: DeviceFacts) -> EngineConfig:
+        from engine.report import report
+
+        args = self.args
+        return EngineConfig(
+            model=self._model_config(checkpoint),
+            load=LoadConfig(
+                options=args.model_loader_extra_config or {}, progress=args.use_tqdm_on_load,
+                cpu_offload_bytes=int(args.cpu_offload_gb * plan.GIB),
+            ),
+            cache=self._cache_config(),
+            scheduler=_decided(self.scheduler),
+            parallel=ParallelConfig(
+                tensor_parallel=args.tensor_parallel_size, pipeline_parallel=args.pipeline_parallel_size,
+                loading_workers=args.max_parallel_loading_workers,
+            ),
+            run=RunConfig(enforce_eager=args.enforce_eager, max_seq_len_to_capture=args.max_seq_len_to_capture),
+            server=_decided(self.server),
+            device=device,
+            choices=dict(self.choices),
+            plan=report(self),
+        )  # fmt: skip
+
+    def _model_config(self, checkpoint: Checkpoint) -> ModelConfig:
+        args = self.args
+        return ModelConfig(
+            checkpoint=checkpoint, config=_decided(self.config), generation=self.generation, info=_decided(self.info),
+            dtype=_decided(self.dtype), max_model_len=_decided(self.max_model_len),
+            served_names=tuple(args.served_model_name or (args.model,)),
+            seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little"),
+            task=self.task, skip_tokenizer_init=args.skip_tokenizer_init,
+            tokenizer_name=args.tokenizer if args.tokenizer_mode == "custom" else None,
+        )  # fmt: skip
+
+    def _cache_config(self) -> CacheConfig:
+        size = _decided(self.cache)
+        return CacheConfig(
+            block_size=size.block_size, dtype=_decided(self.storage), pages=size.pages, host_pages=size.host_pages,
+            page_bytes=size.page_bytes, prefix_caching=self.args.enable_prefix_caching is not False,
+            memory_fraction=self.args.gpu_memory_utilization, pages_override=self.args.num_gpu_blocks_override,
+        )  # fmt: skip
+
+
+def _decided(value: T | None) -> T:
+    """A value that an earlier step has set."""
+    if value is None:
+        raise RuntimeError("a step of resolve() was left out")
+    return value

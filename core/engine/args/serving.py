@@ -1,0 +1,107 @@
+"""The HTTP side of the configuration, and the defaults of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.config import ServerConfig
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.args.engine_args import EngineArgs
+
+#: Sampling defaults that a generation config may set: name → (type, smallest, largest).
+_DEFAULTS: dict[str, tuple[tuple[type, ...], float | None, float | None]] = {
+    "temperature": ((int, float), 0, None), "top_p": ((int, float), 0, 1), "top_k": ((int,), -1, None), "min_p": ((int, float), 0, 1),
+    "repetition_penalty": ((int, float), 0, None), "max_new_tokens": ((int,), 1, None),
+}  # fmt: skip
+_KEY_VARIABLES = ("ENGINE_API_KEY", "VLLM_API_KEY")
+
+
+def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
+    """``generation``: the content of the generation config that :func:`generation_config` chose."""
+    defaults = sampling_defaults(generation, args.generation_config, args.override_generation_config or {})
+    limit = defaults.pop("max_new_tokens", None)
+    keys = [*args.api_key, *(os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name))]
+    return ServerConfig(
+        host=args.host or "127.0.0.1", port=args.port, api_keys=tuple(dict.fromkeys(keys)), max_logprobs=args.max_logprobs,
+        chat_template=_template(args.chat_template), chat_template_content_format=args.chat_template_content_format,
+        response_role=args.response_role or "assistant", return_tokens_as_token_ids=args.return_tokens_as_token_ids,
+        enable_request_id_headers=args.enable_request_id_headers, enable_prompt_tokens_details=args.enable_prompt_tokens_details,
+        enable_server_load_tracking=args.enable_server_load_tracking, disable_fastapi_docs=args.disable_fastapi_docs,
+        disable_log_stats=args.disable_log_stats, disable_log_requests=args.disable_log_requests, max_log_len=args.max_log_len,
+        uvicorn_log_level=args.uvicorn_log_level, disable_uvicorn_access_log=args.disable_uvicorn_access_log,
+        root_path=args.root_path or "", ssl_keyfile=args.ssl_keyfile, ssl_certfile=args.ssl_certfile, ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs, allow_credentials=args.allow_credentials, allowed_origins=tuple(args.allowed_origins),
+        allowed_methods=tuple(args.allowed_methods), allowed_headers=tuple(args.allowed_headers), middleware=tuple(args.middleware),
+        frontend_multiprocessing=not args.disable_frontend_multiprocessing, default_sampling=defaults, max_new_tokens=limit,
+        extensions=tuple(args.extensions or ()),
+    )  # fmt: skip
+
+
+def generation_config(args: EngineArgs, own: dict[str, Any]) -> dict[str, Any]:
+    """The generation config that --generation-config names: the model's ``own``, none (``vllm``), or a directory's."""
+    source = args.generation_config
+    if source == "auto":
+        return own
+    if source in (None, "vllm"):
+        return {}
+    path = Path(source).expanduser()
+    path = path / "generation_config.json" if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--generation-config {source}: {path} cannot be read ({error}).", fix="--generation-config vllm") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--generation-config {source}: {path} is not a JSON object.", fix="--generation-config vllm")
+    return content
+
+
+def sampling_defaults(generation: dict[str, Any], source: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Request defaults by name.
+
+    Raises :class:`ConfigError` for overrides that are unknown or out of range, and for such values in the file.
+    """
+    known = (*_DEFAULTS, "eos_token_id")
+    unknown = [key for key in overrides if key not in known]
+    if unknown:
+        raise ConfigError(f"--override-generation-config: {', '.join(unknown)}: not among {', '.join(known)}.", fix="correct the key")
+    found: dict[str, Any] = {}
+    for key, (types, low, high) in _DEFAULTS.items():
+        where = "--override-generation-config" if key in overrides else f"generation_config.json ({source})"
+        value = overrides[key] if key in overrides else generation.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, types) or isinstance(value, bool) or (low is not None and value < low) or (high is not None and value > high):
+            bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
+            raise ConfigError(f"{where}: {key} is {value!r}; it must be a number {bounds}.", fix="--override-generation-config with another value")
+        found[key] = value
+    if found.get("top_k") == 0:
+        found["top_k"] = -1
+    return found
+
+
+def end_tokens(generation: dict[str, Any], overrides: dict[str, Any], own: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
+    """The ids that end an output: the model config's own and the generation config's."""
+    value = overrides.get("eos_token_id", generation.get("eos_token_id"))
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocab_size for token in ids):
+        raise ConfigError(
+            f"generation config: eos_token_id is {value!r}; it must be ids from 0 to {vocab_size - 1}.", fix="--generation-config vllm"
+        )
+    if "eos_token_id" in overrides:
+        return tuple(ids)
+    return tuple(dict.fromkeys([*own, *ids]))
+
+
+def _template(text: str | None) -> str | None:
+    """The template itself: a file's content, or the text as it is."""
+    if text is None or any(mark in text for mark in "{}\n"):
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--chat-template {text}: cannot be read ({error}).", fix="check the file") from error

@@ -1,0 +1,157 @@
+"""What ``engine plan`` shows: every decision with its reason, the memory, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError
+from engine.plan import gib
+from engine.plugin import kinds
+
+if TYPE_CHECKING:
+    from engine.args.engine_args import EngineArgs
+    from engine.args.resolve import Resolver
+    from engine.plugin.host import PluginHost
+
+
+def examine(args: EngineArgs, host: PluginHost | None = None) -> tuple[dict[str, Any], EngineError | None]:
+    """The report, as far as the decisions got, and the error that ended them. Reads headers alone; torch stays unimported."""
+    from engine.args.resolve import Resolver
+    from engine.plugin.host import PluginHost
+
+    resolver = Resolver(args, host or PluginHost())
+    try:
+        return resolver.resolve().plan, None
+    except EngineError as error:
+        found = report(resolver)
+        found["refused"] = [refusal(error)]
+        return found, error
+
+
+def refusal(error: EngineError) -> dict[str, Any]:
+    """An error as the report lists it."""
+    return {"error": type(error).__name__, "status": error.status, "cause": str(error), "fix": error.fix}
+
+
+def report(resolver: Resolver) -> dict[str, Any]:
+    """Plain values only: the report travels between processes and becomes JSON. Sizes are bytes."""
+    found: dict[str, Any] = {
+        "model": _model(resolver),
+        "plugins": _plugins(resolver),
+        "device": None if resolver.device is None else _device(resolver),
+        "weights": None,
+        "kv_cache": None,
+        "scheduler": None,
+        "expected_rss": None,
+        "warnings": list(resolver.warnings),
+        "refused": [],
+    }
+    if resolver.weights is not None:
+        weights = resolver.weights
+        found["weights"] = {"tensors": weights.tensors, "stored_bytes": weights.stored, "bytes": weights.resident}
+    if resolver.scheduler is not None:
+        found["scheduler"] = {name: getattr(resolver.scheduler, name) for name in resolver.scheduler.__struct_fields__}
+    if resolver.cache is not None and resolver.max_model_len is not None:
+        found["kv_cache"] = _cache(resolver)
+        found["expected_rss"] = resolver.cache.rss
+    return found
+
+
+def _model(resolver: Resolver) -> dict[str, Any]:
+    info, checkpoint = resolver.info, resolver.checkpoint
+    found: dict[str, Any] = {"name": resolver.args.model, "path": checkpoint.path if checkpoint else None}
+    if info is not None:
+        found |= {
+            "architecture": info.architecture, "checkpoint_dtype": info.dtype, "dtype": resolver.dtype, "dtype_reason": resolver.dtype_reason,
+            "max_model_len": resolver.max_model_len, "vocab_size": info.vocab_size, "layers": len(info.layers), "task": resolver.task,
+            "eos_token_ids": list(info.eos_token_ids),
+        }  # fmt: skip
+    return found
+
+
+def _plugins(resolver: Resolver) -> list[dict[str, Any]]:
+    """The chosen plugin of each kind, why, and who else is installed."""
+    found = []
+    for kind in kinds.KINDS:
+        choice = resolver.choices.get(kind.name)
+        if choice is None:
+            continue
+        others = sorted({entry.name for entry in resolver.host.entries(kind)} - {choice.name})
+        why = choice.reason or _why(resolver, kind.flag, choice.name)
+        found.append({
+            "kind": kind.name, "name": choice.name, "asked": choice.asked, "reason": why, "distribution": choice.distribution,
+            "module": choice.module, "others": others,
+        })  # fmt: skip
+    return found
+
+
+def _why(resolver: Resolver, flag: str | None, name: str) -> str:
+    if flag is None:
+        return "the config's architectures"
+    dest = flag.lstrip("-").replace("-", "_")
+    if dest in resolver.args.given:
+        return f"{flag} {getattr(resolver.args, dest)}"
+    if dest == "quantization":
+        return "the checkpoint's quantization_config"
+    if dest == "distributed_executor_backend":
+        return f"default for {resolver.args.tensor_parallel_size} worker(s)"
+    return "default"
+
+
+def _device(resolver: Resolver) -> dict[str, Any]:
+    facts = resolver.device
+    if facts is None:
+        return {}
+    return {
+        "name": facts.name, "description": facts.description, "total_memory": facts.total_memory, "free_memory": facts.free_memory,
+        "shared_memory": facts.shared_memory, "runtime_bytes": facts.runtime_bytes, "memory_fraction": resolver.args.gpu_memory_utilization,
+    }  # fmt: skip
+
+
+def _cache(resolver: Resolver) -> dict[str, Any]:
+    size, length = resolver.cache, resolver.max_model_len
+    if size is None or length is None:
+        return {}
+    return {
+        "dtype": resolver.storage, "bytes_per_token": size.bytes_per_token, "block_size": size.block_size, "page_bytes": size.page_bytes,
+        "blocks": size.pages, "host_blocks": size.host_pages, "bytes": size.pages * size.page_bytes,
+        "host_bytes": size.host_pages * size.page_bytes, "tokens": size.pages * size.block_size,
+        "max_concurrency": round(size.concurrency(length), 2), "budget_bytes": size.budget,
+        "prefix_caching": resolver.args.enable_prefix_caching is not False,
+    }  # fmt: skip
+
+
+def render(found: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    lines = [f"model      {found['model']['name']}  ({found['model']['path'] or 'not found'})"]
+    model, device = found["model"], found["device"]
+    if "architecture" in model:
+        lines.append(f"           {model['architecture']}, {model['dtype']} ({model['dtype_reason']}), up to {model['max_model_len']} tokens")
+    if device:
+        free = f"{gib(device['free_memory'])} free of {gib(device['total_memory'])}"
+        lines.append(f"device     {device['name']}: {device['description']}; {free}")
+    if found["weights"]:
+        weights = found["weights"]
+        lines.append(f"weights    {gib(weights['bytes'])} in {weights['tensors']} tensors ({gib(weights['stored_bytes'])} on disk)")
+    if found["kv_cache"]:
+        lines += _cache_lines(found["kv_cache"], model)
+    if found["expected_rss"]:
+        lines.append(f"memory     {gib(found['expected_rss'])} resident in all, {gib(device['runtime_bytes'])} of it for the server itself")
+    lines.append("plugins")
+    for row in found["plugins"]:
+        others = f"; also: {', '.join(row['others'])}" if row["others"] and row["kind"] != "model" else ""
+        asked = f" (for {row['asked']})" if row["asked"] != row["name"] else ""
+        lines.append(f"  {row['kind']:<15} {row['name']}{asked}: {row['reason']}, from {row['distribution']}{others}")
+    lines += [f"warning    {warning}" for warning in found["warnings"]]
+    for row in found["refused"]:
+        lines.append(f"refused    {row['cause']}" + (f" Try: {row['fix']}" if row["fix"] else ""))
+    return "\n".join(lines)
+
+
+def _cache_lines(cache: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    swap = f", {cache['host_blocks']} host blocks" if cache["host_blocks"] else ""
+    return [
+        f"kv cache   {gib(cache['bytes'])}: {cache['blocks']} blocks of {cache['block_size']} tokens in {cache['dtype']}{swap}",
+        f"           {gib(cache['bytes_per_token'])} per token, {gib(cache['page_bytes'])} per block; "
+        f"{cache['max_concurrency']:g} sequences of {model['max_model_len']} tokens at once",
+    ]
