@@ -19,7 +19,7 @@ class CUDADevice(Device):
     name = "cuda"
 
     def __init__(self, index: int = 0) -> None:
-        if not torch.backends.cuda.is_built():
+        if torch.version.cuda is None:
             raise UnavailablePlugin(
                 f"The installed torch {torch.__version__} is built without CUDA.", fix="install a CUDA build of torch"
             )

@@ -12,7 +12,7 @@ from engine.plugin import Recorder, Replay
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Runs before a capture: kernels are compiled, cuBLAS makes its workspaces, the allocator fills; none of it may be captured.
+#: Runs before a capture: kernels get compiled and cuBLAS makes its workspaces, neither of which may be captured.
 WARM_UPS = 2
 
 
@@ -24,7 +24,7 @@ class GraphReplay(Replay):
         self._output = output
 
     def run(self) -> Tensor:
-        """Launch the graph on the current stream. The output is overwritten by the next run of any graph of the pool."""
+        """Launch the graph on the current stream. The next run of any graph of the pool overwrites the output."""
         self._graph.replay()
         return self._output
 
@@ -38,7 +38,7 @@ class GraphRecorder(Recorder):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, body: Callable[[], Tensor]) -> GraphReplay:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ENGINE_API = 1
 
-#: Resident bytes of a server's processes without weights, cache and activations, rounded up (measured: see docs/devices.md).
+#: Resident bytes of a server's processes beside weights, cache and activations, rounded up.
 RUNTIME_BYTES = 900 << 20
 
 

@@ -18,9 +18,14 @@ LEAST_CAPABILITY = (7, 5)
 @hookimpl
 def engine_probe_device() -> DeviceFacts:
     """Asks the driver, not torch. ``free_memory`` is left at the total: what is free is known in the worker alone."""
+    from importlib.metadata import version
+
     from engine_devices._cuda_driver import DriverAbsent, visible_gpus
 
     try:
+        installed = version("torch")
+        if installed.endswith("+cpu"):
+            raise DriverAbsent(f"the installed torch {installed} is built without CUDA")
         gpus = visible_gpus()
     except DriverAbsent as error:
         return DeviceFacts(name="cuda", available=False, reason=str(error), priority=PRIORITY)
