@@ -39,8 +39,10 @@ def choose_device(host: PluginHost, name: str) -> tuple[DeviceFacts, Choice]:
 
 def probe(host: PluginHost, choice: Choice) -> DeviceFacts | None:
     """What one device plugin says of this machine; None for a plugin that only stands for others."""
+    if not hasattr(host.module(DEVICE, choice), "engine_probe_device"):
+        return None
     facts = host.call(DEVICE, choice, "engine_probe_device")
-    if facts is not None and not isinstance(facts, DeviceFacts):
+    if not isinstance(facts, DeviceFacts):
         raise ContractViolation(f"--device {choice.name} (from {choice.distribution}): engine_probe_device returned {facts!r}, which is no DeviceFacts.")
     return facts
 
