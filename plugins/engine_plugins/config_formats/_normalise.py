@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from engine.errors import ModelFileError
 
-#: Keys that must be a positive whole number (or a list of them, one per layer) where they are given, with their largest.
+#: Keys that must be a positive whole number (or a list of them, one per layer) where given, with their largest.
 _SIZES: dict[str, int] = {
     "num_hidden_layers": 10_000, "n_layer": 10_000, "num_layers": 10_000,
     "num_attention_heads": 100_000, "num_key_value_heads": 100_000, "n_head": 100_000,
@@ -37,7 +37,7 @@ def check_sizes(file: Path, config: dict[str, Any]) -> None:
             values = value if isinstance(value, list) else [value]
             # some configs write 0 experts for a dense model
             least = 0 if "expert" in key else 1
-            if value is not None and not all(_whole(item) and least <= item <= largest for item in values):
+            if value is not None and not all(_whole(item, least, largest) for item in values):
                 _refuse(file, prefix + key, value, f"a whole number from {least} to {largest}")
         for key in _BOOLEANS:
             if part.get(key) is not None and not isinstance(part[key], bool):
@@ -96,8 +96,8 @@ def _normalise_rope(file: Path, key: str, value: Any) -> dict[str, Any]:
     return result
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value: Any, least: int, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= largest
 
 
 def _refuse(file: Path, key: str, value: Any, allowed: str) -> NoReturn:

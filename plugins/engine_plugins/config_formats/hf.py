@@ -36,13 +36,15 @@ class HuggingFaceConfig(ConfigFormat):
 
 def _without_code(value: Any) -> bool:
     """Remove every ``auto_map`` and ``trust_remote_code``, however deep; whether there was an ``auto_map``."""
-    if isinstance(value, list):
-        return any([_without_code(item) for item in value])
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | list):
         return False
-    value.pop("trust_remote_code", None)
-    found = value.pop("auto_map", None) is not None
-    return any([found, *(_without_code(item) for item in value.values())])
+    found = False
+    if isinstance(value, dict):
+        value.pop("trust_remote_code", None)
+        found = value.pop("auto_map", None) is not None
+    for item in value.values() if isinstance(value, dict) else value:
+        found |= _without_code(item)
+    return found
 
 
 @hookimpl

@@ -94,8 +94,8 @@ class _Reader(pickle.Unpickler):
             return super().load()
         except ModelFileError:
             raise
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            _refuse(self._path, f"holds a damaged pickle ({type(error).__name__}: {error})")
+        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+            return _refuse(self._path, f"holds a damaged pickle ({type(error).__name__}: {error})")
 
     def find_class(self, module: str, name: str) -> Any:
         allowed: dict[tuple[str, str], Any] = {
@@ -110,7 +110,7 @@ class _Reader(pickle.Unpickler):
             return name
         if module == "torch" and name in _SIZES:
             return name
-        _refuse(self._path, f"wants to run {module}.{name}, which no state dict needs; nothing was run")
+        return _refuse(self._path, f"wants to run {module}.{name}, which no state dict needs; nothing was run")
 
     def persistent_load(self, pid: Any) -> Any:
         _, storage, key, _, count = pid

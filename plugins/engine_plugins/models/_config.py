@@ -22,10 +22,10 @@ class Heads(NamedTuple):
 
 
 def read_heads(
-    reader: ConfigReader, hidden: int, *, count: int | None = None, kv: int | None = None, dim: int | None = None
+    reader: ConfigReader, hidden: int, *, queries: int | None = None, kv: int | None = None, dim: int | None = None
 ) -> Heads:
     """``num_attention_heads``, ``num_key_value_heads``, ``head_dim``; the arguments are the family's defaults (None: all heads; hidden / heads)."""
-    heads = reader.integer("num_attention_heads", count, high=65536)
+    heads = reader.integer("num_attention_heads", queries, high=65536)
     kv_heads = reader.integer("num_key_value_heads", kv or heads, high=65536)
     if heads % kv_heads:
         raise reader.complaint("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads ({heads})")

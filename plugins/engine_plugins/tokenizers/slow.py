@@ -1,0 +1,16 @@
+"""The model's tokenizer through transformers, the slow implementation where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.plugin import Checkpoint, Tokenizer, hookimpl
+
+ENGINE_API = 1
+
+
+@hookimpl
+def engine_create_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    from ._transformers import TransformersTokenizer
+
+    return TransformersTokenizer(Path(checkpoint.tokenizer_path), trust_remote_code=checkpoint.trust_remote_code)
