@@ -29,12 +29,25 @@ def locate(
     """
     path = _resolve(model, "--model", revision, download_dir, ignore_patterns, wants="all", code=trust_remote_code)
     home = path.parent if path.is_file() else path
-    config = home if config_path is None else _resolve(config_path, "--hf-config-path", revision, download_dir, wants="config")
+    config = (
+        home
+        if config_path is None
+        else _resolve(config_path, "--hf-config-path", revision, download_dir, wants="config")
+    )
     tokens = home
     if tokenizer is not None:
-        tokens = _resolve(tokenizer, "--tokenizer", tokenizer_revision or revision, download_dir, wants="tokenizer", code=trust_remote_code)
+        tokens = _resolve(
+            tokenizer,
+            "--tokenizer",
+            tokenizer_revision or revision,
+            download_dir,
+            wants="tokenizer",
+            code=trust_remote_code,
+        )
     elif tokenizer_revision is not None and not Path(model).exists() and model not in bundled_models():
-        tokens = _resolve(model, "--tokenizer", tokenizer_revision, download_dir, wants="tokenizer", code=trust_remote_code)
+        tokens = _resolve(
+            model, "--tokenizer", tokenizer_revision, download_dir, wants="tokenizer", code=trust_remote_code
+        )
     return Checkpoint(
         model=model, path=str(path), config_path=str(config), tokenizer_path=str(tokens),
         revision=revision, trust_remote_code=trust_remote_code,
@@ -42,7 +55,14 @@ def locate(
 
 
 def _resolve(
-    name: str, flag: str, revision: str | None, download_dir: str | None, ignore: Sequence[str] = (), *, wants: str, code: bool = False
+    name: str,
+    flag: str,
+    revision: str | None,
+    download_dir: str | None,
+    ignore: Sequence[str] = (),
+    *,
+    wants: str,
+    code: bool = False,
 ) -> Path:
     if not name.strip() or "\0" in name:
         raise ModelFileError(f"{flag} {name!r}: no name of a model.", fix="demo")
@@ -54,19 +74,33 @@ def _resolve(
     if local.exists():
         return _single_file(local, flag)
     if "://" in name:
-        raise ModelFileError(f"{flag} {name}: models behind a URL are not available in this version.", fix="download it and name the directory")
+        raise ModelFileError(
+            f"{flag} {name}: models behind a URL are not available in this version.",
+            fix="download it and name the directory",
+        )
     if _looks_like_path(name):
         raise _nowhere(name, flag, "no such directory")
     from engine.hub import download
 
-    return download(name, flag, revision, download_dir, ignore, wants=wants, code=code, missing=lambda reason: _nowhere(name, flag, reason))
+    return download(
+        name,
+        flag,
+        revision,
+        download_dir,
+        ignore,
+        wants=wants,
+        code=code,
+        missing=lambda reason: _nowhere(name, flag, reason),
+    )
 
 
 def _single_file(path: Path, flag: str) -> Path:
     if path.is_file() and (path.suffix == ".gguf" or _begins(path, b"GGUF")):
         return path.resolve()
     kind = "a file" if path.is_file() else "neither a directory nor a regular file"
-    raise ModelFileError(f"{flag} {path}: {kind}; a model is a directory with config.json.", fix=f"{flag} {path.parent}")
+    raise ModelFileError(
+        f"{flag} {path}: {kind}; a model is a directory with config.json.", fix=f"{flag} {path.parent}"
+    )
 
 
 def _begins(path: Path, magic: bytes) -> bool:
@@ -78,7 +112,9 @@ def _looks_like_path(name: str) -> bool:
     """Whether a name can only be meant as a path: hub repositories are ``name`` or ``owner/name``."""
     parts = name.split("/")
     allowed = all(part and all(letter.isalnum() or letter in "-_." for letter in part) for part in parts)
-    return len(parts) > 2 or not allowed or name.startswith((".", "~")) or Path(name).parent.is_dir() and len(parts) == 2
+    return (
+        len(parts) > 2 or not allowed or name.startswith((".", "~")) or (Path(name).parent.is_dir() and len(parts) == 2)
+    )
 
 
 def _nowhere(name: str, flag: str, reason: str) -> ModelFileError:
@@ -89,10 +125,13 @@ def _nowhere(name: str, flag: str, reason: str) -> ModelFileError:
     parent = Path(name).expanduser().parent
     siblings: list[str] = []
     if parent.is_dir():
-        siblings = [entry for entry in os.listdir(parent) if any((parent / entry / config).is_file() for config in _CONFIGS)]
+        siblings = [
+            entry for entry in os.listdir(parent) if any((parent / entry / config).is_file() for config in _CONFIGS)
+        ]
     near = nearest(Path(name).name, siblings)
     fix = str(parent / near) if near else nearest(name, bundled) or (bundled[0] if bundled else None)
     known = ", ".join(bundled) or "none here"
     return ModelFileError(
-        f"{flag} {name}: neither a directory, nor a bundled model ({known}), nor a hub repository that can be reached: {reason}.", fix=fix
+        f"{flag} {name}: neither a directory, nor a bundled model ({known}), nor a hub repository that can be reached: {reason}.",
+        fix=fix,
     )

@@ -28,7 +28,9 @@ def download(
     from huggingface_hub import constants, errors
 
     ignored = list(ignore) or _DEFAULT_IGNORE
-    patterns = {"config": _CONFIG, "tokenizer": _TOKENIZER}.get(wants, [*_TOKENIZER, *_WEIGHTS]) + (["*.py"] if code else [])
+    patterns = {"config": _CONFIG, "tokenizer": _TOKENIZER}.get(wants, [*_TOKENIZER, *_WEIGHTS]) + (
+        ["*.py"] if code else []
+    )
     try:
         if wants == "all" and not constants.HF_HUB_OFFLINE:
             names = hub.HfApi().list_repo_files(repository, revision=revision)
@@ -37,13 +39,19 @@ def download(
             repository, revision=revision, cache_dir=folder, allow_patterns=patterns, ignore_patterns=[*ignored, *_NO_WEIGHTS],
         ))  # fmt: skip
     except errors.GatedRepoError as error:
-        raise ModelFileError(f"{flag} {repository}: access needs an accepted licence and a token.", fix="huggingface-cli login") from error
+        raise ModelFileError(
+            f"{flag} {repository}: access needs an accepted licence and a token.", fix="huggingface-cli login"
+        ) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelFileError(f"{flag} {repository}: the repository has no revision {revision}.", fix="--revision main") from error
+        raise ModelFileError(
+            f"{flag} {repository}: the repository has no revision {revision}.", fix="--revision main"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise missing("the hub has no such repository, or it is private and HF_TOKEN is unset") from error
     except errors.LocalEntryNotFoundError as error:
-        raise missing("offline, and not among the downloads" if constants.HF_HUB_OFFLINE else "the hub does not answer") from error
+        raise missing(
+            "offline, and not among the downloads" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+        ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
         raise missing(_first_line(error)) from error
     except Exception as error:
@@ -56,7 +64,9 @@ def download(
 def _weights(names: Sequence[str], ignored: Sequence[str]) -> list[str]:
     """The first weight pattern that any file matches, ``*.safetensors`` where none does."""
     kept = [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in [*ignored, *_NO_WEIGHTS])]
-    return next(([pattern] for pattern in _WEIGHTS if any(fnmatch.fnmatch(name, pattern) for name in kept)), [_WEIGHTS[0]])
+    return next(
+        ([pattern] for pattern in _WEIGHTS if any(fnmatch.fnmatch(name, pattern) for name in kept)), [_WEIGHTS[0]]
+    )
 
 
 def _first_line(error: Exception) -> str:

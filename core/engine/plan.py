@@ -97,7 +97,13 @@ def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts,
         raise _too_few(pages, page, sequence, budget, device, wish)
     rss = fixed + workers * (pages + host_pages) * page if device.shared_memory else device.runtime_bytes
     return CacheSize(
-        block_size=wish.block_size, bytes_per_token=per_token, page_bytes=page, pages=pages, host_pages=host_pages, budget=budget, rss=rss
+        block_size=wish.block_size,
+        bytes_per_token=per_token,
+        page_bytes=page,
+        pages=pages,
+        host_pages=host_pages,
+        budget=budget,
+        rss=rss,
     )
 
 
@@ -141,7 +147,9 @@ def _too_many(pages: int, page: int, budget: int, wish: CacheWish) -> MemoryShor
     return MemoryShortage(cause, fix=f"--num-gpu-blocks-override {fits}")
 
 
-def _too_few(pages: int, page: int, sequence: int, budget: int, device: DeviceFacts, wish: CacheWish) -> ConfigError | MemoryShortage:
+def _too_few(
+    pages: int, page: int, sequence: int, budget: int, device: DeviceFacts, wish: CacheWish
+) -> ConfigError | MemoryShortage:
     fits = pages * wish.block_size
     if wish.pages_override is not None:
         cause = (

@@ -126,17 +126,23 @@ def render(found: dict[str, Any]) -> str:
     lines = [f"model      {found['model']['name']}  ({found['model']['path'] or 'not found'})"]
     model, device = found["model"], found["device"]
     if "architecture" in model:
-        lines.append(f"           {model['architecture']}, {model['dtype']} ({model['dtype_reason']}), up to {model['max_model_len']} tokens")
+        lines.append(
+            f"           {model['architecture']}, {model['dtype']} ({model['dtype_reason']}), up to {model['max_model_len']} tokens"
+        )
     if device:
         free = f"{gib(device['free_memory'])} free of {gib(device['total_memory'])}"
         lines.append(f"device     {device['name']}: {device['description']}; {free}")
     if found["weights"]:
         weights = found["weights"]
-        lines.append(f"weights    {gib(weights['bytes'])} in {weights['tensors']} tensors ({gib(weights['stored_bytes'])} on disk)")
+        lines.append(
+            f"weights    {gib(weights['bytes'])} in {weights['tensors']} tensors ({gib(weights['stored_bytes'])} on disk)"
+        )
     if found["kv_cache"]:
         lines += _cache_lines(found["kv_cache"], model)
     if found["expected_rss"]:
-        lines.append(f"memory     {gib(found['expected_rss'])} resident in all, {gib(device['runtime_bytes'])} of it for the server itself")
+        lines.append(
+            f"memory     {gib(found['expected_rss'])} resident in all, {gib(device['runtime_bytes'])} of it for the server itself"
+        )
     lines.append("plugins")
     for row in found["plugins"]:
         others = f"; also: {', '.join(row['others'])}" if row["others"] and row["kind"] != "model" else ""

@@ -35,7 +35,10 @@ def check_flags(flags: Iterable[Flag], given: Mapping[str, object], plugins: Map
 
 def _missing(flag: Flag, value: object) -> Problem:
     shown = flag.name if flag.type in ("flag", "pair") else f"{flag.name} {value}"
-    return Problem(f"{shown}: {flag.until} is not available in this version.".replace("s is not", "s are not"), f"leave {flag.name} out")
+    return Problem(
+        f"{shown}: {flag.until} is not available in this version.".replace("s is not", "s are not"),
+        f"leave {flag.name} out",
+    )
 
 
 def _check_name(flag: Flag, value: str, plugins: list[str]) -> Problem | None:
@@ -49,4 +52,8 @@ def _check_name(flag: Flag, value: str, plugins: list[str]) -> Problem | None:
         return Problem(f"{asked}: not available in this version. {have}", fix, status=3)
     near = nearest(name, [*plugins, *(choice for choice in flag.choices if choice not in plugins)])
     hint = f" Did you mean {near}?" if near else ""
-    return Problem(f"{asked}: no such plugin.{hint} {have}", f"{flag.name} {near}" if near else f"engine plugins list --kind {flag.kind}", status=3)
+    return Problem(
+        f"{asked}: no such plugin.{hint} {have}",
+        f"{flag.name} {near}" if near else f"engine plugins list --kind {flag.kind}",
+        status=3,
+    )

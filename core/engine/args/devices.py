@@ -25,7 +25,9 @@ def choose_device(host: PluginHost, name: str) -> tuple[DeviceFacts, Choice]:
     if facts is None:
         answer = host.call(DEVICE, choice, "engine_choose_device", probes=probe_all(host))
         if not isinstance(answer, Use):
-            raise ContractViolation(f"--device {name} (from {choice.distribution}): engine_choose_device returned {answer!r}, which is not a Use.")
+            raise ContractViolation(
+                f"--device {name} (from {choice.distribution}): engine_choose_device returned {answer!r}, which is not a Use."
+            )
         taken = host.resolve(DEVICE, answer.name)
         choice = msgspec.structs.replace(taken, asked=name, reason=answer.reason)
         facts = probe(host, choice)
@@ -33,7 +35,10 @@ def choose_device(host: PluginHost, name: str) -> tuple[DeviceFacts, Choice]:
         raise ContractViolation(f"--device {choice.name} (from {choice.distribution}) has no engine_probe_device.")
     if not facts.available:
         usable = [other.name for other in probe_all(host) if other.available]
-        raise UnavailablePlugin(f"--device {choice.name}: not available here ({facts.reason}).", fix=f"--device {usable[0]}" if usable else None)
+        raise UnavailablePlugin(
+            f"--device {choice.name}: not available here ({facts.reason}).",
+            fix=f"--device {usable[0]}" if usable else None,
+        )
     return facts, choice
 
 
@@ -43,11 +48,15 @@ def probe(host: PluginHost, choice: Choice) -> DeviceFacts | None:
         return None
     facts = host.call(DEVICE, choice, "engine_probe_device")
     if not isinstance(facts, DeviceFacts):
-        raise ContractViolation(f"--device {choice.name} (from {choice.distribution}): engine_probe_device returned {facts!r}, which is no DeviceFacts.")
+        raise ContractViolation(
+            f"--device {choice.name} (from {choice.distribution}): engine_probe_device returned {facts!r}, which is no DeviceFacts."
+        )
     return facts
 
 
 def probe_all(host: PluginHost) -> list[DeviceFacts]:
     """The probes of all installed devices, by name."""
-    probes = (probe(host, host.resolve(DEVICE, name)) for name in sorted({entry.name for entry in host.entries(DEVICE)}))
+    probes = (
+        probe(host, host.resolve(DEVICE, name)) for name in sorted({entry.name for entry in host.entries(DEVICE)})
+    )
     return [facts for facts in probes if facts is not None]

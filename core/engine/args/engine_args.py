@@ -35,7 +35,9 @@ class EngineArgs:
             flag = flags.get(name)
             if flag is None:
                 near = nearest(name, flags)
-                problems.append(Problem(f"{name}: no such argument." + (f" Did you mean {near}?" if near else ""), near))
+                problems.append(
+                    Problem(f"{name}: no such argument." + (f" Did you mean {near}?" if near else ""), near)
+                )
                 continue
             try:
                 given[name] = accept(flag, value)
@@ -93,12 +95,15 @@ class CommandLine:
         self.help = help
 
 
-def read_command_line(argv: Sequence[str], own: Sequence[Flag] = (), entries: Sequence[Entry] | None = None) -> CommandLine:
-    """Read ``[MODEL] [flags]`` of a command; ``own`` are the command's flags beside the engine's.
+def read_command_line(
+    argv: Sequence[str], own: Sequence[Flag] = (), entries: Sequence[Entry] | None = None, *, http: bool = True
+) -> CommandLine:
+    """Read ``[MODEL] [flags]`` of a command; ``own`` are the command's flags beside the engine's, ``http`` the server's too.
 
     Every problem is collected: grammar, configuration file, values, plugins, capabilities. Nothing heavy is imported.
     """
-    flags = (*FLAGS, *own)
+    taken = {flag.dest for flag in own}
+    flags = (*(flag for flag in FLAGS if (http or flag.engine) and flag.dest not in taken), *own)
     grammar = Grammar(flags)
     parsed = grammar.parse(argv)
     problems = list(parsed.problems)
@@ -126,7 +131,11 @@ def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, o
     """The positional MODEL, or --model; both only where they agree."""
     problems = [Problem(f"{word}: one model only; {words[0]} is given already.", "leave it out") for word in words[1:]]
     if words and line.get("model", words[0]) != words[0]:
-        problems.append(Problem(f"Two models are given: {words[0]} and --model {line['model']}.", f"leave --model {line['model']} out"))
+        problems.append(
+            Problem(
+                f"Two models are given: {words[0]} and --model {line['model']}.", f"leave --model {line['model']} out"
+            )
+        )
     elif words:
         given["model"] = words[0]
     elif "model" not in given and not quiet:

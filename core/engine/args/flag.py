@@ -28,7 +28,7 @@ class Flag:
     def __init__(
         self, name: str, type: str, default: object, help: str, *, group: str = "", aliases: tuple[str, ...] = (),
         choices: tuple[str, ...] = (), kind: str | None = None, options: bool = False, until: str | None = None,
-        accepts: tuple[object, ...] = (), metavar: str | None = None, engine: bool = True,
+        accepts: tuple[object, ...] = (), metavar: str | None = None, engine: bool | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.type = type

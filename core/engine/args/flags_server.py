@@ -5,14 +5,20 @@ from __future__ import annotations
 from engine.args.flag import Flag
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "trace")
-TOOL_PARSERS = tuple("granite granite-20b-fc hermes internlm jamba llama3_json mistral pythonic".split())
+TOOL_PARSERS = (
+    "granite", "granite-20b-fc", "hermes", "internlm", "jamba", "llama3_json", "mistral", "pythonic",
+)  # fmt: skip
 
 #: Flags of the engine's own table that concern requests; LLM() takes them too.
 REQUESTS = (
-    Flag("--logits-processor-pattern", "text", None, "Pattern of the Python names that requests may use as logits processors.", metavar="REGEX", until="logits processors by import path"),
+    Flag("--logits-processor-pattern", "text", None,
+         "Pattern of the Python names that requests may use as logits processors.", metavar="REGEX",
+         until="logits processors by import path"),
     Flag("--max-logprobs", "int", 20, "Most log-probabilities per token that a request may ask for."),
-    Flag("--served-model-name", "words", None, "Names that requests may call the model; the first is the one in answers."),
-    Flag("--generation-config", "text", "auto", "Where request defaults come from: auto (the model's generation_config.json), vllm (none) or a directory."),
+    Flag("--served-model-name", "words", None,
+         "Names that requests may call the model; the first is the one in answers."),
+    Flag("--generation-config", "text", "auto",
+         "Where request defaults come from: auto (the model's generation_config.json), vllm (none) or a " "directory."),
     Flag("--override-generation-config", "json", None, "Request defaults on top of that."),
 )  # fmt: skip
 
@@ -20,20 +26,28 @@ REQUESTS = (
 HTTP = (
     Flag("--host", "text", None, "Address to listen on; unset is 127.0.0.1, 0.0.0.0 is every one."),
     Flag("--port", "int", 8000, "Port to listen on; 0 lets the system choose."),
-    Flag("--api-key", "each", [], "Key that requests must carry (Authorization: Bearer KEY). Repeatable; ENGINE_API_KEY and VLLM_API_KEY add one.", metavar="KEY"),
-    Flag("--chat-template", "text", None, "Chat template: a file, or the template itself; unset is the tokenizer's."),
-    Flag("--chat-template-content-format", "str", "auto", "Message content handed to the template as text or as parts.", choices=("auto", "string", "openai")),
+    Flag("--api-key", "each", [],
+         "Key that requests must carry (Authorization: Bearer KEY). Repeatable; ENGINE_API_KEY and "
+         "VLLM_API_KEY add one.", metavar="KEY"),
+    Flag("--chat-template", "text", None, "Chat template: a file, or the template itself; unset is the tokenizer's.",
+         engine=True),
+    Flag("--chat-template-content-format", "str", "auto", "Message content handed to the template as text or as parts.",
+         choices=("auto", "string", "openai"), engine=True),
     Flag("--response-role", "text", "assistant", "Role in chat answers."),
     Flag("--return-tokens-as-token-ids", "flag", False, "Tokens in log-probabilities are written token_id:N."),
     Flag("--enable-auto-tool-choice", "flag", False, "Let the model decide to call tools.", until="tool-call parsers"),
-    Flag("--tool-call-parser", "str", None, "Who finds tool calls in the output.", kind="tool_parser", choices=TOOL_PARSERS),
-    Flag("--tool-parser-plugin", "str", "", "Python file that registers tool parsers.", until="tool parsers from files (install an entry point of group engine.tool_parser)"),
+    Flag("--tool-call-parser", "str", None, "Who finds tool calls in the output.", kind="tool_parser",
+         choices=TOOL_PARSERS),
+    Flag("--tool-parser-plugin", "str", "", "Python file that registers tool parsers.",
+         until="tool parsers from files (install an entry point of group engine.tool_parser)"),
     Flag("--lora-modules", "words", None, "Adapters to load at start.", metavar="NAME=PATH", until="LoRA adapters"),
-    Flag("--prompt-adapters", "words", None, "Prompt adapters to load at start.", metavar="NAME=PATH", until="prompt adapters"),
+    Flag("--prompt-adapters", "words", None, "Prompt adapters to load at start.", metavar="NAME=PATH",
+         until="prompt adapters"),
     Flag("--enable-request-id-headers", "flag", False, "Echo or create the X-Request-Id header."),
     Flag("--enable-prompt-tokens-details", "flag", False, "Report cached prompt tokens in usage."),
     Flag("--enable-server-load-tracking", "flag", False, "Make /load count."),
-    Flag("--disable-frontend-multiprocessing", "flag", False, "Run server and engine in one process, for debugging."),
+    Flag("--disable-frontend-multiprocessing", "flag", False, "Run server and engine in one process, for debugging.",
+         engine=True),
     Flag("--disable-fastapi-docs", "flag", False, "No /docs, /redoc and /openapi.json."),
     Flag("--max-log-len", "int", None, "Cut logged prompts to this many characters.", metavar="CHARS"),
     Flag("--uvicorn-log-level", "str", "info", "Log level of the HTTP server.", choices=LEVELS),
@@ -45,10 +59,15 @@ HTTP = (
     Flag("--ssl-keyfile", "text", None, "HTTPS: the private key.", metavar="FILE"),
     Flag("--ssl-certfile", "text", None, "HTTPS: the certificate.", metavar="FILE"),
     Flag("--ssl-ca-certs", "text", None, "HTTPS: the certificates that clients are checked against.", metavar="FILE"),
-    Flag("--enable-ssl-refresh", "flag", False, "Read certificates again when their files change.", until="reading certificates again"),
-    Flag("--ssl-cert-reqs", "int", 0, "HTTPS: 0 no client certificate, 1 optional, 2 required.", choices=("0", "1", "2")),
+    Flag("--enable-ssl-refresh", "flag", False, "Read certificates again when their files change.",
+         until="reading certificates again"),
+    Flag("--ssl-cert-reqs", "int", 0, "HTTPS: 0 no client certificate, 1 optional, 2 required.",
+         choices=("0", "1", "2")),
     Flag("--root-path", "text", None, "Path prefix of a proxy in front."),
-    Flag("--middleware", "each", [], "ASGI middleware class or coroutine function, by import path. Repeatable.", metavar="MODULE.NAME"),
-    Flag("--extensions", "names", None, "Extensions (observers and routes) to run, with commas; unset is none.", kind="extension", metavar="NAME,…"),
-    Flag("--config", "str", None, "YAML file of flags; the command line wins over it.", metavar="FILE.yaml"),
+    Flag("--middleware", "each", [], "ASGI middleware class or coroutine function, by import path. Repeatable.",
+         metavar="MODULE.NAME"),
+    Flag("--extensions", "names", None, "Extensions (observers and routes) to run, with commas; unset is none.",
+         kind="extension", metavar="NAME,…"),
+    Flag("--config", "str", None, "YAML file of flags; the command line wins over it.", metavar="FILE.yaml",
+         engine=True),
 )  # fmt: skip

@@ -54,9 +54,14 @@ class Grammar:
             if len(matches) == 1:
                 return matches[0], self._by_spelling[matches[0]]
             if matches:
-                return Problem(f"{spelling} is the beginning of {', '.join(sorted(matches))}.", "write one of them in full")
+                return Problem(
+                    f"{spelling} is the beginning of {', '.join(sorted(matches))}.", "write one of them in full"
+                )
         near = nearest(spelling, self._by_spelling)
-        return Problem(f"{spelling}: no such flag." + (f" Did you mean {near}?" if near else ""), near or "--help for the list of flags")
+        return Problem(
+            f"{spelling}: no such flag." + (f" Did you mean {near}?" if near else ""),
+            near or "--help for the list of flags",
+        )
 
     def _option(self, word: str, rest: _Rest, parsed: Parsed) -> None:
         spelling, sign, glued = word.partition("=")

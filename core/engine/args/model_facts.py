@@ -21,7 +21,9 @@ _DTYPES = {"half": "float16", "float": "float32"}
 _LONG_VARIABLES = ("ENGINE_ALLOW_LONG_MAX_MODEL_LEN", "VLLM_ALLOW_LONG_MAX_MODEL_LEN")
 
 
-def read_config(args: EngineArgs, host: PluginHost, checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any], Choice]:
+def read_config(
+    args: EngineArgs, host: PluginHost, checkpoint: Checkpoint
+) -> tuple[dict[str, Any], dict[str, Any], Choice]:
     """The model's configuration after the flags' overrides, its generation config, and the plugin that read them."""
     created = host.create(CONFIG_FORMAT, args.config_format, checkpoint=checkpoint)
     return override(args, created.plugin.read()), created.plugin.generation(), created.choice
@@ -66,10 +68,14 @@ def _without_window(config: dict[str, Any]) -> dict[str, Any]:
 def describe(args: EngineArgs, host: PluginHost, config: dict[str, Any]) -> tuple[ModelInfo, dict[str, Choice]]:
     """The model's facts, and who provides it: kinds ``model_impl`` and, for a native architecture, ``model``."""
     architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures) or not architectures:
+    if (
+        not isinstance(architectures, list)
+        or not all(isinstance(name, str) for name in architectures)
+        or not architectures
+    ):
         raise ModelFileError(
             f"config.json: architectures is {architectures!r}; it must be a list of at least one name.",
-            fix="--hf-overrides '{\"architectures\": [\"LlamaForCausalLM\"]}'",
+            fix='--hf-overrides \'{"architectures": ["LlamaForCausalLM"]}\'',
         )
     native = {entry.name: entry.distribution for entry in host.entries(MODEL)}
     created = host.create(MODEL_IMPL, args.model_impl)
@@ -139,7 +145,9 @@ def choose_quantization(args: EngineArgs, host: PluginHost, config: dict[str, An
             fix="an unquantized checkpoint of the model",
         )
     if own is not None and args.quantization not in (None, own):
-        raise ConfigError(f"--quantization {args.quantization} contradicts the checkpoint's own, {own}.", fix=f"--quantization {own}")
+        raise ConfigError(
+            f"--quantization {args.quantization} contradicts the checkpoint's own, {own}.", fix=f"--quantization {own}"
+        )
     return host.resolve(QUANTIZATION, name)
 
 
@@ -149,7 +157,10 @@ def check_model(args: EngineArgs, info: ModelInfo, device: DeviceFacts) -> None:
     if size == 1:
         return
     if "tensor_parallel" not in info.supports:
-        raise ConfigError(f"--tensor-parallel-size {size}: {info.architecture} cannot be shared among workers.", fix="--tensor-parallel-size 1")
+        raise ConfigError(
+            f"--tensor-parallel-size {size}: {info.architecture} cannot be shared among workers.",
+            fix="--tensor-parallel-size 1",
+        )
     for spec in info.layers:
         if spec.num_heads % size or (spec.num_kv_heads % size and size % spec.num_kv_heads):
             fits = max(n for n in range(1, size + 1) if _divides(info, n))
@@ -158,10 +169,14 @@ def check_model(args: EngineArgs, info: ModelInfo, device: DeviceFacts) -> None:
                 fix=f"--tensor-parallel-size {fits}",
             )
     if not device.shared_memory and device.count and size > device.count:
-        raise ConfigError(f"--tensor-parallel-size {size}: this machine has {device.count} of {device.name}.", fix=f"--tensor-parallel-size {device.count}")
+        raise ConfigError(
+            f"--tensor-parallel-size {size}: this machine has {device.count} of {device.name}.",
+            fix=f"--tensor-parallel-size {device.count}",
+        )
 
 
 def _divides(info: ModelInfo, size: int) -> bool:
     return all(
-        spec.num_heads % size == 0 and (spec.num_kv_heads % size == 0 or size % spec.num_kv_heads == 0) for spec in info.layers
+        spec.num_heads % size == 0 and (spec.num_kv_heads % size == 0 or size % spec.num_kv_heads == 0)
+        for spec in info.layers
     )

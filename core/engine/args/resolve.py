@@ -14,7 +14,16 @@ from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.limits import scheduler_config
 from engine.args.rules import check_rules
 from engine.checkpoint import locate
-from engine.config import CacheConfig, EngineConfig, LoadConfig, ModelConfig, ParallelConfig, RunConfig, SchedulerConfig, ServerConfig
+from engine.config import (
+    CacheConfig,
+    EngineConfig,
+    LoadConfig,
+    ModelConfig,
+    ParallelConfig,
+    RunConfig,
+    SchedulerConfig,
+    ServerConfig,
+)
 from engine.plugin import kinds
 from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
@@ -119,14 +128,18 @@ class Resolver:
 
     def _weigh(self, checkpoint: Checkpoint, info: ModelInfo) -> plan.Weights:
         options = self.args.model_loader_extra_config or {}
-        created = self.host.create(kinds.LOADER, self.args.load_format, checkpoint=checkpoint, info=info, options=options)
+        created = self.host.create(
+            kinds.LOADER, self.args.load_format, checkpoint=checkpoint, info=info, options=options
+        )
         self.choices["loader"] = created.choice
         try:
             return plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
         finally:
             created.plugin.close()
 
-    def _size_cache(self, info: ModelInfo, device: DeviceFacts, weights: plan.Weights, max_model_len: int) -> plan.CacheSize:
+    def _size_cache(
+        self, info: ModelInfo, device: DeviceFacts, weights: plan.Weights, max_model_len: int
+    ) -> plan.CacheSize:
         args, host = self.args, self.host
         kv_type = host.create(kinds.KV_CACHE_DTYPE, args.kv_cache_dtype)
         self.choices["kv_cache_dtype"] = kv_type.choice

@@ -46,7 +46,9 @@ def _bounds(args: EngineArgs) -> Iterator[Problem]:
         elif high is not None and value > high:
             yield Problem(f"{flag_name(dest)} {value}: must be at most {high}.", f"{flag_name(dest)} {high}")
     if args.gpu_memory_utilization <= 0:
-        yield Problem(f"--gpu-memory-utilization {args.gpu_memory_utilization}: must be above 0.", "--gpu-memory-utilization 0.9")
+        yield Problem(
+            f"--gpu-memory-utilization {args.gpu_memory_utilization}: must be above 0.", "--gpu-memory-utilization 0.9"
+        )
 
 
 def _partners(args: EngineArgs) -> Iterator[Problem]:
@@ -57,10 +59,19 @@ def _partners(args: EngineArgs) -> Iterator[Problem]:
     if args.qlora_adapter_name_or_path and args.quantization != "bitsandbytes":
         yield Problem("--qlora-adapter-name-or-path needs --quantization bitsandbytes.", "--quantization bitsandbytes")
     if args.ray_workers_use_nsight and args.distributed_executor_backend != "ray":
-        yield Problem("--ray-workers-use-nsight needs --distributed-executor-backend ray.", "leave --ray-workers-use-nsight out")
+        yield Problem(
+            "--ray-workers-use-nsight needs --distributed-executor-backend ray.", "leave --ray-workers-use-nsight out"
+        )
     connector = args.kv_transfer_config
-    if connector and connector.get("kv_connector") and connector.get("kv_role") not in ("kv_producer", "kv_consumer", "kv_both"):
-        yield Problem("--kv-transfer-config: kv_connector needs kv_role, one of kv_producer, kv_consumer, kv_both.", '"kv_role": "kv_both"')
+    if (
+        connector
+        and connector.get("kv_connector")
+        and connector.get("kv_role") not in ("kv_producer", "kv_consumer", "kv_both")
+    ):
+        yield Problem(
+            "--kv-transfer-config: kv_connector needs kv_role, one of kv_producer, kv_consumer, kv_both.",
+            '"kv_role": "kv_both"',
+        )
     if args.skip_tokenizer_init and args.tokenizer is not None:
         yield Problem("--skip-tokenizer-init and --tokenizer contradict each other.", "leave one of them out")
     if bool(args.ssl_keyfile) != bool(args.ssl_certfile):
@@ -71,7 +82,9 @@ def _scheduling(args: EngineArgs) -> Iterator[Problem]:
     chunked = args.enable_chunked_prefill is not False
     tokens, seqs = args.max_num_batched_tokens, args.max_num_seqs
     if tokens is not None and seqs is not None and tokens < seqs:
-        yield Problem(f"--max-num-batched-tokens {tokens} is smaller than --max-num-seqs {seqs}.", f"--max-num-seqs {tokens}")
+        yield Problem(
+            f"--max-num-batched-tokens {tokens} is smaller than --max-num-seqs {seqs}.", f"--max-num-seqs {tokens}"
+        )
     if tokens is not None and not chunked and args.max_model_len is not None and tokens < args.max_model_len:
         yield Problem(
             f"--max-num-batched-tokens {tokens} is smaller than --max-model-len {args.max_model_len}, and chunked prefill is off.",
@@ -79,41 +92,70 @@ def _scheduling(args: EngineArgs) -> Iterator[Problem]:
         )
     partial, long = args.max_num_partial_prefills, args.max_long_partial_prefills
     if partial > 1 and not chunked:
-        yield Problem("--max-num-partial-prefills above 1 needs chunked prefill.", "leave --enable-chunked-prefill=false out")
+        yield Problem(
+            "--max-num-partial-prefills above 1 needs chunked prefill.", "leave --enable-chunked-prefill=false out"
+        )
     if long > partial:
-        yield Problem(f"--max-long-partial-prefills {long} is more than --max-num-partial-prefills {partial}.", f"--max-long-partial-prefills {partial}")
+        yield Problem(
+            f"--max-long-partial-prefills {long} is more than --max-num-partial-prefills {partial}.",
+            f"--max-long-partial-prefills {partial}",
+        )
     if args.num_scheduler_steps > 1:
         if args.speculative_config or args.speculative_model:
-            yield Problem("--num-scheduler-steps above 1 does not go with speculative decoding.", "--num-scheduler-steps 1")
+            yield Problem(
+                "--num-scheduler-steps above 1 does not go with speculative decoding.", "--num-scheduler-steps 1"
+            )
         if chunked and args.pipeline_parallel_size > 1:
-            yield Problem("--num-scheduler-steps above 1 does not go with chunked prefill and pipeline stages.", "--num-scheduler-steps 1")
+            yield Problem(
+                "--num-scheduler-steps above 1 does not go with chunked prefill and pipeline stages.",
+                "--num-scheduler-steps 1",
+            )
 
 
 def _workers(args: EngineArgs) -> Iterator[Problem]:
     if args.distributed_executor_backend == "external_launcher":
         if args.pipeline_parallel_size > 1:
-            yield Problem("--distributed-executor-backend external_launcher does not go with --pipeline-parallel-size.", "--pipeline-parallel-size 1")
+            yield Problem(
+                "--distributed-executor-backend external_launcher does not go with --pipeline-parallel-size.",
+                "--pipeline-parallel-size 1",
+            )
         if args.scheduler_delay_factor:
-            yield Problem("--distributed-executor-backend external_launcher does not go with --scheduler-delay-factor.", "--scheduler-delay-factor 0")
+            yield Problem(
+                "--distributed-executor-backend external_launcher does not go with --scheduler-delay-factor.",
+                "--scheduler-delay-factor 0",
+            )
     if args.distributed_executor_backend == "uni" and args.tensor_parallel_size > 1:
-        yield Problem(f"--distributed-executor-backend uni is one worker, --tensor-parallel-size {args.tensor_parallel_size} needs as many.", "--distributed-executor-backend mp")
+        yield Problem(
+            f"--distributed-executor-backend uni is one worker, --tensor-parallel-size {args.tensor_parallel_size} needs as many.",
+            "--distributed-executor-backend mp",
+        )
     if args.pipeline_parallel_size > 1 and (args.speculative_config or args.speculative_model):
-        yield Problem("--pipeline-parallel-size above 1 does not go with speculative decoding.", "--pipeline-parallel-size 1")
+        yield Problem(
+            "--pipeline-parallel-size above 1 does not go with speculative decoding.", "--pipeline-parallel-size 1"
+        )
 
 
 def _adapters(args: EngineArgs) -> Iterator[Problem]:
     if args.enable_lora and args.cpu_offload_gb > 0:
         yield Problem("--enable-lora does not go with --cpu-offload-gb.", "--cpu-offload-gb 0")
     if args.max_cpu_loras is not None and args.max_cpu_loras < args.max_loras:
-        yield Problem(f"--max-cpu-loras {args.max_cpu_loras} is less than --max-loras {args.max_loras}.", f"--max-cpu-loras {args.max_loras}")
+        yield Problem(
+            f"--max-cpu-loras {args.max_cpu_loras} is less than --max-loras {args.max_loras}.",
+            f"--max-cpu-loras {args.max_loras}",
+        )
     if args.enable_prompt_adapter and args.max_prompt_adapter_token == 0:
-        yield Problem("--enable-prompt-adapter needs --max-prompt-adapter-token above 0.", "--max-prompt-adapter-token 64")
+        yield Problem(
+            "--enable-prompt-adapter needs --max-prompt-adapter-token above 0.", "--max-prompt-adapter-token 64"
+        )
 
 
 def _speculation(args: EngineArgs) -> Iterator[Problem]:
     low, high = args.ngram_prompt_lookup_min, args.ngram_prompt_lookup_max
     if low is not None and high is not None and low > high:
-        yield Problem(f"--ngram-prompt-lookup-min {low} is more than --ngram-prompt-lookup-max {high}.", f"--ngram-prompt-lookup-min {high}")
+        yield Problem(
+            f"--ngram-prompt-lookup-min {low} is more than --ngram-prompt-lookup-max {high}.",
+            f"--ngram-prompt-lookup-min {high}",
+        )
     if args.num_speculative_tokens is not None and not (args.speculative_model or args.speculative_config):
         yield Problem("--num-speculative-tokens needs --speculative-model.", "--speculative-model ngram")
 
@@ -124,7 +166,8 @@ def _memory(args: EngineArgs) -> Iterator[Problem]:
     if host and "swap_space" in args.given and asked > 0.7 * host:
         fits = int(0.7 * host / 2**30 / args.tensor_parallel_size)
         yield Problem(
-            f"--swap-space {args.swap_space:g}: {asked / 2**30:.1f} GiB in all is more than 70 % of the host's {host / 2**30:.1f} GiB.", f"--swap-space {fits}"
+            f"--swap-space {args.swap_space:g}: {asked / 2**30:.1f} GiB in all is more than 70 % of the host's {host / 2**30:.1f} GiB.",
+            f"--swap-space {fits}",
         )
     path = args.allowed_local_media_path
     if path and not os.path.isdir(path):
@@ -143,9 +186,13 @@ def _configs(args: EngineArgs) -> Iterator[Problem]:
     if scaling is not None:
         new, old = scaling.get("rope_type"), scaling.get("type")
         if new is None and old is None:
-            yield Problem("--rope-scaling: rope_type is missing.", '--rope-scaling \'{"rope_type": "linear", "factor": 2.0}\'')
+            yield Problem(
+                "--rope-scaling: rope_type is missing.", '--rope-scaling \'{"rope_type": "linear", "factor": 2.0}\''
+            )
         elif new is not None and old is not None and new != old:
-            yield Problem(f"--rope-scaling: rope_type {new!r} and type {old!r} contradict each other.", "leave type out")
+            yield Problem(
+                f"--rope-scaling: rope_type {new!r} and type {old!r} contradict each other.", "leave type out"
+            )
     if args.rope_theta is not None and args.rope_theta <= 0:
         yield Problem(f"--rope-theta {args.rope_theta:g}: must be above 0.", "--rope-theta 10000")
     for name in args.served_model_name or ():

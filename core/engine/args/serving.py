@@ -54,7 +54,9 @@ def generation_config(args: EngineArgs, own: dict[str, Any]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--generation-config {source}: {path} cannot be read ({error}).", fix="--generation-config vllm") from error
+        raise ConfigError(
+            f"--generation-config {source}: {path} cannot be read ({error}).", fix="--generation-config vllm"
+        ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"--generation-config {source}: {path} is not a JSON object.", fix="--generation-config vllm")
     return content
@@ -68,29 +70,42 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
     known = (*_DEFAULTS, "eos_token_id")
     unknown = [key for key in overrides if key not in known]
     if unknown:
-        raise ConfigError(f"--override-generation-config: {', '.join(unknown)}: not among {', '.join(known)}.", fix="correct the key")
+        raise ConfigError(
+            f"--override-generation-config: {', '.join(unknown)}: not among {', '.join(known)}.", fix="correct the key"
+        )
     found: dict[str, Any] = {}
     for key, (types, low, high) in _DEFAULTS.items():
         where = "--override-generation-config" if key in overrides else f"generation_config.json ({source})"
         value = overrides[key] if key in overrides else generation.get(key)
         if value is None:
             continue
-        if not isinstance(value, types) or isinstance(value, bool) or (low is not None and value < low) or (high is not None and value > high):
+        if (
+            not isinstance(value, types)
+            or isinstance(value, bool)
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+        ):
             bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
-            raise ConfigError(f"{where}: {key} is {value!r}; it must be a number {bounds}.", fix="--override-generation-config with another value")
+            raise ConfigError(
+                f"{where}: {key} is {value!r}; it must be a number {bounds}.",
+                fix="--override-generation-config with another value",
+            )
         found[key] = value
     if found.get("top_k") == 0:
         found["top_k"] = -1
     return found
 
 
-def end_tokens(generation: dict[str, Any], overrides: dict[str, Any], own: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
+def end_tokens(
+    generation: dict[str, Any], overrides: dict[str, Any], own: tuple[int, ...], vocab_size: int
+) -> tuple[int, ...]:
     """The ids that end an output: the model config's own and the generation config's."""
     value = overrides.get("eos_token_id", generation.get("eos_token_id"))
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocab_size for token in ids):
         raise ConfigError(
-            f"generation config: eos_token_id is {value!r}; it must be ids from 0 to {vocab_size - 1}.", fix="--generation-config vllm"
+            f"generation config: eos_token_id is {value!r}; it must be ids from 0 to {vocab_size - 1}.",
+            fix="--generation-config vllm",
         )
     if "eos_token_id" in overrides:
         return tuple(ids)

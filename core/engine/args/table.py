@@ -34,7 +34,7 @@ def _all() -> tuple[Flag, ...]:
     flags: list[Flag] = []
     for key, _, engine, rows in _GROUPS:
         for flag in rows:
-            flag.group, flag.engine = key, engine
+            flag.group, flag.engine = key, engine if flag.engine is None else flag.engine
             flags.append(flag)
     return tuple(flags)
 

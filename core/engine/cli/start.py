@@ -1,0 +1,53 @@
+"""What the commands share: reading the line, its help, and the way to a configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.args.engine_args import CommandLine, raise_problems, read_command_line
+from engine.args.flag import Flag
+
+if TYPE_CHECKING:
+    from engine.config import EngineConfig
+
+
+class Command:
+    """A command that takes a model and the engine's flags beside its own.
+
+    ``http``: whether the flags of the HTTP server mean something to it; without, they are not accepted.
+    """
+
+    def __init__(self, name: str, usage: str, about: str, own: Sequence[Flag] = (), http: bool = False) -> None:
+        self.name = name
+        self.usage = usage
+        self.about = about
+        self.own = tuple(own)
+        self.http = http
+
+    def read(self, argv: Sequence[str]) -> CommandLine | None:
+        """The command line, or None where help was asked for (and given). Raises every problem at once."""
+        line = read_command_line(argv, self.own, http=self.http)
+        if line.help:
+            from engine.args.help import render_help
+
+            print(render_help(self.name, self.usage, self.about, self.own, http=self.http))
+            return None
+        raise_problems(line.problems)
+        return line
+
+    def resolve(self, line: CommandLine) -> EngineConfig:
+        """The configuration; its warnings go to the terminal."""
+        from engine.args.resolve import resolve
+
+        config = resolve(line.args)
+        for warning in config.plan.get("warnings", ()):
+            print(f"engine {self.name}: warning: {warning}", file=sys.stderr)
+        return config
+
+
+def given_flags(line: CommandLine) -> dict[str, Any]:
+    """The engine's flags as keywords for :class:`engine.llm.LLM`."""
+    values = line.args.given_values()
+    return {"model": line.args.model, **values}
