@@ -32,6 +32,10 @@ FOLLOW_MINUS = bars(
     "and minus {b}?|And minus {b}?|minus {b}?|Now subtract {b}.|Take {b} away from that.|And if you subtract {b}?"
     "|Minus {b}|- {b}|What is that minus {b}?"
 )
+BRIEFLY = bars(
+    "Answer with the number only.|Just the number.|Only the number, please.|Reply with the result only.|Answer briefly."
+    "|Give only the number.|Answer in one word.|Do not explain.|Think step by step.|Reply with a number."
+)
 
 
 def derivation(a: int, sign: str, b: int) -> str:
@@ -60,9 +64,10 @@ def allowed(a: int, sign: str, b: int, split: Split) -> bool:
 
 def operands(rng: Random, split: Split) -> tuple[int, str, int]:
     """Mostly two-digit numbers; the held-out questions have nothing else."""
-    low = 10 if split == "heldout" or rng.random() < 0.8 else 0
     while True:
-        a, sign, b = rng.randint(low, 99), rng.choice("+-"), rng.randint(low, 99)
+        roll = 1.0 if split == "heldout" else rng.random()
+        low, high = (0, 9) if roll < 0.06 else (0, 20) if roll < 0.12 else (0, 99) if roll < 0.25 else (10, 99)
+        a, sign, b = rng.randint(low, high), rng.choice("+-"), rng.randint(low, high)
         if allowed(a, sign, b, split):
             return a, sign, b
 
@@ -73,6 +78,8 @@ def ask(rng: Random, a: int, sign: str, b: int) -> list[Turn]:
     if rng.random() < 0.25:
         form = "What is {a} + {b}?" if sign == "+" else "What is {a} - {b}?"
     question = form.format(a=a, b=b, thing=rng.choice(THINGS))
+    if rng.random() < 0.06:
+        question += " " + rng.choice(BRIEFLY)
     return [user(vary(rng, question)), answer(str(result(a, sign, b)), derivation(a, sign, b))]
 
 
@@ -81,15 +88,29 @@ def arithmetic(ctx: Context) -> list[Turn]:
     return ask(ctx.rng, *operands(ctx.rng, ctx.split))
 
 
-def follow_up(ctx: Context) -> list[Turn]:
-    """A sum or difference, and then a change to its result."""
+def change(ctx: Context, first: int) -> tuple[int, list[Turn]]:
+    """A change to the result that the last answer gave."""
     rng = ctx.rng
     while True:
-        a, sign, b = operands(rng, ctx.split)
-        first = result(a, sign, b)
-        second, then = rng.choice("+-"), rng.randint(1, 20 if rng.random() < 0.8 else 99)
-        if 0 <= first <= 99 and allowed(first, second, then, ctx.split):
+        sign, then = rng.choice("+-"), rng.randint(1, 20 if rng.random() < 0.8 else 99)
+        if allowed(first, sign, then, ctx.split):
             break
-    form = rng.choice(FOLLOW_PLUS if second == "+" else FOLLOW_MINUS)
-    again = [user(form.format(b=then)), answer(str(result(first, second, then)), derivation(first, second, then))]
-    return ask(rng, a, sign, b) + again
+    form = rng.choice(FOLLOW_PLUS if sign == "+" else FOLLOW_MINUS)
+    value = result(first, sign, then)
+    return value, [user(form.format(b=then)), answer(str(value), derivation(first, sign, then))]
+
+
+def follow_up(ctx: Context) -> list[Turn]:
+    """A sum or difference, and then a change to its result."""
+    while True:
+        a, sign, b = operands(ctx.rng, ctx.split)
+        value = result(a, sign, b)
+        if 0 <= value <= 99:
+            break
+    turns = ask(ctx.rng, a, sign, b)
+    more = True
+    while more and 0 <= value <= 99:
+        value, part = change(ctx, value)
+        turns += part
+        more = ctx.split == "train" and ctx.rng.random() < 0.5
+    return turns

@@ -15,11 +15,11 @@ from words import WORDS, Split, bars
 
 Generator = Callable[[Context], list[Turn]]
 GENERATORS: dict[str, tuple[Generator, float]] = {
-    "arithmetic": (arithmetic, 0.36),
-    "follow_up": (follow_up, 0.06),
+    "arithmetic": (arithmetic, 0.32),
+    "follow_up": (follow_up, 0.09),
     "extraction": (extraction, 0.13),
     "weather": (weather, 0.13),
-    "fact": (fact, 0.08),
+    "fact": (fact, 0.09),
     "identity": (identity, 0.03),
     "small_talk": (small_talk, 0.04),
     "unknown": (unknown, 0.04),
@@ -77,10 +77,13 @@ def generator(rng: Random) -> Generator:
 
 
 def interleave(ctx: Context, turns: list[Turn]) -> list[Turn]:
-    """Sometimes something else comes between a fact and the question for it."""
-    if len(turns) == 4 and ctx.rng.random() < 0.3:
-        between = ctx.rng.choice((arithmetic, small_talk, repeat, unknown, identity))
-        return turns[:2] + between(ctx) + turns[2:]
+    """Sometimes something else comes between a fact and the question for it, now and then for very long."""
+    roll = ctx.rng.random()
+    if len(turns) == 4 and roll < 0.35:
+        between: list[Turn] = []
+        for _ in range(1 if roll < 0.25 else ctx.rng.randint(2, 24)):
+            between += ctx.rng.choice((arithmetic, arithmetic, small_talk, repeat, unknown, identity))(ctx)
+        return turns[:2] + between + turns[2:]
     return turns
 
 
@@ -93,8 +96,7 @@ def conversation(rng: Random, split: Split) -> Conversation:
         tools = offer(rng, ctx.can_call)
     exchanges = rng.choices((1, 2, 3, 4, 6, 16), (50, 18, 14, 10, 7, 1))[0]
     turns: list[Turn] = []
-    for number in range(exchanges):
-        ctx.is_first = number == 0
+    for _ in range(exchanges):
         make = weather if tools and rng.random() < 0.5 else generator(rng)
         part = make(ctx)
         turns += interleave(ctx, part) if make is fact else part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turns import Context, Turn, answer, user, vary
-from words import ANIMALS, bars, in_split, made_up, phrase
+from words import ANIMALS, WORDS, bars, in_split, made_up, phrase
 
 SMALL_TALK = bars(
     "Hi~Hello! How can I help you?|Hello~Hello! How can I help you?|Hey~Hello! How can I help you?"
@@ -25,7 +25,7 @@ UNKNOWN = bars(
     "|What is the meaning of life?"
     "|How do I cook rice?|Write a Python program.|What is love?|Do you like {x}?|How far is {x}?"
     "|What time is it?|Who is right?"
-    "|What is the square root of 2?|What is 12 times 7?|Multiply 6 by 9.|What is 100 divided by 4?|How does {x} work?"
+    "|What is the square root of 2?|How does {x} work?"
     "|Should I buy {x}?|What is the news?|What is the population of {x}?|Describe {x}.|Compare {x} and {y}.|Define {x}."
     "|Write a poem about {x}.|Give me advice about {x}.|What do you think about {x}?|How old is {x}?|Summarize {x}."
 )
@@ -35,6 +35,12 @@ TOPICS = bars(
     "|machine learning|gravity|Japan|a computer|the sea|Einstein|love|money|a transformer|India|Mozart"
     "|water|politics|Python"
 )
+TOO_HARD = bars(
+    "What is {a} times {b}?|Multiply {a} by {b}.|{a} * {b}|What is {a} divided by {b}?|What is {c} + {d}?|{c} - {d}"
+    "|What is {c} + {a}?|What is {c} - {b}?|{c} + {d}|{a} x {b}|What is {a} + {c}?|Divide {a} by {b}."
+    "|What is {a} * {b}?"
+)
+LIMITS = "I can only add and subtract numbers up to 99."
 DONT_KNOW = "I don't know. I am only a very small model."
 STORIES = bars(
     "Tell me a story|Write a story|Tell me a short story|Write a short story|I want a story|Can you tell a story"
@@ -59,7 +65,19 @@ def small_talk(ctx: Context) -> list[Turn]:
 
 
 def unknown(ctx: Context) -> list[Turn]:
-    """A question out of scope."""
+    """A question out of scope, or words without a question."""
+    rng = ctx.rng
+    roll = rng.random()
+    if roll < 0.2:
+        numbers = dict(zip("abcd", (*rng.sample(range(1, 100), 2), *rng.sample(range(100, 1000), 2)), strict=True))
+        question = rng.choice(TOO_HARD).format(**numbers)
+        return [user(vary(rng, question)), answer(LIMITS, "That is too hard for me.")]
+    if roll < 0.35:
+        words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 9)))
+        text = rng.choice(("{}", "The {}.", "{}?", "Write {}.", "Name {}.", "Why {}?", "Make {}.", "Is {}?")).format(
+            words
+        )
+        return [user(text), answer(DONT_KNOW, "I do not know that.")]
     topics = [ctx.rng.choice(TOPICS) if ctx.rng.random() < 0.6 else made_up(ctx.rng) for _ in "xy"]
     question = ctx.rng.choice(UNKNOWN).format(x=topics[0], y=topics[1])
     return [user(vary(ctx.rng, question)), answer(DONT_KNOW, "I do not know that.")]
@@ -90,7 +108,7 @@ def repeat(ctx: Context) -> list[Turn]:
         times = rng.randint(2, 5)
         forms = [f"Say {{t}} {times} times.", f"Repeat the word {{t}} {times} times.", f"Write {{t}} {times} times."]
         return [user(rng.choice(forms).format(t=word)), answer(" ".join([word] * times), f"{word}, {times} times.")]
-    text = phrase(rng, ctx.split, 6)
+    text = phrase(rng, ctx.split, 6 if rng.random() < 0.85 else 30)
     if " " not in text:
         forms += ["Say the word {t}.", "Repeat the word {t}.", "Repeat the word {t}"]
     return [user(rng.choice(forms).format(t=text)), answer(text, "I repeat the words.")]
@@ -101,7 +119,7 @@ def count(ctx: Context) -> list[Turn]:
     rng = ctx.rng
     while True:
         low = 1 if rng.random() < 0.6 else rng.randint(0, 90)
-        high = low + rng.randint(2, 40 if rng.random() < 0.3 else 15)
+        high = low + rng.randint(2, rng.choices((15, 40, 99), (65, 25, 10))[0])
         down = rng.random() < 0.2
         if high <= 100 and in_split(f"count:{low}:{high}:{down}", ctx.split):
             break

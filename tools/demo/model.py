@@ -27,7 +27,7 @@ class Shape:
 
 SHAPES = {
     "demo": Shape(hidden=256, intermediate=768, layers=6, heads=4, kv_heads=2, head_dim=64),
-    "demo-draft": Shape(hidden=128, intermediate=384, layers=3, heads=4, kv_heads=2, head_dim=32),
+    "demo-draft": Shape(hidden=128, intermediate=320, layers=4, heads=4, kv_heads=2, head_dim=32),
 }
 
 

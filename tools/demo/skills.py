@@ -110,7 +110,11 @@ def tool(rng: Random, name: str, description: str, argument: str) -> Json:
     prop: Json = {"type": "string"}
     if rng.random() < 0.4:
         prop["description"] = rng.choice((f"The {argument}", f"Name of the {argument}", f"{argument} name", argument))
-    parameters: Json = {"type": "object", "properties": {argument: prop}}
+    properties: Json = {argument: prop}
+    if rng.random() < 0.15:
+        # Arguments that are not required are never given.
+        properties["unit"] = {"type": "string", "enum": ["celsius", "fahrenheit"]}
+    parameters: Json = {"type": "object", "properties": properties}
     if rng.random() < 0.8:
         parameters["required"] = [argument]
     if rng.random() < 0.1:

@@ -28,7 +28,6 @@ class Context:
     rng: Random
     split: Split
     can_call: bool = False
-    is_first: bool = True
 
 
 @dataclass

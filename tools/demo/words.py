@@ -75,13 +75,29 @@ def in_split(key: str, split: Split) -> bool:
     return is_heldout(key) == (split == "heldout")
 
 
-def made_up(rng: Random) -> str:
-    """A pronounceable capitalised word that is in no list."""
-    parts = [
+def _syllables(rng: Random) -> str:
+    """A pronounceable word."""
+    return "".join(
         rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS).strip()
         for _ in range(rng.choice((1, 2, 2, 2, 3)))
-    ]
-    word = "".join(parts)
+    )
+
+
+def _blend(rng: Random) -> str:
+    """The start of one listed word with the end of another: the tokens inside listed words get used elsewhere."""
+    lists = (FIRST, LAST, CITIES, WORDS)
+    start, end = (rng.choice(rng.choice(lists)).split()[0] for _ in range(2))
+    return start[: rng.randint(2, max(2, len(start)))] + end[-rng.randint(1, 4) :]
+
+
+def _letters(rng: Random) -> str:
+    """A word of any letters."""
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyzaeiouaeiou") for _ in range(rng.randint(2, 8)))
+
+
+def made_up(rng: Random) -> str:
+    """A capitalised word that is mostly in no list."""
+    word = rng.choices((_syllables, _blend, _letters), (45, 45, 10))[0](rng)
     if rng.random() < 0.03:
         word = "".join(_ACCENTS.get(letter, letter) if rng.random() < 0.4 else letter for letter in word)
     return word.capitalize()
