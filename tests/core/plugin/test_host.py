@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
-
 from engine.errors import (
     BadSignature,
     BrokenPlugin,
@@ -206,7 +205,9 @@ def test_use_in_circles_and_into_nothing(host):
 
 
 OPTIONS = GOOD.replace(
-    "class Nothing", "from dataclasses import dataclass\n@dataclass\nclass Options:\n    threads: int = 4\n    uri: str = 'x'\nclass Nothing"
+    "class Nothing",
+    "from dataclasses import dataclass\n"
+    "@dataclass\nclass Options:\n    threads: int = 4\n    uri: str = 'x'\nclass Nothing",
 )
 
 
@@ -219,7 +220,10 @@ def test_options_are_typed(host):
 
 @pytest.mark.parametrize(
     ("values", "shown"),
-    [({"thread": 1}, "has no option 'thread'. It knows: threads: int, uri: str"), ({"threads": "two"}, "option 'threads': Expected `int`")],
+    [
+        ({"thread": 1}, "has no option 'thread'. It knows: threads: int, uri: str"),
+        ({"threads": "two"}, "option 'threads': Expected `int`"),
+    ],
 )
 def test_wrong_options_are_refused_by_name(host, values, shown):
     host.add("opt", OPTIONS)
@@ -260,7 +264,8 @@ def test_the_engine_must_pass_every_argument(host):
 def test_a_target_inside_a_module(host):
     host.add("boxed", HEAD + "from engine.plugin import SchedulingPolicy\n"
              "class Policy(SchedulingPolicy):\n    def key(self, request): return request.id\n"
-             "class Box:\n    ENGINE_API = 1\n    @hookimpl\n    def engine_create_policy(self): return Policy()\nbox = Box()",
+             "class Box:\n    ENGINE_API = 1\n    @hookimpl\n    def engine_create_policy(self): return Policy()\n"
+        "box = Box()",
              kind="policy")  # fmt: skip
     entry = host.entries(POLICY)[0]
     choice = Choice("policy", "boxed", f"{entry.module}:box", entry.distribution, "boxed")
@@ -284,8 +289,16 @@ class _Record:
 def test_a_failing_extension_is_named_and_survived(host, caplog):
     from engine.plugin.extensions import Extensions
 
-    host.add("bad", HEAD + "@hookimpl\ndef engine_request_finished(record): raise ValueError('observer bug')", kind="extension")
-    host.add("fine", HEAD + "seen = []\n@hookimpl\ndef engine_request_finished(record): seen.append(record.id)", kind="extension")
+    host.add(
+        "bad",
+        HEAD + "@hookimpl\ndef engine_request_finished(record): raise ValueError('observer bug')",
+        kind="extension",
+    )
+    host.add(
+        "fine",
+        HEAD + "seen = []\n@hookimpl\ndef engine_request_finished(record): seen.append(record.id)",
+        kind="extension",
+    )
     Extensions(host, ["bad", "fine"]).request_finished(_Record("r1"))
     assert sys.modules[host.entries("extension")[1].module].seen == ["r1"]
     assert "--extensions bad (from acme-engine 0.3) failed: ValueError: observer bug" in caplog.text

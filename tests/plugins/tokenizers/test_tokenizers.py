@@ -140,7 +140,7 @@ def make(tmp_path: Path, **files: object) -> Path:
     made.decoder = decoders.ByteLevel()
     made.add_tokens([AddedToken("<|end|>", special=True, normalized=False)])
     made.enable_truncation(4)
-    made.enable_padding(length=16)
+    made.enable_padding(length=16, pad_token="<|end|>", pad_id=256)
     made.save(str(tmp_path / "tokenizer.json"))
     for name, content in files.items():
         file = name.replace("__", "/").replace("_jinja", ".jinja") if name.endswith("_jinja") else f"{name}.json"
@@ -150,15 +150,44 @@ def make(tmp_path: Path, **files: object) -> Path:
 
 
 ADDED = {
-    "256": {"content": "<|end|>", "special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False},
-    "257": {"content": "<tool>", "special": False, "normalized": False, "lstrip": False, "rstrip": True, "single_word": False},
+    "256": {
+        "content": "<|end|>",
+        "special": True,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": False,
+    },
+    "257": {
+        "content": "<tool>",
+        "special": False,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": True,
+        "single_word": False,
+    },
 }
 NEIGHBOURS = [
-    {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "bos_token": "<|begin|>"}},
-    {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "added_tokens_decoder": ADDED}},
+    {
+        "tokenizer_config": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": "<|end|>",
+            "bos_token": "<|begin|>",
+        }
+    },
+    {
+        "tokenizer_config": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": "<|end|>",
+            "added_tokens_decoder": ADDED,
+        }
+    },
     {
         "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"},
-        "special_tokens_map": {"eos_token": {"content": "<|end|>", "lstrip": False, "rstrip": False}, "pad_token": "<pad>"},
+        "special_tokens_map": {
+            "eos_token": {"content": "<|end|>", "lstrip": False, "rstrip": False},
+            "pad_token": "<pad>",
+        },
         "added_tokens": {"<extra>": 257},
     },
     {
@@ -192,7 +221,11 @@ def test_tokens_of_the_neighbouring_files(tmp_path, files):
         ({"tokenizer_config": {"chat_template": "C"}}, "C"),
         ({"tokenizer_config": {"chat_template": [{"name": "default", "template": "D"}]}}, "D"),
         (
-            {"tokenizer_config": {"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]}},
+            {
+                "tokenizer_config": {
+                    "chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
+                }
+            },
             {"default": "D", "tool_use": "T"},
         ),
         ({"chat_template_jinja": "J", "additional_chat_templates__rag_jinja": "R"}, {"default": "J", "rag": "R"}),
