@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,29 +49,39 @@ def read_rope(
     max_position: int,
     theta: float = 10_000.0,
     partial: float = 1.0,
+    original: int | None = None,
     layer_type: str | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> RopeSpec:
     """The rotary embedding of a config with the old keys (``rope_theta``, ``rope_scaling``) or ``rope_parameters``.
 
-    ``theta`` and ``partial`` are the family's defaults. ``layer_type`` picks an entry of a ``rope_parameters`` kept per layer type.
+    ``theta``, ``partial`` and ``original`` (``original_max_position_embeddings``) are the family's defaults. ``layer_type``
+    picks an entry of a ``rope_parameters`` kept per layer type; ``aliases`` are type names with a meaning of the family's own.
     Raises :class:`ModelFileError` naming the key.
     """
     top = ConfigReader(config)
     params = rope_table(top, layer_type) or ConfigReader({}, "rope_parameters.")
     kind = rope_type(params)
-    theta = params.number("rope_theta", top.number("rope_theta", theta))
-    partial = params.number("partial_rotary_factor", top.number("partial_rotary_factor", partial))
+    kind = (aliases or {}).get(kind, kind)
+    # A scaling given on the command line replaces the table, not the base frequency that the newer spelling keeps in it.
+    kept = _entry(top.table("rope_parameters"), layer_type) or params
+    theta = params.number("rope_theta", top.number("rope_theta", kept.number("rope_theta", theta)))
+    fallback = top.number("partial_rotary_factor", kept.number("partial_rotary_factor", partial))
+    partial = params.number("partial_rotary_factor", fallback)
     dim = int(head_dim * partial)
     if partial > 1 or dim < 2 or dim % 2:
-        raise top.complaint(
-            "partial_rotary_factor", partial, f"a share of head_dim {head_dim} that gives an even number of elements"
-        )
-    return _scaled(kind, params, top, RopeSpec("default", theta, dim, max_position, max_position))
+        wanted = f"a share of head_dim {head_dim} that gives an even number of elements"
+        raise top.complaint("partial_rotary_factor", partial, wanted)
+    return _scaled(kind, params, top, RopeSpec("default", theta, dim, max_position, original or max_position))
 
 
 def rope_table(top: ConfigReader, layer_type: str | None = None) -> ConfigReader | None:
     """The object that describes the scaling, in either spelling."""
     table = top.table("rope_scaling") or top.table("rope_parameters")
+    return _entry(table, layer_type)
+
+
+def _entry(table: ConfigReader | None, layer_type: str | None) -> ConfigReader | None:
     nested = table.table(layer_type) if table is not None and layer_type is not None else None
     return nested or table
 
@@ -96,7 +107,7 @@ def _scaled(kind: str, params: ConfigReader, top: ConfigReader, base: RopeSpec) 
     }  # fmt: skip
     if kind in ("llama3", "yarn", "longrope"):
         outer = top.optional_integer("original_max_position_embeddings")
-        common["original"] = outer or params.optional_integer("original_max_position_embeddings") or base.max_position
+        common["original"] = outer or params.optional_integer("original_max_position_embeddings") or base.original
     if kind in ("linear", "dynamic", "llama3"):
         common["factor"] = params.number("factor")
     if kind in ("yarn", "longrope"):

@@ -34,6 +34,20 @@ def read_heads(
     return Heads(heads, kv_heads, reader.integer("head_dim", dim or hidden // heads, high=65536))
 
 
+def read_whole_heads(reader: ConfigReader, key: str, size_key: str, hidden: int) -> Heads:
+    """Heads of a family without grouped keys: they divide the hidden size among them."""
+    heads = reader.integer(key, high=65536)
+    if hidden % heads:
+        raise reader.complaint(key, heads, f"a divisor of {size_key} ({hidden})")
+    return Heads(heads, heads, hidden // heads)
+
+
+def read_experts(reader: ConfigReader, key: str, count: int, chosen: int) -> tuple[int, int]:
+    """The number of experts under ``key`` and ``num_experts_per_tok``, with the family's defaults."""
+    experts = reader.integer(key, count, high=65536)
+    return experts, reader.integer("num_experts_per_tok", min(chosen, experts), high=experts)
+
+
 def read_layer_count(reader: ConfigReader, default: int | None = None, key: str = "num_hidden_layers") -> int:
     """The number of layers."""
     return reader.integer(key, default, high=MOST_LAYERS)

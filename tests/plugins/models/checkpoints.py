@@ -25,7 +25,10 @@ def randomize(model) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=source)
-            if parameter.dim() > 1:
+            if "embed_tokens" in name or "wte" in name:
+                # Small, so that with a tied head a token does not simply predict itself.
+                parameter.copy_(0.25 * noise / parameter.shape[-1] ** 0.5)
+            elif parameter.dim() > 1:
                 parameter.copy_(noise / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.copy_(0.3 * noise)

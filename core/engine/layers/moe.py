@@ -1,0 +1,113 @@
+"""Mixture of experts: a router, and experts that are tensor-parallel slices each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from engine.layers.activation import activation, gate
+from engine.layers.linear import Linear, MergedColumnParallelLinear, ReplicatedLinear, RowParallelLinear
+from engine.layers.loading import CheckpointLayer, Slot
+from engine.plugin.contracts.model import AdapterBatch, ModelContext
+
+
+class ExpertNames(NamedTuple):
+    """How the checkpoint names an expert's three matrices under ``experts.<number>.``"""
+
+    gate: str
+    up: str
+    down: str
+
+
+class FusedExperts(CheckpointLayer):
+    """Takes the spelling in which all experts of a layer are one tensor: ``gate_up_proj`` [experts, 2 · inner, hidden], ``down_proj``."""
+
+    def __init__(self, name: str, gate_up: list[Linear], down: list[Linear]) -> None:
+        super().__init__()
+        self.groups = ((f"{name}.gate_up_proj", gate_up), (f"{name}.down_proj", down))
+
+    def slots(self) -> Iterable[Slot]:
+        """One optional slot per fused tensor, in place of the experts' own."""
+        for name, layers in self.groups:
+            if all(layer.format is None for layer in layers):
+                yield _fused_slot(name, layers)
+
+
+def _fused_slot(name: str, layers: list[Linear]) -> Slot:
+    def take(tensor: Tensor) -> None:
+        for layer, matrix in zip(layers, tensor, strict=True):
+            row = 0
+            for part, slot in zip(layer.parts, layer.slots(), strict=True):
+                slot.take(matrix.narrow(0, row, part.outputs))
+                row += part.outputs
+
+    shape = (len(layers), layers[0].shape.outputs, layers[0].shape.inputs)
+    fills = tuple(slot.name for layer in layers for slot in layer.slots())
+    return Slot(name, shape, take, optional=True, fills=fills)
+
+
+class SparseMLP(nn.Module):
+    """Each row goes to its ``top_k`` experts; their outputs are summed by the router's weights.
+
+    ``name`` is the checkpoint prefix over ``gate`` (the router) and ``experts``. ``renormalize``: the chosen experts' weights sum to 1.
+    Which experts run is decided on the host, so a step with this layer cannot be recorded.
+    """
+
+    def __init__(
+        self, context: ModelContext, name: str, names: ExpertNames, *, hidden: int, inner: int, experts: int, top_k: int, act: str,
+        renormalize: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.parallel = context.parallel
+        self.top_k = top_k
+        self.renormalize = renormalize
+        self.act = activation(act)
+        self.router = ReplicatedLinear(context, f"{name}.gate", hidden, experts)
+        prefixes = [f"{name}.experts.{number}" for number in range(experts)]
+        self.gate_up = nn.ModuleList(
+            MergedColumnParallelLinear(
+                context,
+                f"{prefix}.gate_up_proj",
+                (f"{prefix}.{names.gate}", f"{prefix}.{names.up}"),
+                hidden,
+                (inner, inner),
+                experts=experts,
+            )
+            for prefix in prefixes
+        )
+        self.down = nn.ModuleList(
+            RowParallelLinear(context, f"{prefix}.{names.down}", inner, hidden, reduce=False, experts=experts)
+            for prefix in prefixes
+        )
+        self.fused = FusedExperts(f"{name}.experts", _linears(self.gate_up), _linears(self.down))
+
+    def forward(self, x: Tensor, adapters: AdapterBatch | None = None) -> Tensor:
+        """[T, hidden] → [T, hidden]."""
+        weights, chosen = self.route(x)
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=len(self.down)).tolist()
+        rows = x.index_select(0, order // self.top_k).split(counts)
+        done = torch.cat([self.expert(number, piece) for number, piece in enumerate(rows) if len(piece)])
+        # Undoing the permutation and summing over k keeps the order of additions fixed; scattered additions would not.
+        mine = torch.empty_like(done).index_copy_(0, order, done).view(len(x), self.top_k, -1)
+        mixed = (mine * weights.unsqueeze(-1)).sum(1).to(x.dtype)
+        return self.parallel.all_reduce(mixed) if self.parallel.size > 1 else mixed
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 weights and int64 expert numbers, [T, top_k] each."""
+        shares = torch.softmax(self.router(x).float(), dim=-1)
+        weights, chosen = torch.topk(shares, self.top_k, dim=-1)
+        if self.renormalize:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return weights, chosen
+
+    def expert(self, number: int, x: Tensor) -> Tensor:
+        """One expert's output for its rows."""
+        return self.down[number](gate(self.gate_up[number](x), self.act))  # type: ignore[no-any-return]
+
+
+def _linears(modules: nn.ModuleList) -> list[Linear]:
+    return [module for module in modules if isinstance(module, Linear)]

@@ -1,0 +1,85 @@
+"""The GPT-NeoX network (arXiv 2204.06745)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.layers.activation import activation
+from engine.layers.attention import Attention
+from engine.layers.linear import ColumnParallelLinear, RowParallelLinear
+from engine.layers.loading import NameRules
+from engine.layers.model import NativeModel
+from engine.layers.norm import LayerNorm
+from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from engine.plugin import Batch, ModelContext
+
+    from engine_plugins.models.gpt_neox import GPTNeoXConfig
+
+
+class GPTNeoXBlock(nn.Module):
+    """Attention and feed-forward, side by side on the same input or one after the other."""
+
+    def __init__(self, context: ModelContext, config: GPTNeoXConfig, index: int) -> None:
+        super().__init__()
+        name = f"gpt_neox.layers.{index}"
+        hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+        dim, bias = config.heads.dim, config.attention_bias
+        self.parallel = config.use_parallel_residual
+        self.attention_norm = LayerNorm(context, f"{name}.input_layernorm", hidden, eps)
+        # The fused rows are ordered by head, then q, k, v: a head's three parts stay on one rank.
+        self.qkv = ColumnParallelLinear(
+            context, f"{name}.attention.query_key_value", hidden, 3 * hidden, bias=bias, unit=3 * dim
+        )
+        self.dim = dim
+        self.attention = Attention(context, index)
+        self.output = RowParallelLinear(context, f"{name}.attention.dense", hidden, hidden, bias=bias, unit=dim)
+        self.mlp_norm = LayerNorm(context, f"{name}.post_attention_layernorm", hidden, eps)
+        self.up = ColumnParallelLinear(context, f"{name}.mlp.dense_h_to_4h", hidden, inner, bias=True)
+        self.down = RowParallelLinear(context, f"{name}.mlp.dense_4h_to_h", inner, hidden, bias=True)
+        self.act = activation(config.hidden_act)
+
+    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
+        mixed = self.attend(self.attention_norm(x), batch, rotation)
+        if self.parallel:
+            return self.feed(self.mlp_norm(x), batch) + mixed + x
+        x = mixed + x
+        return self.feed(self.mlp_norm(x), batch) + x
+
+    def attend(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
+        """The attention branch."""
+        q, k, v = self.qkv(x, batch.adapters).view(len(x), -1, 3 * self.dim).chunk(3, dim=-1)
+        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, batch)
+        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
+
+    def feed(self, x: Tensor, batch: Batch) -> Tensor:
+        """The feed-forward branch."""
+        return self.down(self.act(self.up(x, batch.adapters)), batch.adapters)  # type: ignore[no-any-return]
+
+
+class GPTNeoX(NativeModel):
+    """Embedding, blocks, norm, head."""
+
+    names = NameRules(
+        base_prefix="gpt_neox.", leftovers=(r".*\.attention\.(masked_)?bias", r".*\.rotary_emb\.inv_freq")
+    )
+    layer_prefix = "gpt_neox.layers."
+    end_prefixes = ("gpt_neox.embed_in.", "gpt_neox.final_layer_norm.", "embed_out.")
+
+    def __init__(self, context: ModelContext, config: GPTNeoXConfig) -> None:
+        super().__init__(context)
+        self.build_ends("gpt_neox.embed_in", "embed_out", config.hidden_size, config.vocab_size)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.blocks = nn.ModuleList(GPTNeoXBlock(context, config, index) for index in self.layers)
+        self.norm = None
+        if self.last:
+            self.norm = LayerNorm(context, "gpt_neox.final_layer_norm", config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, batch: Batch) -> Tensor:
+        x = self.enter(batch)
+        rotation = self.rotary(batch.positions, x.dtype)
+        for block in self.blocks:
+            x = block(x, batch, rotation)
+        return x if self.norm is None else self.norm(x)
