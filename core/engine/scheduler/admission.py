@@ -44,6 +44,7 @@ class Admission:
     def fill(self, plan: StepPlan, *, start: bool = True, resume: bool = True) -> None:
         """Start waiting prompts and resume swapped-out sequences, each only if asked, until the first that must wait.
         """
+        start = start and self._due()
         while plan.tokens_left > 0:
             sequence = self._roster.next(self._shares.long_allowed(plan))
             if sequence is None or sequence in plan.preempted:
@@ -51,7 +52,7 @@ class Admission:
             if sequence.state is State.SWAPPED:
                 going = resume and self._resume(sequence, plan)
             else:
-                going = start and self._due() and self._start(sequence, plan)
+                going = start and self._start(sequence, plan)
             if not going:
                 return
 

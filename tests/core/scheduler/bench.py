@@ -11,6 +11,7 @@ from engine.messages import Output
 from engine.plugin.request import Request, SamplingParams
 from engine.plugin.step import Step
 from engine.scheduler import Scheduler
+
 from tests.core.scheduler.simulator import EOS, Simulator, solo
 
 
@@ -27,7 +28,8 @@ def request(id: str, prompt: list[int], *, max_tokens: int | None = 8, arrival: 
     params = {name: fields.pop(name) for name in list(fields) if name in names}
     fields.setdefault("eos_token_ids", (EOS,))
     return Request(
-        id=id, prompt_token_ids=prompt, params=SamplingParams(max_tokens=max_tokens, **params), arrival=arrival, **fields
+        id=id, prompt_token_ids=prompt, params=SamplingParams(max_tokens=max_tokens, **params), arrival=arrival,
+        **fields
     )
 
 

@@ -1,6 +1,7 @@
 """A worker without tensors that notices every wrong page.
 
-The "KV" of a token is a number that depends on all tokens before it, so a page holds the right content only for one prefix. Each step
+The "KV" of a token is a number that depends on all tokens before it, so a page holds the right content only for one
+prefix. Each step
 checks, through the block table it was given, that every earlier position of every sequence holds exactly what it must.
 """
 
@@ -55,7 +56,9 @@ def solo(request: Request, max_model_len: int) -> list[int]:
 
 
 class Simulator:
-    """Obeys steps as the contract of :class:`Step` orders them. ``drafts``: the most tokens it proposes; about half are right."""
+    """Obeys steps as the contract of :class:`Step` orders them. ``drafts``: the most tokens it proposes; about half are
+    right.
+    """
 
     def __init__(self, block_size: int, pages: int, host_pages: int, *, drafts: int = 0, seed: int = 0) -> None:
         self.block_size = block_size
@@ -118,7 +121,8 @@ class Simulator:
         for work in works:
             mine = set(self.blocks[work.seq][work.start // self.block_size :])
             others = {
-                page for other in works if other.seq != work.seq for page in self.blocks[other.seq][: -(-other.start // self.block_size)]
+                page for other in works if other.seq != work.seq for page in self.blocks[other.seq][:
+                -(-other.start // self.block_size)]
             }
             assert not mine & others, "a page that one reads is another's to write"
 

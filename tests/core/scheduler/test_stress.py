@@ -14,7 +14,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tiny pool": {"pages": 20, "max_model_len": 80},
     "tiny pool, swap": {"pages": 20, "max_model_len": 80, "host_pages": 30, "mode": "swap"},
     "tiny pool, little swap": {"pages": 20, "max_model_len": 80, "host_pages": 7, "mode": "swap"},
-    "swap, no prefix cache": {"pages": 20, "max_model_len": 80, "host_pages": 40, "mode": "swap", "prefix_caching": False},
+    "swap, no prefix cache": {
+        "pages": 20, "max_model_len": 80, "host_pages": 40, "mode": "swap", "prefix_caching": False,
+    },
     "drafts": {"pages": 200, "drafts": 4},
     "drafts, tiny pool": {"pages": 20, "max_model_len": 80, "drafts": 4},
     "drafts, tiny pool, swap": {"pages": 20, "max_model_len": 80, "drafts": 4, "host_pages": 25, "mode": "swap"},
@@ -22,10 +24,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fewer tokens than sequences": {"pages": 40, "max_model_len": 80, "budget": 3, "seqs": 8, "drafts": 2},
     "whole prompts": {"pages": 24, "max_model_len": 80, "budget": 80, "chunked_prefill": False},
     "whole prompts, swap": {
-        "pages": 24, "max_model_len": 80, "budget": 80, "chunked_prefill": False, "host_pages": 30, "mode": "swap", "drafts": 3,
+        "pages": 24, "max_model_len": 80, "budget": 80, "chunked_prefill": False, "drafts": 3,
+        "host_pages": 30, "mode": "swap",
     },
     "partial prefills": {
-        "pages": 60, "max_model_len": 80, "budget": 16, "max_num_partial_prefills": 3, "long_prefill_token_threshold": 12,
+        "pages": 60, "max_model_len": 80, "budget": 16, "max_num_partial_prefills": 3,
+        "long_prefill_token_threshold": 12,
     },
     "partial prefills, swap": {
         "pages": 22, "max_model_len": 80, "budget": 16, "max_num_partial_prefills": 3, "max_long_partial_prefills": 2,
