@@ -3,8 +3,6 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -18,8 +16,9 @@ MERGE = 16
 
 @triton.jit
 def decode_kernel(
-    q: Any, cache: Any, table: Any, query_start: Any, seq_lens: Any, sums: Any, maxima: Any, totals: Any,
-    scale: Any, soft_cap: Any, q_stride: Any, table_stride: Any, splits: Any,
+    q: tl.tensor, cache: tl.tensor, table: tl.tensor, query_start: tl.tensor, seq_lens: tl.tensor,
+    sums: tl.tensor, maxima: tl.tensor, totals: tl.tensor, scale: tl.tensor, soft_cap: tl.tensor,
+    q_stride: tl.tensor, table_stride: tl.tensor, splits: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr,
     PAGE: tl.constexpr, WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, LENGTH: tl.constexpr, KEYS: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -67,7 +66,8 @@ def decode_kernel(
 
 @triton.jit
 def merge_kernel(
-    out: Any, query_start: Any, seq_lens: Any, sums: Any, maxima: Any, totals: Any, sinks: Any, splits: Any,
+    out: tl.tensor, query_start: tl.tensor, seq_lens: tl.tensor, sums: tl.tensor, maxima: tl.tensor,
+    totals: tl.tensor, sinks: tl.tensor, splits: tl.tensor,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr, WINDOW: tl.constexpr, SINKS: tl.constexpr,
     LENGTH: tl.constexpr, MERGE: tl.constexpr,
 ) -> None:  # fmt: skip

@@ -3,8 +3,6 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -13,8 +11,8 @@ from engine.attention.triton_tiles import LOG2_E, fold, key_rows, load_rows, sco
 
 @triton.jit
 def prefill_kernel(
-    q: Any, out: Any, cache: Any, table: Any, query_start: Any, seq_lens: Any, sinks: Any, scale: Any, soft_cap: Any,
-    q_stride: Any, table_stride: Any,
+    q: tl.tensor, out: tl.tensor, cache: tl.tensor, table: tl.tensor, query_start: tl.tensor, seq_lens: tl.tensor,
+    sinks: tl.tensor, scale: tl.tensor, soft_cap: tl.tensor, q_stride: tl.tensor, table_stride: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, MEMBERS: tl.constexpr, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr,
     PAGE: tl.constexpr, WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, SINKS: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, UPCAST: tl.constexpr,

@@ -3,15 +3,13 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
 def store_kernel(
-    k: Any, v: Any, cache: Any, slots: Any, k_stride: Any, v_stride: Any,
+    k: tl.tensor, v: tl.tensor, cache: tl.tensor, slots: tl.tensor, k_stride: tl.tensor, v_stride: tl.tensor,
     KV_HEADS: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (row, part): ``BLOCK`` elements of one row's K and V [KV_HEADS · HEAD_DIM]; slot −1 stores nothing."""
