@@ -22,16 +22,17 @@ POSITIONS = {"max_position_embeddings": 256}
 def randomize(model) -> None:
     """Fill all parameters: matrices at unit gain, norms around their neutral value, biases visibly."""
     source = torch.Generator().manual_seed(11)
+    tied = bool(model.config.tie_word_embeddings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=source)
-            if "embed_tokens" in name or "wte" in name:
+            if tied and ("embed_tokens" in name or "wte" in name):
                 # Small, so that with a tied head a token does not simply predict itself.
-                parameter.copy_(0.25 * noise / parameter.shape[-1] ** 0.5)
+                parameter.copy_(0.4 * noise / parameter.shape[-1] ** 0.5)
             elif parameter.dim() > 1:
                 parameter.copy_(noise / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
-                parameter.copy_(0.3 * noise)
+                parameter.copy_(0.1 * noise)
             else:
                 parameter.add_(0.3 * noise)
 
