@@ -11,6 +11,8 @@ from engine.plugin.discovery import Entry, scan
 
 _INDENT = 34
 _OWN = "engine"
+_GRAMMAR = "Dashes and underscores are the same; a unique beginning of a name will do; --flag=value is --flag value."
+_STAR = "A flag marked with * needs a capability that this version lacks: any value but the default is refused."
 
 
 def render_help(
@@ -33,11 +35,7 @@ def render_help(
         flags = [flag for flag in FLAGS if flag.group == key and (http or flag.engine)]
         if flags:
             parts += ["", title, *(_row(flag, plugins, width) for flag in flags)]
-    parts += [
-        "",
-        "Dashes and underscores are the same; a unique beginning of a name will do; --flag=value is --flag value.",
-        "A flag marked with * needs a capability that this version lacks: any value but the default is refused.",
-    ]
+    parts += ["", *_wrap(_GRAMMAR, width), *_wrap(_STAR, width)]
     return "\n".join(parts)
 
 
