@@ -170,17 +170,10 @@ class EngineClient:
 
     def _dispatch(self, message: FromEngine) -> None:
         match message:
-            case Outputs(outputs, stats):
-                self.stats = stats or self.stats
-                for output in outputs:
-                    if (queue := self._queues.get(output.id)) is not None:
-                        queue.put_nowait(output)
-            case Returned(number, value, error):
-                if (answer := self._calls.get(number)) is not None and not answer.done():
-                    if error is None:
-                        answer.set_result(value)
-                    else:
-                        answer.set_exception(EngineError(error))
+            case Outputs():
+                self._deliver(message)
+            case Returned():
+                self._answer(message)
             case Ready():
                 if self._started is not None and not self._started.done():
                     self._started.set_result(message)
@@ -191,6 +184,21 @@ class EngineClient:
                 if os.environ.get("ENGINE_TRACEBACK") and detail:
                     sys.stderr.write(detail)
                 self._fail(_revive(name, cause, fix))
+
+    def _deliver(self, message: Outputs) -> None:
+        self.stats = message.stats or self.stats
+        for output in message.outputs:
+            if (queue := self._queues.get(output.id)) is not None:
+                queue.put_nowait(output)
+
+    def _answer(self, message: Returned) -> None:
+        waiting = self._calls.get(message.id)
+        if waiting is None or waiting.done():
+            return
+        if message.error is None:
+            waiting.set_result(message.value)
+        else:
+            waiting.set_exception(EngineError(message.error))
 
     async def _report_end(self) -> None:
         """The connection ended: say how, unless that was asked for or explained before."""
