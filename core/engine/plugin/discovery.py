@@ -77,10 +77,11 @@ def distributions(path: list[str] | None = None) -> list[tuple[str, str, str]]:
             if not name.endswith(_SUFFIXES):
                 continue
             project, _, version = name.rsplit(".", 1)[0].partition("-")
-            if project.lower() in found:
+            key = project.lower().replace("-", "_").replace(".", "_")
+            if key in found:
                 continue
             # egg-info names may go on with "-py3.11"
-            found[project.lower()] = (project, version.split("-py", 1)[0], os.path.join(place, name))
+            found[key] = (project, version.split("-py", 1)[0], os.path.join(place, name))
     return list(found.values())
 
 

@@ -54,7 +54,7 @@ class PluginHost:
         entries = self.entries(kind)
         found = [entry for entry in entries if entry.name == name]
         if not found:
-            raise _unknown(kind, name, sorted({entry.name for entry in entries}))
+            raise _unknown(kind, name, sorted({entry.name for entry in entries}), any_at_all=bool(self._entries))
         if len(found) > 1:
             offers = "; ".join(f"{entry.distribution}: {entry.module}" for entry in found)
             last = found[-1].distribution.rpartition(" ")[0]
@@ -125,12 +125,14 @@ class PluginHost:
             raise failure(kind, choice, error) from error
 
 
-def _unknown(kind: Kind[Any], name: str, installed: list[str]) -> UnknownPlugin:
+def _unknown(kind: Kind[Any], name: str, installed: list[str], *, any_at_all: bool) -> UnknownPlugin:
     from difflib import get_close_matches
 
     near = get_close_matches(name.lower(), installed, n=3, cutoff=0.6)
     asked = label(kind, name)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    known = ", ".join(installed) or "none; is the engine itself installed (pip install .)?"
+    known = ", ".join(installed) or "none of this kind"
+    if not any_at_all:
+        return UnknownPlugin(f"{asked}: no plugin is installed at all, not even the engine's own.", fix="pip install .")
     fix = label(kind, near[0]) if near else f"engine plugins list --kind {kind.name}"
     return UnknownPlugin(f"{asked}: no such plugin.{hint} Installed: {known}.", fix=fix)

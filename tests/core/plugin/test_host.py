@@ -206,8 +206,7 @@ def test_use_in_circles_and_into_nothing(host):
 
 OPTIONS = GOOD.replace(
     "class Nothing",
-    "from dataclasses import dataclass\n"
-    "@dataclass\nclass Options:\n    threads: int = 4\n    uri: str = 'x'\nclass Nothing",
+    "from dataclasses import dataclass\n@dataclass\nclass Options:\n    threads: int = 4\n    uri: str = 'x'\nclass Nothing",
 )
 
 
