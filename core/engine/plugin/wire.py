@@ -1,7 +1,8 @@
 """Length-prefixed msgpack frames over Unix sockets, between the processes of one engine.
 
-A frame is a little-endian unsigned 32-bit length followed by that many bytes of msgpack. Peers are trusted to be the engine's own
-processes: the socket file has mode 0600 in a directory of mode 0700, and frames carry typed messages, never code.
+A frame is a little-endian unsigned 32-bit length followed by that many bytes of msgpack. Peers are trusted to be the
+engine's own processes: the socket file has mode 0600 in a directory of mode 0700, and frames carry typed messages,
+never code.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Connection:
     def recv_bytes(self, timeout: float | None = None) -> bytes:
         """The next frame's payload.
 
-        ``timeout``: most seconds without any byte arriving, None waits for ever. Raises ``EOFError`` when the other end closed,
-        ``TimeoutError`` after the timeout (the connection is then of no more use), :class:`WireError` for no frame.
+        ``timeout``: most seconds without any byte arriving, None waits for ever. Raises ``EOFError`` when the other end
+        closed, ``TimeoutError`` after the timeout (the connection is then of no more use), :class:`WireError` for no
+        frame.
         """
         (length,) = HEADER.unpack(self._read(HEADER.size, timeout))
         if length > MAX_FRAME:
@@ -125,7 +127,8 @@ class Listener:
 
 
 def private_directory(prefix: str = "engine-") -> str:
-    """A fresh directory of mode 0700 for sockets; the caller removes it. Short, since socket paths end at about 100 characters."""
+    """A fresh directory of mode 0700 for sockets; the caller removes it. Short, since socket paths end at about 100
+    characters."""
     path = tempfile.mkdtemp(prefix=prefix)
     os.chmod(path, 0o700)
     return path

@@ -52,7 +52,8 @@ def attention_of(device: Device, config: EngineConfig) -> AttentionBackend:
         reason = backend.supports(spec.sharded(config.parallel.tensor_parallel), dtype)
         if reason:
             raise ConfigError(
-                f"{config.model.info.architecture}: attention ({backend.name}) cannot run this model: {reason}.", fix="--device cpu"
+                f"{config.model.info.architecture}: attention ({backend.name}) cannot run this model: {reason}.",
+                fix="--device cpu",
             )
     return backend
 
@@ -84,7 +85,8 @@ def _architecture(config: EngineConfig) -> ModelArchitecture:
     answer = load(config.choices["model_impl"], MODEL_IMPL).architecture(config.model.config, native)
     if isinstance(answer, str):
         raise ConfigError(
-            f"--model-impl {config.choices['model_impl'].name} names the architecture {answer!r}, but it was not chosen at the start.",
+            f"--model-impl {config.choices['model_impl'].name} names the architecture {answer!r}, which was not chosen "
+            "at the start.",
             fix="--model-impl auto",
         )
     return answer

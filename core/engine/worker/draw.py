@@ -22,10 +22,11 @@ def thresholds(
 ) -> Tensor:
     """The least score that each row still allows, [R].
 
-    scores [R, V] float32: logits / temperature minus their row's maximum. ``top_k`` (≤ 0: all), ``top_p`` and ``min_p`` are per row.
-    Applied in this order: top-k keeps scores ≥ the k-th largest; top-p (Holtzman et al. 2019) keeps the fewest best tokens whose
-    probability, among those that top-k left, reaches p; min-p (Nguyen et al. 2024) keeps probabilities ≥ min_p times the largest.
-    Each rule keeps tokens that tie with the last one kept, so the set does not depend on any order of equal tokens.
+    scores [R, V] float32: logits / temperature minus their row's maximum. ``top_k`` (≤ 0: all), ``top_p`` and ``min_p``
+    are per row. Applied in this order: top-k keeps scores ≥ the k-th largest; top-p (Holtzman et al. 2019) keeps the
+    fewest best tokens whose probability, among those that top-k left, reaches p; min-p (Nguyen et al. 2024) keeps
+    probabilities ≥ min_p times the largest. Each rule keeps tokens that tie with the last one kept, so the set does not
+    depend on any order of equal tokens.
     """
     width, device = scores.shape[1], scores.device
     with np.errstate(divide="ignore"):
@@ -71,9 +72,10 @@ def _cut(ordered: Tensor, total: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     """One index per row of non-negative float32 ``weights`` [R, V], with probability proportional to its weight.
 
-    The inverse of the cumulative sum in index order at ``uniforms`` [R] (float64 in [0, 1)): the smallest index whose inclusive sum
-    exceeds u · total. Sums run over blocks first, in float64, so that long rows neither lose small weights nor cost a full scan.
-    An index of weight 0 is never drawn. Rows whose weights are not finite give an arbitrary valid index.
+    The inverse of the cumulative sum in index order at ``uniforms`` [R] (float64 in [0, 1)): the smallest index whose
+    inclusive sum exceeds u · total. Sums run over blocks first, in float64, so that long rows neither lose small
+    weights nor cost a full scan. An index of weight 0 is never drawn. Rows whose weights are not finite give an
+    arbitrary valid index.
     """
     rows, width = weights.shape
     blocks = torch.nn.functional.pad(weights, (0, -width % BLOCK)).view(rows, -1, BLOCK)

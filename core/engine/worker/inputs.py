@@ -14,10 +14,13 @@ from engine.worker.sequences import Sequence, SequenceTable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepInputs:
-    """One step's rows, packed by sequence: T rows of B sequences; numpy, as :class:`~engine.plugin.contracts.model.Batch` describes them.
+    """One step's rows, packed by sequence: T rows of B sequences, as numpy arrays.
 
-    ``sample_rows`` [R]: rows whose logits are sampled; ``sample_owner`` [R]: index of the work item; ``sample_length`` [R]: tokens of
-    context at that row, which is also the position of the token to sample. A work item's rows are adjacent, in order.
+    The arrays are those of :class:`~engine.plugin.contracts.model.Batch` and its attention batch.
+
+    ``sample_rows`` [R]: rows whose logits are sampled; ``sample_owner`` [R]: index of the work item; ``sample_length``
+    [R]: tokens of context at that row, which is also the position of the token to sample. A work item's rows are
+    adjacent, in order.
     """
 
     sequences: list[Sequence]

@@ -1,4 +1,4 @@
-"""Log-probabilities as they are reported: of the model's own logits, before bias, penalties, temperature and filters."""
+"""Log-probabilities of the model's own logits: before bias, penalties, temperature and filters."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def describe_prompt(
 ) -> list[TokenLogprobs]:
     """Entries of the prompt positions [max(start, 1), start + count) from this step's hidden rows [count, hidden].
 
-    The row of position q gives token q + 1, so the entry of a chunk's first token was computed with the chunk before and kept.
-    ``logits`` maps hidden rows to logits of ``width``; it is called on few rows at a time.
+    The row of position q gives token q + 1, so the entry of a chunk's first token was computed with the chunk before
+    and kept. ``logits`` maps hidden rows to logits of ``width``; it is called on few rows at a time.
     """
     alternatives = sequence.params.prompt_logprobs or 0
     start, end = work.start, work.start + work.count

@@ -16,7 +16,8 @@ from engine.plugin.contracts.model import Parallel
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Longest a collective may wait. Loading may keep one rank waiting for long; dead and silent workers are noticed by the executor, sooner.
+#: Longest a collective may wait. Loading may keep one rank waiting for long; dead and silent workers are noticed by the
+#: executor, sooner.
 PATIENCE = timedelta(hours=2)
 
 
@@ -41,9 +42,10 @@ class SingleProcess(Parallel):
 
 
 class TorchDistributed(Parallel):
-    """One rank of a tensor-parallel group over gloo or nccl, which meets in a file of the private directory ``rendezvous``.
+    """One rank of a tensor-parallel group over gloo or nccl; the ranks meet in a file of the directory ``rendezvous``.
 
-    gloo and nccl reduce each element on one rank (ring) or along one tree and hand the result on, so all ranks hold the same bits.
+    gloo and nccl reduce each element on one rank (ring) or along one tree and hand the result on, so all ranks hold the
+    same bits.
     """
 
     def __init__(self, rank: int, size: int, rendezvous: str, backend: str, device: torch.device) -> None:
@@ -105,7 +107,9 @@ def lost_peers(rank: int) -> Iterator[None]:
         raise WorkerDied(f"Worker {rank} lost the others in a collective: {str(error).splitlines()[0]}") from error
 
 
-def join(rank: int, size: int, stages: int, rendezvous: str, backend: str, device: torch.device) -> SingleProcess | TorchDistributed:
+def join(
+    rank: int, size: int, stages: int, rendezvous: str, backend: str, device: torch.device
+) -> SingleProcess | TorchDistributed:
     """The group of a worker; blocks until all ``size`` ranks have come. Pipeline stages are refused."""
     if stages > 1:
         raise ConfigError(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class TokenCounts:
-    """The distinct tokens of one sequence and how often each was output; kept up to date in time linear in the new tokens."""
+    """The distinct tokens of one sequence and how often each was output; kept up to date in time linear in the new
+    tokens."""
 
     def __init__(self, sequence: Sequence) -> None:
         prompt = np.unique(sequence.tokens[: sequence.num_prompt])
@@ -53,14 +54,16 @@ class TokenCounts:
 def apply_penalties(logits: Tensor, rows: Rows[tuple[int, Sequence, int]]) -> None:
     """Change float32 ``logits`` [R, V] in place, for (row, sequence, context length) triples.
 
-    Repetition (Keskar et al. 2019, CTRL): a token of prompt or output has its positive logit divided, its negative one multiplied by the
-    penalty. Frequency is subtracted once per occurrence in the output, presence once if there is any.
+    Repetition (Keskar et al. 2019, CTRL): a token of prompt or output has its positive logit divided, its negative one
+    multiplied by the penalty. Frequency is subtracted once per occurrence in the output, presence once if there is any.
     """
     parts = []
     for row, sequence, length in rows:
         if sequence.counts is None:
             sequence.counts = TokenCounts(sequence)
         ids, counts = sequence.counts.at(sequence, length)
+        known = ids < logits.shape[1]  # A prompt may hold ids that the model reads but never gives.
+        ids, counts = ids[known], counts[known]
         parts.append((row, ids, counts, sequence.params))
     sizes = [len(ids) for _, ids, _, _ in parts]
 

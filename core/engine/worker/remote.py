@@ -1,7 +1,8 @@
 """A worker in a process of its own: ``python -m engine.worker.remote RANK`` serves one rank over its executor's socket.
 
-The process ends with its executor: a thread reads the socket, and its end ends the process even while a collective waits
-for peers that are gone. Another thread says every second that the process lives, so that a stopped worker is noticed.
+The process ends with its executor: a thread reads the socket, and its end ends the process even while a collective
+waits for peers that are gone. Another thread says every second that the process lives, so that a stopped worker is
+noticed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ LARGEST_RECORDED = 512
 
 
 def recorded_sizes(max_num_seqs: int) -> list[int]:
-    """Batch sizes to record: 1, 2, 4, then multiples of 8 up to 64, of 16 up to 256, of 32 beyond; the last covers ``max_num_seqs``."""
+    """Batch sizes to record: 1, 2, 4, then multiples of 8 up to 64, of 16 up to 256, of 32 beyond; the last covers
+    ``max_num_seqs``."""
     ladder = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, LARGEST_RECORDED + 1, 32)]
     most = min(max_num_seqs, LARGEST_RECORDED)
     return [*(size for size in ladder if size < most), most]
@@ -83,7 +84,8 @@ class StepRunner:
 
 
 class Buffers:
-    """Input buffers on the device that recorded steps read. Rows beyond the batch are padding: token 0 of a one-token context, not stored."""
+    """Input buffers on the device that recorded steps read. Rows beyond the batch are padding: token 0 of a one-token
+    context, not stored."""
 
     def __init__(self, rows: int, max_seq_len: int, block_size: int, device: torch.device) -> None:
         self.max_seq_len = max_seq_len

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.step import TokenLogprobs
 from engine.worker.draw import draw, thresholds
 from engine.worker.logprobs import describe_tokens
@@ -31,7 +32,8 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """One token per row; ``errors`` by row index, whose tokens mean nothing; ``logprobs`` of the rows that ask for them."""
+    """One token per row; ``errors`` by row index, whose tokens mean nothing; ``logprobs`` of the rows that ask for
+    them."""
 
     tokens: NDArray[np.int64]
     errors: dict[int, str]
@@ -39,16 +41,26 @@ class Sampled:
 
 
 class Sampler:
-    """Stateless between calls. A row's token depends on its logits, its sequence and its position alone, never on batch mates.
+    """Stateless between calls. A row's token depends on its logits, its sequence and its position alone.
 
-    Greedy rows take the largest logit, the lowest id among equals. Other rows draw with the uniform number of (seed, position), so the
-    token at a position is the same in whatever step, batch or process it is sampled. Drafts need no other rule: sampling every row on
-    its own and accepting drafts while they equal the sampled tokens is rejection sampling against a one-point draft distribution
-    (accepted with probability p(draft), otherwise the token follows p without the draft), and gives what plain decoding would.
+    Greedy rows take the largest logit, the lowest id among equals. Other rows draw with the uniform number of (seed,
+    position), so the token at a position is the same in whatever step, batch or process it is sampled. Drafts need no
+    other rule: sampling every row on its own and accepting drafts while they equal the sampled tokens is rejection
+    sampling against a one-point draft distribution (accepted with probability p(draft), otherwise the token follows p
+    without the draft), and gives what plain decoding would.
     """
 
     def __init__(self, masks: Masks) -> None:
         self._masks = masks
+
+    @classmethod
+    def plain(cls) -> Sampler:
+        """A sampler without logits processors."""
+
+        def processor(name: str) -> LogitsProcessor:
+            raise LookupError(name)
+
+        return cls(Masks(processor))
 
     def sample(self, logits: Tensor, rows: Rows) -> Sampled:
         """logits [R, V] as the model gave them, unchanged afterwards."""

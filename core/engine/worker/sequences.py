@@ -17,11 +17,12 @@ GREEDY_BELOW = 1e-5
 
 
 class Sequence:
-    """One sequence. ``tokens[:length]`` are known, drafts may stand after them; the first ``num_prompt`` are the prompt.
+    """One sequence. ``tokens[:length]`` are known, drafts may follow; the first ``num_prompt`` are the prompt.
 
-    ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked out once, here,
-    so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p), ``masked`` (tokens forbidden or biased),
-    ``penalised``. ``pending`` is the log-probability of the first prompt token after the last computed chunk.
+    ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
+    out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
+    ``masked`` (tokens forbidden or biased), ``penalised``. ``pending`` is the log-probability of the first prompt token
+    after the last computed chunk.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Moves of whole pages: device to host, host to device, device to device. Pages are opaque: the first axis of every cache."""
+"""Moves of whole pages, which are opaque: device to host, host to device, device to device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class PagePool:
-    """The caches of all layers on the device, and as many host pages for swapping (pinned where the device is a GPU)."""
+    """The caches of all layers on the device, and as many host pages for swapping (pinned where the device is a GPU).
+    """
 
     def __init__(self, caches: list[Tensor], host_pages: int) -> None:
         self.caches = caches
@@ -22,7 +23,8 @@ class PagePool:
     def move(self, step: Step) -> None:
         """Apply the step's swap_out, swap_in and copies, in this order; each list's moves happen at once.
 
-        On a GPU the copies are queued before the step's work on the same stream; a later use of a host page waits for them likewise.
+        On a GPU the copies are queued before the step's work on the same stream; a later use of a host page waits for
+        them likewise.
         """
         if step.swap_out:
             self._copy(self.caches, self._pool(), step.swap_out)
@@ -40,7 +42,8 @@ class PagePool:
     def _copy(sources: list[Tensor], targets: list[Tensor], moves: list[tuple[int, int]]) -> None:
         pairs = torch.tensor(moves, dtype=torch.int64)
         for source, target in zip(sources, targets, strict=True):
-            # index_select on the source's device, then one transfer, then one scatter: the fewest launches for scattered pages.
+            # index_select on the source's device, then one transfer, then one scatter: the fewest launches for
+            # scattered pages.
             pages = _bytes(source).index_select(0, pairs[:, 0].to(source.device))
             _bytes(target).index_copy_(0, pairs[:, 1].to(target.device), pages.to(target.device))
 

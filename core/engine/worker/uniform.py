@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a pure function of (seed, position, stream), so nothing else can change a request's draws."""
+"""Counter-based random numbers: a function of (seed, position, stream) alone, so nothing else can change a draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64 bits in which every input bit moves every output bit."""
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64 bits in which every input bit moves
+    every output bit."""
     x = x + _GOLDEN
     x = (x ^ (x >> np.uint64(30))) * _FIRST
     x = (x ^ (x >> np.uint64(27))) * _SECOND

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from engine.config import EngineConfig
-from engine.errors import MemoryShortage
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import CacheBudget, Worker
 from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.contracts.model import Model
-from engine.plugin.facts import DTYPE_BYTES
+from engine.plugin.facts import AttentionSpec
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.inputs import StepInputs, assemble
 from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
+from engine.worker.memory import measure_budget, page_bytes, rehearse, used_bytes
 from engine.worker.parallel import SingleProcess, TorchDistributed, join
 from engine.worker.runner import StepRunner, recorded_sizes
 from engine.worker.sampler import Rows, Sampled, Sampler
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class LocalWorker(Worker):
     """The worker of ``rank`` in this process.
 
-    ``rendezvous``: private directory where the ranks meet. ``progress``: told (phase, bytes done, bytes in all) while weights load.
+    ``rendezvous``: private directory where the ranks meet. ``progress``: told (phase, bytes done, bytes in all) while
+    weights load.
     """
 
     def __init__(self, config: EngineConfig, rank: int, rendezvous: str, progress: Progress | None = None) -> None:
@@ -52,7 +53,7 @@ class LocalWorker(Worker):
         torch.manual_seed(config.model.seed or 0)
         self._device = device = open_device(config, self.rank)
         self._torch_device = device.torch_device()
-        free = device.memory().free
+        used = used_bytes(device)
         self._parallel = join(
             self.rank, config.parallel.tensor_parallel, config.parallel.pipeline_parallel, self._rendezvous,
             device.collective_backend(), self._torch_device,
@@ -62,42 +63,25 @@ class LocalWorker(Worker):
             self._model: Model = build_model(config, device, self._parallel, self._attention)
             load_weights(self._model, config, self.rank, self._progress)
         device.synchronize()
-        self._weight_bytes = max(0, free - device.memory().free)
+        self._weight_bytes = max(0, used_bytes(device) - used)
         self._sampler = Sampler(Masks(self._processor))
 
+    @torch.inference_mode()
     def budget(self) -> CacheBudget:
-        """Free memory beyond the share that --gpu-memory-utilization leaves to others, in pages, at most as many as planned."""
-        config = self.config
-        page = sum(
-            self._attention.page_bytes(spec, config.cache.block_size, DTYPE_BYTES[config.cache.dtype]) for spec in self._specs()
-        )
-        memory = self._opened().memory()
-        usable = memory.free - int((1.0 - config.cache.memory_fraction) * memory.total)
-        fits = max(0, usable // page)
-        if config.cache.pages_override is not None:
-            fits = memory.free // page
-        if not fits:
-            raise MemoryShortage(
-                f"After loading the model {memory.free >> 20} MiB of {memory.total >> 20} MiB are free, which leaves no page of "
-                f"{page >> 10} KiB for the KV cache at --gpu-memory-utilization {config.cache.memory_fraction:g}.",
-                fix="a higher --gpu-memory-utilization, or a smaller model",
-            )
-        return CacheBudget(
-            pages=min(config.cache.pages, fits),
-            host_pages=config.cache.host_pages,
-            page_bytes=page,
-            weight_bytes=self._weight_bytes,
-            memory_total=memory.total,
-            memory_free=memory.free,
-        )
+        """See :func:`~engine.worker.memory.measure_budget`; a device with memory of its own runs the largest step first."""
+        device, config = self._opened(), self.config
+        if self._torch_device.type != "cpu":
+            caches = self._caches(1)
+            rehearse(self._model, caches, config, self._torch_device)
+            device.synchronize()
+        return measure_budget(config, device, page_bytes(config, self._attention, self._specs()), self._weight_bytes)
 
     @torch.inference_mode()
     def allocate(self, pages: int, host_pages: int) -> None:
         """See the contract; records decode steps where the device can and ``--enforce-eager`` does not forbid it."""
         config, device = self.config, self._opened()
-        dtype = torch_dtype(config.cache.dtype, "--kv-cache-dtype")
         block_size = config.cache.block_size
-        caches = [self._attention.allocate(spec, pages, block_size, dtype, self._torch_device) for spec in self._specs()]
+        caches = self._caches(pages)
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
         self._runner = StepRunner(self._model, caches, block_size, self._torch_device)
@@ -125,7 +109,7 @@ class LocalWorker(Worker):
         return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began)
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
-        """``memory``: total and free bytes now. ``describe``: the device's kernels and the number of known sequences."""
+        """``memory``: total and free bytes now. ``describe``: the device's kernels, and how many sequences are known."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
@@ -147,7 +131,12 @@ class LocalWorker(Worker):
             raise RuntimeError("the worker is not loaded")
         return self._device
 
-    def _specs(self) -> list[Any]:
+    def _caches(self, pages: int) -> list[Tensor]:
+        dtype = torch_dtype(self.config.cache.dtype, "--kv-cache-dtype")
+        block_size = self.config.cache.block_size
+        return [self._attention.allocate(s, pages, block_size, dtype, self._torch_device) for s in self._specs()]
+
+    def _specs(self) -> list[AttentionSpec]:
         return [spec.sharded(self.config.parallel.tensor_parallel) for spec in self.config.model.info.layers]
 
     def _sample(self, inputs: StepInputs, hidden: Tensor) -> Sampled | None:
@@ -182,7 +171,9 @@ class LocalWorker(Worker):
         return self._processors[name]
 
 
-def collect(work: list[Work], inputs: StepInputs, sampled: Sampled, prompts: dict[int, list[TokenLogprobs]]) -> list[SequenceResult]:
+def collect(
+    work: list[Work], inputs: StepInputs, sampled: Sampled, prompts: dict[int, list[TokenLogprobs]]
+) -> list[SequenceResult]:
     """One result per work item, in order. Drafts count while each equals the token sampled in its place."""
     results = []
     tokens = sampled.tokens.tolist()

@@ -17,7 +17,8 @@ EXPLANATION = 1.0
 
 
 class OwnThread:
-    """Runs jobs in order. The thread is a daemon: a collective that never returns must not keep the process from ending."""
+    """Runs jobs in order. The thread is a daemon: a collective that never returns must not keep the process from
+    ending."""
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending

@@ -14,16 +14,18 @@ import msgspec
 from engine import errors
 from engine.errors import EngineError, WorkerDied
 from engine.plugin.wire import Connection
-from engine.plugin.workers import Done, Failed, FromWorker, Hello, Run, ToWorker
+from engine.plugin.workers import Done, Failed, FromWorker, ToWorker
 
 from engine_plugins.executors._pending import Pending
 
-#: Seconds without a sign of life after which a worker counts as dead. It gives one every second, even while it computes.
+#: Seconds without a sign of life after which a worker counts as dead. It gives one every second, even while it
+#: computes.
 SILENCE = 30.0
 
 
 class Subprocess:
-    """Sends requests to a rank and pairs its answers with them, in order. Its end, silence or failed step loses everything pending."""
+    """Sends requests to a rank and pairs its answers with them, in order. Its end, silence or failed step loses
+    everything pending."""
 
     def __init__(self, rank: int, process: subprocess.Popen[bytes], connection: Connection, pending: Pending) -> None:
         self.rank = rank
@@ -36,11 +38,12 @@ class Subprocess:
         self._thread.start()
 
     def ask(self, request: ToWorker | bytes, *, step: bool = False) -> Future[Any]:
-        """Send a request (or an encoded one); the future gives the answer's :class:`Done`. ``step``: failing it is fatal."""
+        """Send a request (or an encoded one); the future gives the answer's :class:`Done`. ``step``: failing it is
+        fatal."""
         data = request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
         future = self._pending.ask()
         with self._sending:
-            self._asked.append((future, step or isinstance(request, Run)))
+            self._asked.append((future, step))
             try:
                 self._connection.send_bytes(data)
             except OSError:
@@ -97,8 +100,3 @@ def rebuild(message: Failed, rank: int) -> Exception:
     if message.error == "LookupError":
         return LookupError(message.cause)
     return EngineError(f"Worker {rank} failed: {message.error}: {message.cause}\n{message.detail}")
-
-
-def greet(connection: Connection, seconds: float) -> int:
-    """The rank that a fresh connection says it is."""
-    return connection.recv(Hello, seconds).rank

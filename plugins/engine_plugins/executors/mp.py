@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from engine.errors import WorkerDied
 from engine.plugin import Executor, hookimpl
 
 if TYPE_CHECKING:
@@ -22,8 +18,6 @@ if TYPE_CHECKING:
 
 ENGINE_API = 1
 
-#: Seconds for a new process to import what it needs and connect.
-ARRIVAL = 120.0
 #: Seconds for workers to leave in good order before they are killed.
 PARTING = 5.0
 
@@ -37,22 +31,22 @@ def engine_create_executor(plan: WorkerPlan, start_worker: StartWorker) -> Execu
 class MultiprocessExecutor(Executor):
     """Sends every request to all ranks at once; rank 0's answer to a step is the result.
 
-    A worker that ends, falls silent or fails a step fails all that is pending with :class:`WorkerDied`, at once and for good, whether or not
-    rank 0 still waits in a collective for it.
+    A worker that ends, falls silent or fails a step fails all that is pending with :class:`~engine.errors.WorkerDied`, at once and for
+    good, whether or not rank 0 still waits in a collective for it.
     """
 
     def __init__(self, plan: WorkerPlan, start_worker: StartWorker) -> None:
         from engine_plugins.executors._own_thread import OwnThread
         from engine_plugins.executors._pending import Pending
+        from engine_plugins.executors._spawn import Brood
 
         self._plan = plan
         self._start_worker = start_worker
         self._pending = Pending()
         self._thread = OwnThread(self._pending)
         self._worker: Worker | None = None
-        self._processes: list[subprocess.Popen[bytes]] = []
         self._remotes: list[Subprocess] = []
-        self._directory: str | None = None
+        self._brood = Brood(plan)
         self._closed = False
 
     def start(self) -> None:
@@ -63,7 +57,7 @@ class MultiprocessExecutor(Executor):
             share = max(1, len(os.sched_getaffinity(0)) // self._plan.world_size)
             os.environ.setdefault("OMP_NUM_THREADS", str(share))
             # From rank 0's thread: Linux ends a child when the thread that made it ends.
-            self._thread.submit(self._spawn).result()
+            self._remotes = self._thread.submit(lambda: self._brood.spawn(self._pending)).result()
         self._worker = self._thread.submit(lambda: self._start_worker(0)).result()
         setup = msgspec.msgpack.encode(Setup(self._plan.payload, self._plan.rendezvous))
         first_error([remote.ask(setup) for remote in self._remotes])
@@ -113,18 +107,14 @@ class MultiprocessExecutor(Executor):
         if self._pending.error is None:
             wait(self._everyone(Close(), self._worker.close if self._worker else lambda: None), PARTING)
         lost = self._pending.error is not None
-        for process in self._processes if lost else []:
-            process.kill()
+        if lost:
+            self._brood.kill()
         for remote in self._remotes:
             remote.end(PARTING)
-        for process in self._processes:
-            process.kill()
-            process.wait()
+        self._brood.close()
         if lost and self._worker is not None:
             self._worker.close()
         self._thread.stop(PARTING)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _everyone(self, request: ToWorker, own: Callable[[], Any]) -> list[Future[Any]]:
         """Ask every rank; rank 0's future first."""
@@ -135,38 +125,6 @@ class MultiprocessExecutor(Executor):
         if self._worker is None:
             raise RuntimeError("the executor is not started")
         return self._worker
-
-    def _spawn(self) -> None:
-        """Start ranks 1 … and wait until each has connected."""
-        from engine.plugin.wire import listen, private_directory
-        from engine.plugin.workers import SOCKET_VARIABLE
-
-        from engine_plugins.executors._subprocess import Subprocess, greet
-
-        self._directory = private_directory("engine-mp-")
-        listener = listen(os.path.join(self._directory, "workers"))
-        environment = {**os.environ, SOCKET_VARIABLE: listener.path}
-        for rank in range(1, self._plan.world_size):
-            command = [*self._plan.argv, str(rank)]
-            self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
-        deadline = time.monotonic() + ARRIVAL
-        while len(self._remotes) < len(self._processes):
-            try:
-                connection = listener.accept(0.1)
-            except TimeoutError:
-                self._check_arrivals(deadline)
-                continue
-            rank = greet(connection, ARRIVAL)
-            self._remotes.append(Subprocess(rank, self._processes[rank - 1], connection, self._pending))
-        self._remotes.sort(key=lambda remote: remote.rank)
-        listener.close()
-
-    def _check_arrivals(self, deadline: float) -> None:
-        for rank, process in enumerate(self._processes, 1):
-            if process.poll() is not None:
-                raise WorkerDied(f"Worker {rank} ended with status {process.returncode} before it connected.")
-        if time.monotonic() > deadline:
-            raise WorkerDied(f"A worker process did not connect within {ARRIVAL:g} s.")
 
 
 def first_error(futures: list[Future[Any]]) -> list[Any]:

@@ -51,7 +51,7 @@ def make_checkpoint(directory: Path, **overrides: Any) -> Path:
 
 
 def make_config(path: Path, *, modules: dict[str, str] | None = None, **changes: Any) -> EngineConfig:
-    """``changes``: pages, host_pages, block_size, max_num_seqs, tensor_parallel, loading_workers, enforce_eager, max_model_len."""
+    """``changes``: pages, host_pages, block_size, max_num_seqs, tensor_parallel, loading_workers, dtype, enforce_eager …"""
     config = json.loads((path / "config.json").read_text())
     choices = {kind: choice(kind, module) for kind, module in (MODULES | (modules or {})).items()}
     info = load(choices["model"], MODEL).describe(config)

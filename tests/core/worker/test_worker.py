@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from engine.config import EngineConfig
-from engine.errors import ModelFileError
 from engine.worker.worker import LocalWorker
 
 from tests.core.worker.harness import Driver, greedy, make_config, start

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,10 +53,10 @@ def run_mp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EngineConfig],
     for executor in made:
         executor.shutdown()
         executor.shutdown()
-        for process in executor._processes:
+        for process in executor._brood.processes:
             assert process.poll() is not None
             assert not Path(f"/proc/{process.pid}").exists()
-        assert executor._directory is None or not Path(executor._directory).exists()
+        assert executor._brood.directory is None or not Path(executor._brood.directory).exists()
 
 
 def ready(executor: Any, config: EngineConfig) -> Driver:
@@ -100,7 +99,7 @@ def test_a_killed_worker_surfaces_within_a_second(checkpoint: Path, run_mp: Any,
     driver = ready(executor, config)
     driver.add(0, PROMPTS[0], greedy())
     driver.generate(2)
-    victim = executor._processes[0].pid
+    victim = executor._brood.processes[0].pid
     if busy:
         # Rank 0 enters the step's first collective, for which the stopped rank never comes.
         os.kill(victim, signal.SIGSTOP)
@@ -126,7 +125,7 @@ def test_a_silent_worker_surfaces(checkpoint: Path, run_mp: Any, monkeypatch: py
     executor = run_mp(config)
     driver = ready(executor, config)
     driver.add(0, PROMPTS[0], greedy())
-    os.kill(executor._processes[0].pid, signal.SIGSTOP)
+    os.kill(executor._brood.processes[0].pid, signal.SIGSTOP)
     pending = executor.submit(Step(index=0, work=[driver.work(0)], new=driver.fresh))
     with pytest.raises(WorkerDied, match="no sign of life for 3 s"):
         pending.result(timeout=10)
@@ -144,7 +143,7 @@ def test_an_error_of_a_remote_rank_is_raised_as_its_own(checkpoint: Path, run_mp
 
 def test_a_worker_that_cannot_start_is_named(checkpoint: Path, run_mp: Any) -> None:
     executor = run_mp(make_config(checkpoint, tensor_parallel=2))
-    executor._plan = msgspec.structs.replace(executor._plan, argv=[sys.executable, "-c", "raise SystemExit(7)"])
+    executor._brood._plan = msgspec.structs.replace(executor._plan, argv=[sys.executable, "-c", "raise SystemExit(7)"])
     with pytest.raises(WorkerDied, match="Worker 1 ended with status 7"):
         executor.start()
 
@@ -153,8 +152,7 @@ def test_workers_end_with_the_executors_process(checkpoint: Path, run_mp: Any) -
     config = make_config(checkpoint, tensor_parallel=2)
     executor = run_mp(config)
     ready(executor, config)
-    process = executor._processes[0]
+    process = executor._brood.processes[0]
     # What the kernel does to the socket when the engine process dies.
     executor._remotes[0]._connection.close()
     assert process.wait(timeout=5) == 0
-    assert threading.active_count() < 50
