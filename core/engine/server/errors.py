@@ -1,0 +1,53 @@
+"""Error answers: one body shape for every failure, with the headers that clients act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from engine.errors import EngineError, RequestError, WorkerDied
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+#: Statuses that a later attempt may get past.
+RETRY = frozenset({408, 409, 429, 503})
+RETRY_AFTER = "5"
+
+
+def error_object(message: str, status: int, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """The body of an error answer, and of an error inside a stream."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"object": "error", "error": {"message": message, "type": kind, "param": param, "code": code or str(status)}}
+
+
+def error_response(
+    message: str, status: int, *, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """An error as JSON; says whether a retry can help."""
+    sent = dict(headers or {})
+    if status in RETRY:
+        sent.setdefault("retry-after", RETRY_AFTER)
+    else:
+        sent["x-should-retry"] = "false"
+    body = msgspec.json.encode(error_object(message, status, param=param, code=code))
+    return Response(body, status, sent, media_type="application/json")
+
+
+def describe(error: EngineError) -> tuple[dict[str, Any], int]:
+    """The error object and status of an engine failure."""
+    if isinstance(error, RequestError):
+        return error_object(_sentence(error), error.http_status, param=error.param, code=error.code), error.http_status
+    status = 503 if isinstance(error, WorkerDied) else 500
+    return error_object(str(error), status, code="engine_error"), status
+
+
+def engine_response(error: EngineError) -> Response:
+    """The answer to a request that ended with an engine failure."""
+    described, status = describe(error)
+    inner = described["error"]
+    return error_response(inner["message"], status, param=inner["param"], code=inner["code"])
+
+
+def _sentence(error: RequestError) -> str:
+    return f"{error} Use {error.fix}." if error.fix else str(error)

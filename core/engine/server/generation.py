@@ -1,0 +1,172 @@
+"""A request's sequences: started together, assembled into choices, counted, and aborted when nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from engine.assemble.choice import Choice, ChoiceDelta, rank_choices
+from engine.errors import EngineError
+from engine.messages import Output
+from engine.metrics import RequestTimes
+from engine.plugin.request import FinishReason, Request, SamplingParams
+from engine.render.params import choice_seed
+from engine.server.service import Service
+
+Event = tuple[int, ChoiceDelta]
+
+
+class GenerationFailed(EngineError):
+    """A sequence failed in the engine; the engine goes on."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to generate: prompts with the params of each (``max_tokens`` a number). ``scoring``: the one token made is thrown away.
+    ``stream``: every sequence brings its prompt's log-probabilities itself; otherwise the first of each prompt does."""
+
+    prompts: list[list[int]]
+    params: list[SamplingParams]
+    endpoint: str
+    model: str
+    arrival: float
+    priority: int = 0
+    cache_salt: str | None = None
+    scoring: bool = False
+    stream: bool = False
+
+
+class Generation:
+    """Runs a job. Sequence ``p * width + j`` is the j-th of prompt p."""
+
+    def __init__(self, service: Service, job: Job) -> None:
+        first = job.params[0]
+        self.job = job
+        self.count = first.n
+        self.width = max(first.n, first.best_of or first.n)
+        self._service = service
+        group = service.new_id()
+        self._requests = [
+            self._request(group, prompt, params, index)
+            for prompt, params in zip(job.prompts, job.params, strict=True)
+            for index in range(self.width)
+        ]
+        self.choices = [Choice(service.tokenizer, request.params) for request in self._requests]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What is new, with the number of its sequence. Closing the iterator aborts what still runs."""
+        if len(self._requests) == 1:
+            stream = self._sequence(0)
+            try:
+                async for event in stream:
+                    yield event
+            finally:
+                await close(stream)
+            return
+        queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(maxsize=2 * len(self._requests))
+        tasks = [asyncio.create_task(self._pump(index, queue)) for index in range(len(self._requests))]
+        try:
+            running = len(tasks)
+            while running:
+                item = await queue.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def returned(self, prompt: int) -> list[int]:
+        """The sequences of a prompt that are answered: the first ``n``, or the best of ``best_of``."""
+        start = prompt * self.width
+        if self.width == self.count:
+            return list(range(start, start + self.count))
+        return [start + index for index in rank_choices(self.choices[start : start + self.width], self.count)]
+
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, each counted once."""
+        return sum(map(len, self.job.prompts))
+
+    def completion_tokens(self) -> int:
+        """Every token that was generated."""
+        return 0 if self.job.scoring else sum(choice.tokens for choice in self.choices)
+
+    def cached_tokens(self) -> int:
+        """Prompt tokens that came from the prefix cache, counted once per prompt."""
+        return sum(self.choices[index].cached_tokens for index in range(0, len(self.choices), self.width))
+
+    def _request(self, group: str, prompt: list[int], params: SamplingParams, index: int) -> Request:
+        ranked = self.width > self.count
+        own = msgspec.structs.replace(
+            params,
+            n=1,
+            best_of=None,
+            seed=choice_seed(params.seed, index),
+            logprobs=0 if ranked and params.logprobs is None else params.logprobs,
+            prompt_logprobs=params.prompt_logprobs if index == 0 or self.job.stream else None,
+        )
+        return Request(
+            id=self._service.new_id(),
+            prompt_token_ids=prompt,
+            params=own,
+            arrival=self.job.arrival,
+            eos_token_ids=self._service.eos_token_ids,
+            priority=self.job.priority,
+            group=group if self.width > 1 else None,
+            cache_salt=self.job.cache_salt,
+        )
+
+    async def _pump(self, index: int, queue: asyncio.Queue[Event | BaseException | None]) -> None:
+        stream = self._sequence(index)
+        try:
+            async for event in stream:
+                await queue.put(event)
+            await queue.put(None)
+        except Exception as error:  # noqa: BLE001 - raised again by the task that reads the queue
+            await queue.put(error)
+        finally:
+            await close(stream)
+
+    async def _sequence(self, index: int) -> AsyncIterator[Event]:
+        request, choice = self._requests[index], self.choices[index]
+        metrics = self._service.metrics
+        times = RequestTimes(arrival=request.arrival)
+        metrics.started(request)
+        outputs = self._service.client.generate(request)
+        reason = FinishReason.ABORT.value
+        try:
+            async for output in outputs:
+                times.see(output, time.monotonic())
+                metrics.progressed(output, times)
+                if output.finish_reason is FinishReason.ERROR:
+                    reason = FinishReason.ERROR.value
+                    raise GenerationFailed(f"Generating failed: {_cause(output)}")
+                delta = choice.feed(output)
+                if delta.finish_reason is not None:
+                    reason = delta.finish_reason
+                yield index, delta
+                if delta.finish_reason is not None:
+                    return
+            raise GenerationFailed("Generating failed: the engine ended the sequence without a reason.")
+        finally:
+            await close(outputs)
+            metrics.finished(self.job, request, choice, times, reason)
+
+
+async def close(stream: AsyncIterator[object]) -> None:
+    """End an iterator that is not read any more."""
+    finish = getattr(stream, "aclose", None)
+    if finish is not None:
+        with contextlib.suppress(RuntimeError):
+            await finish()
+
+
+def _cause(output: Output) -> str:
+    return output.error or "the engine gave no reason."

@@ -1,0 +1,72 @@
+"""uvicorn's HTTP protocol with a bound on headers, answered in our own error shape."""
+
+from __future__ import annotations
+
+import http
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engine.server.errors import error_object
+from engine.server.identity import MAX_HEADER_BYTES, MAX_HEADERS
+
+#: Longest request target in bytes.
+MAX_TARGET = 16 * 1024
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """Ends a connection whose request head is too large before it is kept, and one that is no HTTP."""
+
+    _head = 0
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        if len(self.url) + len(url) > MAX_TARGET:
+            self._refuse(414, f"The request target is longer than {MAX_TARGET} bytes.")
+            return
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line."""
+        self._head += len(name) + len(value)
+        # uvicorn's list still holds one request's headers: refusing at twice the limit leaves the polite answer to the application.
+        if self._head > 2 * MAX_HEADER_BYTES or len(self.headers) > 2 * MAX_HEADERS:
+            self._refuse(431, f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
+            return
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete; nothing is served on a connection that was refused."""
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn answers to bytes that are no HTTP."""
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = msgspec.json.encode(error_object(message, status))
+        phrase = http.HTTPStatus(status).phrase
+        head = (
+            f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "x-should-retry: false\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()

@@ -1,0 +1,108 @@
+"""What completions and chat answers have in common."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from engine.assemble.choice import ChoiceDelta
+from engine.plugin.request import SamplingParams
+from engine.plugin.step import TokenLogprobs
+from engine.server.generation import Generation
+from engine.server.openai.logprobs import LogprobFormat
+from engine.server.openai.protocol import GenerationBody
+from engine.server.service import Service
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How an answer looks: its id, the model's name, and what was asked for."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    fingerprint: str
+    logprobs: int | None
+    usage_at_end: bool
+    usage_always: bool
+    cached_shown: bool
+    format: LogprobFormat
+
+    @classmethod
+    def of(cls, service: Service, body: GenerationBody, params: SamplingParams, model: str, *, prefix: str, kind: str) -> Shape:
+        """The shape of an answer to ``body``."""
+        options = body.stream_options
+        server = service.config.server
+        as_ids = body.return_tokens_as_token_ids
+        return cls(
+            id=prefix + service.new_id(),
+            object=kind,
+            created=int(time.time()),
+            model=model,
+            fingerprint=service.fingerprint,
+            logprobs=params.logprobs,
+            usage_at_end=bool(options and options.include_usage),
+            usage_always=bool(options and options.include_usage and options.continuous_usage_stats),
+            cached_shown=server.enable_prompt_tokens_details,
+            format=LogprobFormat(service.texts, as_ids=server.return_tokens_as_token_ids if as_ids is None else as_ids),
+        )
+
+    def envelope(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The object around choices; ``usage`` None leaves it out."""
+        whole: dict[str, Any] = {
+            "id": self.id,
+            "object": self.object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+        }
+        if usage is not None:
+            whole["usage"] = usage
+        return whole
+
+    def chunk(self, choice: dict[str, Any], generation: Generation) -> dict[str, Any]:
+        """A piece of a stream."""
+        return self.envelope([choice], self.usage(generation) if self.usage_always else None)
+
+    def usage(self, generation: Generation) -> dict[str, Any]:
+        """Exact token counts so far."""
+        prompt, completion = generation.prompt_tokens(), generation.completion_tokens()
+        counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        if self.cached_shown:
+            counts["prompt_tokens_details"] = {"cached_tokens": generation.cached_tokens()}
+        return counts
+
+
+class Collected:
+    """A whole choice, gathered from its deltas."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.finish_reason: str | None = None
+        self.stop_reason: str | int | None = None
+
+    def add(self, delta: ChoiceDelta) -> None:
+        """Append what is new."""
+        self.texts.append(delta.text)
+        self.token_ids += delta.token_ids
+        self.logprobs += delta.logprobs
+        if delta.finish_reason is not None:
+            self.finish_reason, self.stop_reason = delta.finish_reason, delta.stop_reason
+
+    @property
+    def text(self) -> str:
+        """The text."""
+        return "".join(self.texts)
+
+
+async def collect(generation: Generation) -> list[Collected]:
+    """Every sequence, run to its end."""
+    collected = [Collected() for _ in generation.choices]
+    async for index, delta in generation.events():
+        collected[index].add(delta)
+    return collected

@@ -1,0 +1,146 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import RequestError
+from engine.plugin.request import SamplingParams
+from engine.render.chat import Conversation
+from engine.render.params import build_params, fill_bad_words, fit_context
+from engine.server.body import read_json
+from engine.server.generation import Generation, Job
+from engine.server.openai.answer import Collected, Shape, collect
+from engine.server.openai.checks import check_chat, salted
+from engine.server.openai.protocol import ChatBody, ignored_header, read_body
+from engine.server.service import Service
+from engine.server.sse import EventStream, until_disconnect
+
+
+async def chat(service: Service, request: Request) -> Response:
+    """Serve one request."""
+    arrival = time.monotonic()
+    body, ignored = read_body(await read_json(request), ChatBody)
+    model = service.check("chat", body.model)
+    check_chat(body)
+    answer = await _prepare(service, body, model, arrival)
+    service.metrics.ignored(len(ignored))
+    service.log_request(request.state.request_id, "chat", answer.generation.job.prompts, answer.params)
+    headers = ignored_header(ignored)
+    if body.stream:
+        return EventStream(answer.stream(), headers)
+    whole = await until_disconnect(request, answer.whole())
+    return Response(msgspec.json.encode(whole), headers=headers, media_type="application/json")
+
+
+def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
+    """The conversation of a chat or tokenize body. ``tool_choice`` none keeps the tools from the template."""
+    tools = body.tools or None
+    if getattr(body, "tool_choice", None) == "none":
+        tools = None
+    return Conversation(
+        messages=body.messages,
+        tools=tools,
+        documents=body.documents or None,
+        options=body.chat_template_kwargs or {},
+        add_generation_prompt=True if body.add_generation_prompt is None else body.add_generation_prompt,
+        continue_final_message=bool(body.continue_final_message),
+        add_special_tokens=bool(body.add_special_tokens),
+        truncate=truncate,
+    )
+
+
+async def _prepare(service: Service, body: ChatBody, model: str, arrival: float) -> ChatAnswer:
+    """Everything that can be refused is refused here, before the answer begins."""
+    limits = service.limits
+    max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    if body.max_completion_tokens is not None and body.max_completion_tokens < 1:
+        raise RequestError(
+            f"max_completion_tokens cannot be {body.max_completion_tokens}; allowed: at least 1.", param="max_completion_tokens"
+        )
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    _check_top(body, limits.max_logprobs)
+    params = build_params(body, limits, max_tokens=max_tokens, logprobs=logprobs)
+    priority = service.check_priority(body.priority or 0)
+    salt = salted(body.cache_salt)
+    if service.tokenizer is not None:
+        params = fill_bad_words(params, service.tokenizer, limits)
+    conversation = conversation_of(body, params.truncate_prompt_tokens)
+    ids = await service.renderer.encode(conversation)
+    fitted = fit_context(params, len(ids), limits, param="messages")
+    job = Job(prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, priority=priority, cache_salt=salt)
+    kind = "chat.completion.chunk" if body.stream else "chat.completion"
+    shape = Shape.of(service, body, params, model, prefix="chatcmpl-", kind=kind)
+    last = body.messages[-1]
+    role = service.config.server.response_role if conversation.add_generation_prompt else str(last["role"])
+    echo = _last_text(last) if body.echo and last["role"] == role else ""
+    return ChatAnswer(Generation(service, job), shape, params, role=role, echo=echo)
+
+
+def _check_top(body: ChatBody, most: int) -> None:
+    top = body.top_logprobs
+    if top is not None and not 0 <= top <= most:
+        raise RequestError(f"top_logprobs cannot be {top}; allowed: 0 to {most} (--max-logprobs).", param="top_logprobs")
+
+
+def _last_text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text", "") for part in content or () if isinstance(part, dict))
+
+
+class ChatAnswer:
+    """Shapes a generation as chat messages."""
+
+    def __init__(self, generation: Generation, shape: Shape, params: SamplingParams, *, role: str, echo: str) -> None:
+        self.generation = generation
+        self.params = params
+        self._shape = shape
+        self._role = role
+        self._echo = echo
+
+    async def whole(self) -> dict[str, Any]:
+        """The answer at once."""
+        generation, shape = self.generation, self._shape
+        collected = await collect(generation)
+        choices = [self._choice(place, collected[index]) for place, index in enumerate(generation.returned(0))]
+        answer = shape.envelope(choices, shape.usage(generation))
+        if self.params.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = shape.format.prompt(generation.choices[0].prompt_logprobs, self.params.prompt_logprobs)
+        return answer
+
+    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+        """The answer in pieces. The role comes with a choice's first piece of text, never alone: clients time the first chunk."""
+        shape, generation = self._shape, self.generation
+        pending = {index: Collected() for index in range(len(generation.choices))}
+        begun: set[int] = set()
+        async for index, delta in generation.events():
+            waiting = pending[index]
+            waiting.add(delta)
+            if not (waiting.text or waiting.finish_reason is not None or (shape.logprobs is not None and waiting.token_ids)):
+                continue
+            message: dict[str, Any] = {} if index in begun else {"role": self._role}
+            text = waiting.text if index in begun else self._echo + waiting.text
+            if text or index not in begun or waiting.finish_reason is None:
+                message["content"] = text
+            begun.add(index)
+            pending[index] = Collected()
+            yield shape.chunk({"index": index, "delta": message, **self._end(waiting)}, generation)
+        if shape.usage_at_end:
+            yield shape.envelope([], shape.usage(generation))
+
+    def _choice(self, index: int, collected: Collected) -> dict[str, Any]:
+        message = {"role": self._role, "content": self._echo + collected.text, "refusal": None}
+        return {"index": index, "message": message, **self._end(collected)}
+
+    def _end(self, collected: Collected) -> dict[str, Any]:
+        shape = self._shape
+        logprobs = None if shape.logprobs is None else shape.format.chat(collected.logprobs, shape.logprobs)
+        return {"logprobs": logprobs, "finish_reason": collected.finish_reason, "stop_reason": collected.stop_reason}

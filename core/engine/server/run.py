@@ -1,0 +1,208 @@
+"""Starting and ending a server: the port first, then the engine, then HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.config import EngineConfig, ServerConfig
+from engine.errors import PortError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from engine.plugin.contracts.scheduling import SchedulingPolicy
+    from engine.plugin.contracts.text import Tokenizer
+    from engine.plugin.host import PluginHost
+
+BACKLOG = 2048
+#: Seconds that running requests get after a signal to end.
+DRAIN_SECONDS = 30
+
+log = logging.getLogger("engine.server")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet. Raises PortError (status 6)."""
+    try:
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    except (OSError, UnicodeError) as error:
+        raise PortError(f"The host {host!r} is no address of this machine: {error}.", fix="--host 127.0.0.1") from error
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((host, port))
+        # Two servers can both bind one address with SO_REUSEADDR; only one can listen.
+        bound.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        hint = f"another --port; `ss -ltnp 'sport = :{port}'` shows who has this one"
+        if isinstance(error, PermissionError):
+            hint = "--port 8000 (ports below 1024 need privileges)"
+        raise PortError(f"Port {port} on {host or 'all interfaces'} cannot be opened: {error}.", fix=hint) from error
+    bound.setblocking(False)
+    return bound
+
+
+def run(config: EngineConfig) -> int:
+    """Serve until a signal; the exit status. Errors of the start are raised as EngineError."""
+    listening = bind(config.server.host, config.server.port)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(config, listening))
+    finally:
+        listening.close()
+
+
+async def _serve(config: EngineConfig, listening: socket.socket) -> int:
+    from engine.client import EngineClient
+    from engine.plugin.extensions import Extensions
+    from engine.plugin.host import PluginHost
+    from engine.server.app import create_app
+    from engine.server.loading import answering_not_ready
+
+    ending = _Ending()
+    with ending.caught():
+        host = PluginHost()
+        tokenizer, policy = _plugins(config, host)
+        extensions = Extensions(host, config.server.extensions)
+        client = EngineClient(config)
+        try:
+            async with answering_not_ready(listening):
+                started = await ending.unless(client.start())
+            if started and client.ready is not None:
+                model = msgspec.structs.replace(config.model, max_model_len=client.ready.max_model_len)
+                app = create_app(
+                    msgspec.structs.replace(config, model=model),
+                    client,
+                    tokenizer,
+                    policy=policy,
+                    observers=[extensions.request_finished],
+                    add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
+                )
+                extensions.call("engine_started", info=config.plan)
+                await serve(app, config.server, listening, ending)
+                extensions.call("engine_stopping")
+        finally:
+            await client.stop()
+    return ending.status
+
+
+def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, SchedulingPolicy | None]:
+    from engine.plugin import kinds
+
+    model = config.model
+    tokenizer = None
+    if not model.skip_tokenizer_init:
+        tokenizer = host.create(
+            kinds.TOKENIZER, config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name
+        ).plugin
+    policy = host.create(kinds.POLICY, config.choices["policy"]).plugin if "policy" in config.choices else None
+    return tokenizer, policy
+
+
+async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, ending: _Ending | None = None) -> None:
+    """Serve an application on a bound socket until ``ending`` says so."""
+    import uvicorn
+
+    from engine.server.limits import LimitedProtocol
+
+    settings = uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        log_level=server.uvicorn_log_level,
+        access_log=not server.disable_uvicorn_access_log,
+        ssl_keyfile=server.ssl_keyfile,
+        ssl_certfile=server.ssl_certfile,
+        ssl_ca_certs=server.ssl_ca_certs,
+        ssl_cert_reqs=ssl.VerifyMode(server.ssl_cert_reqs),
+        root_path=server.root_path,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        backlog=BACKLOG,
+    )
+    http = _server(settings)
+    if ending is not None:
+        ending.server = http
+    address = listening.getsockname()
+    log.info("Serving on http%s://%s:%s", "s" if server.ssl_certfile else "", address[0], address[1])
+    await http.serve(sockets=[listening])
+
+
+def _server(settings: uvicorn.Config) -> uvicorn.Server:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn's server, which leaves signals alone: they may come before it exists."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(settings)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class _Ending:
+    """What signals say: the first ends the server when its requests are done, the second at once."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.server: uvicorn.Server | None = None
+        self._asked = asyncio.Event()
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Signals come here."""
+        loop = asyncio.get_running_loop()
+        signals = {signal.SIGTERM: 0, signal.SIGINT: 130}
+        for number, status in signals.items():
+            loop.add_signal_handler(number, self._end, status)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def unless(self, work: Any) -> bool:
+        """Wait for ``work``; False where a signal came first (the work is cancelled)."""
+        working = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+                return not self._asked.is_set()
+            return False
+        finally:
+            for task in (working, asked):
+                task.cancel()
+            await asyncio.gather(working, asked, return_exceptions=True)
+
+    def _end(self, status: int) -> None:
+        if self._asked.is_set() and self.server is not None:
+            self.server.force_exit = True
+        self._asked.set()
+        self.status = status
+        if self.server is not None:
+            self.server.should_exit = True

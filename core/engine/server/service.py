@@ -1,0 +1,155 @@
+"""What the routes share: the configuration, the engine's client, the tokenizer and everything made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+
+from engine.assemble.tokens import TokenTexts
+from engine.config import EngineConfig
+from engine.errors import EngineError, RequestError
+from engine.messages import Output, Stats
+from engine.metrics import Metrics
+from engine.plugin.contracts.scheduling import SchedulingPolicy
+from engine.plugin.contracts.text import Tokenizer, TokenizerPool
+from engine.plugin.request import Request
+from engine.render.chat import ChatRenderer
+from engine.render.params import Limits
+from engine.render.prompt import PromptEncoder
+from engine.render.template import load_templates
+
+log = logging.getLogger("engine.requests")
+
+
+class Client(Protocol):
+    """The engine as the server sees it; :class:`engine.client.EngineClient` is one."""
+
+    @property
+    def stats(self) -> Stats:
+        """The latest state."""
+
+    @property
+    def dead(self) -> EngineError | None:
+        """Why the engine no longer works, or None."""
+
+    def generate(self, request: Request) -> AsyncIterator[Output]:
+        """Outputs of a request; closing the iterator aborts it."""
+
+
+class Service:
+    """Made once per server."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        client: Client,
+        tokenizer: Tokenizer | None,
+        *,
+        policy: SchedulingPolicy | None = None,
+        pool: TokenizerPool | None = None,
+        metrics: Metrics | None = None,
+        endpoints: frozenset[str] = frozenset({"completions", "chat"}),
+    ) -> None:
+        """``policy`` None: priorities are refused. ``endpoints``: what the task serves."""
+        self.config = config
+        self.client = client
+        self.tokenizer = tokenizer
+        self.policy = policy
+        self.endpoints = endpoints
+        self.limits = Limits.of(config)
+        self.metrics = metrics or Metrics(config, client)
+        self.texts = TokenTexts(tokenizer)
+        self.encoder = PromptEncoder(tokenizer, self.limits, pool)
+        server = config.server
+        carried = tokenizer.chat_template() if tokenizer is not None else None
+        variables = tokenizer.special_tokens() if tokenizer is not None else {}
+        self.renderer = ChatRenderer(
+            self.encoder,
+            load_templates(server.chat_template, carried, variables),
+            content_format=server.chat_template_content_format,
+        )
+        self.carried_template = carried
+        self.eos_token_ids = _ending_tokens(config, tokenizer)
+        self.fingerprint = _fingerprint(config)
+        self.started = int(time.time())
+        self.load = 0
+        self._instance = uuid.uuid4().hex[:8]
+        self._numbers = itertools.count()
+
+    def new_id(self) -> str:
+        """An engine request id, unique in the server's life."""
+        return f"{self._instance}-{next(self._numbers)}"
+
+    def check(self, endpoint: str, model: str | None) -> str:
+        """The served name that ``model`` means. Raises RequestError: 404 where it is not served, 400 where the endpoint is not."""
+        names = self.config.model.served_names
+        if model is not None and model not in names:
+            raise RequestError(
+                f"The model {model[:200]!r} does not exist; served here: {', '.join(names)}.",
+                param="model",
+                code="model_not_found",
+                http_status=404,
+            )
+        if endpoint not in self.endpoints:
+            raise RequestError(
+                f"This instance does not serve {endpoint} (task {self.config.model.task}); it serves: "
+                f"{', '.join(sorted(self.endpoints))}.",
+                code="endpoint_not_served",
+            )
+        if self.client.dead is not None:
+            raise self.client.dead
+        return model or names[0]
+
+    def check_priority(self, priority: int) -> int:
+        """``priority`` where the scheduling policy takes it. Raises RequestError."""
+        if not -(2**63) <= priority < 2**63:
+            raise RequestError(f"priority cannot be {priority}; allowed: a signed 64-bit integer.", param="priority")
+        problem = self.policy.check(priority) if self.policy is not None else None
+        if self.policy is None and priority != 0:
+            problem = f"priority cannot be {priority}; allowed: 0"
+        if problem is not None:
+            raise RequestError(problem, param="priority")
+        return priority
+
+    def log_request(self, request_id: str, endpoint: str, prompts: list[list[int]], params: Any) -> None:
+        """One line per request: lengths, and the ids of prompts only where --max-log-len asks for them."""
+        if self.config.server.disable_log_requests:
+            return
+        shown = ""
+        cut = self.config.server.max_log_len
+        if cut:
+            shown = f" prompt_ids={[prompt[:cut] for prompt in prompts]}"
+        log.info(
+            "request %s %s prompts=%d prompt_tokens=%d n=%d max_tokens=%s temperature=%s%s",
+            request_id, endpoint, len(prompts), sum(map(len, prompts)), params.n, params.max_tokens, params.temperature, shown,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End the threads."""
+        self.encoder.close()
+        self.renderer.close()
+
+
+def _ending_tokens(config: EngineConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Every id that the model's config, its generation config or its tokenizer calls the end."""
+    found = dict.fromkeys(config.model.info.eos_token_ids)
+    stated = config.model.generation.get("eos_token_id")
+    for token in stated if isinstance(stated, list) else [stated]:
+        if isinstance(token, int):
+            found[token] = None
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        found[tokenizer.eos_token_id] = None
+    return tuple(found)
+
+
+def _fingerprint(config: EngineConfig) -> str:
+    """Changes with the model or any chosen plugin."""
+    stated = msgspec.json.encode([config.model.checkpoint.model, config.model.dtype, sorted(map(repr, config.choices.values()))])
+    return "fp_" + hashlib.sha256(stated).hexdigest()[:12]
