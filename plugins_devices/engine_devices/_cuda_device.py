@@ -7,7 +7,7 @@ import torch
 from engine.errors import UnavailablePlugin
 from engine.plugin import AttentionBackend, Device, Memory, Recorder
 from engine_devices._cuda_graphs import GraphRecorder
-from engine_devices.cuda import dtypes
+from engine_devices.cuda import DTYPES
 
 
 class CUDADevice(Device):
@@ -51,8 +51,8 @@ class CUDADevice(Device):
         return "nccl"
 
     def dtypes(self) -> tuple[str, ...]:
-        """Best first: see :func:`engine_devices.cuda.dtypes`."""
-        return dtypes(torch.cuda.get_device_capability(self._device))
+        """Activation dtypes, best first."""
+        return DTYPES
 
     def synchronize(self) -> None:
         """Wait until all submitted work is done."""

@@ -11,35 +11,33 @@ if TYPE_CHECKING:
 
 ENGINE_API = 1
 PRIORITY = 100
-#: What the Triton kernels are compiled for and tested with; older GPUs have too little shared memory for their tiles.
-LEAST_CAPABILITY = (7, 5)
+#: Activation dtypes, best first.
+DTYPES = ("bfloat16", "float16", "float32")
+#: bfloat16 and tf32 on tensor cores; older GPUs also have too little shared memory for the attention's tiles.
+LEAST_CAPABILITY = (8, 0)
 
 
 @hookimpl
 def engine_probe_device() -> DeviceFacts:
-    """Asks the driver, not torch. ``free_memory`` is left at the total: what is free is known in the worker alone."""
-    from importlib.metadata import version
-
+    """Asks the driver, not torch. ``free_memory`` is the total: what is free is known only with a context, in a worker."""
     from engine_devices._cuda_driver import DriverAbsent, visible_gpus
 
     try:
-        installed = version("torch")
-        if installed.endswith("+cpu"):
-            raise DriverAbsent(f"the installed torch {installed} is built without CUDA")
         gpus = visible_gpus()
     except DriverAbsent as error:
-        return DeviceFacts(name="cuda", available=False, reason=str(error), priority=PRIORITY)
-    able = [gpu for gpu in gpus if gpu.capability >= LEAST_CAPABILITY]
-    if len(able) < len(gpus) or not gpus:
-        old = ", ".join(f"{gpu.name} has capability {gpu.capability[0]}.{gpu.capability[1]}" for gpu in gpus)
-        reason = f"every visible GPU must have compute capability 7.5 or higher: {old}" if gpus else "no GPU is visible"
-        return DeviceFacts(name="cuda", available=False, reason=reason, priority=PRIORITY)
+        return _unavailable(str(error))
+    if not gpus:
+        return _unavailable("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide them)")
+    for gpu in gpus:
+        if gpu.capability < LEAST_CAPABILITY:
+            least = "compute capability {}.{}, at least {}.{} is needed".format(*gpu.capability, *LEAST_CAPABILITY)
+            return _unavailable(f"{gpu.name} has {least}")
+    if (torch := _installed_torch()).endswith("+cpu"):
+        return _unavailable(f"the installed torch {torch} is built without CUDA")
     total = min(gpu.total_memory for gpu in gpus)
-    least = min(gpu.capability for gpu in gpus)
     return DeviceFacts(
         name="cuda", available=True, reason=f"{len(gpus)} GPU(s) visible", priority=PRIORITY, count=len(gpus),
-        total_memory=total, free_memory=total, block_size=16, dtypes=dtypes(least),
-        description=f"{gpus[0].name}, compute capability {least[0]}.{least[1]}",
+        total_memory=total, free_memory=total, block_size=16, dtypes=DTYPES, description=gpus[0].name,
     )  # fmt: skip
 
 
@@ -51,6 +49,15 @@ def engine_create_device(index: int) -> Device:
     return CUDADevice(index)
 
 
-def dtypes(capability: tuple[int, int]) -> tuple[str, ...]:
-    """Best first; tensor cores know bfloat16 from compute capability 8.0 on."""
-    return ("bfloat16", "float16", "float32") if capability >= (8, 0) else ("float16", "float32")
+def _unavailable(reason: str) -> DeviceFacts:
+    return DeviceFacts(name="cuda", available=False, reason=reason, priority=PRIORITY, dtypes=DTYPES)
+
+
+def _installed_torch() -> str:
+    """The version of the installed torch, from its metadata; empty where it has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""

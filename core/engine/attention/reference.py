@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.attention import AttentionBatch
     from engine.plugin.facts import AttentionSpec
 
-#: Most float32 scores that one prefill matmul holds at once (32 MiB); longer prefills go in slices of query rows.
-SCORES_AT_ONCE = 1 << 23
+#: Float32 scores that one prefill matmul holds at most (2 MiB), in slices of query rows: what fits into a cache is
+#: several times faster, and a slice need not score the keys after its last row.
+SCORES_AT_ONCE = 1 << 19
 
 
 class ReferenceAttention(PagedLayout):
@@ -25,8 +26,8 @@ class ReferenceAttention(PagedLayout):
 
     A sequence's result does not depend on its batch mates: what it is reduced over has a shape that follows from
     its own length alone (see :mod:`engine.attention.reference_plan`). Beside the cache it needs room for float32 copies
-    of keys and values: 8 · kv_heads · head_dim · length bytes for one prefill at a time, at most 64 MiB (or one
-    sequence's) for decodes; and about 100 MiB for scores.
+    of keys and values: 8 · kv_heads · head_dim · length bytes for the longest prefill of a step, at most 4 MiB (or one
+    sequence's) for decodes; and a few MiB for scores.
     """
 
     name = "torch reference"
