@@ -65,13 +65,12 @@ class Sampler:
     def sample(self, logits: Tensor, rows: Rows) -> Sampled:
         """logits [R, V] as the model gave them, unchanged afterwards."""
         raw = logits.float()
-        best_value, best = raw.max(dim=-1)
+        best_value = raw.amax(-1)
         finite = torch.isfinite(best_value)
         scores, errors = self._transform(raw, rows, shared=raw is logits or _wants_logprobs(rows))
         if scores is not raw:
-            best_value, best = scores.max(dim=-1)
-        drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
-        tokens = self._draw(scores, best_value, drawn, rows, best) if drawn else best
+            best_value = scores.amax(-1)
+        tokens = self._choose(scores, best_value, rows)
         possible = torch.isfinite(best_value)
         packed = torch.stack((tokens, finite.long(), possible.long())).cpu().numpy()
         for i in np.flatnonzero(packed[2] == 0).tolist():
@@ -97,27 +96,33 @@ class Sampler:
             apply_penalties(scores, [(i, rows.sequences[i], int(rows.lengths[i])) for i in penalised])
         return scores, errors
 
-    def _draw(self, scores: Tensor, best_value: Tensor, drawn: list[int], rows: Rows, best: Tensor) -> Tensor:
-        """Tokens of the ``drawn`` rows by chance, of the others from ``best``."""
+    def _choose(self, scores: Tensor, best_value: Tensor, rows: Rows) -> Tensor:
+        """The best token of greedy rows, a drawn one of the others."""
+        drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
+        if not drawn:
+            return scores.argmax(-1)
         sequences = [rows.sequences[i] for i in drawn]
+        if len(drawn) == len(rows.sequences):
+            return self._draw(scores, best_value, sequences, rows.lengths)
+        index = torch.tensor(drawn, device=scores.device)
+        tokens = self._draw(scores[index], best_value[index], sequences, rows.lengths[drawn])
+        return scores.argmax(-1).index_copy_(0, index, tokens)
+
+    def _draw(
+        self, scores: Tensor, best_value: Tensor, sequences: list[Sequence], lengths: NDArray[np.int64]
+    ) -> Tensor:
+        """One token per row by chance."""
         device = scores.device
-        every = len(drawn) == len(rows.sequences)
-        index = torch.tensor(drawn, device=device)
-        part = scores if every else scores[index]
-        top = (best_value if every else best_value[index])[:, None]
         temperature = torch.tensor([s.params.temperature for s in sequences], dtype=torch.float32, device=device)
-        relative = (part - top) / temperature[:, None]
+        relative = (scores - best_value[:, None]).div_(temperature[:, None])
         filtered = [i for i, sequence in enumerate(sequences) if sequence.filtered]
         if filtered:
-            least = torch.full((len(drawn),), -torch.inf, device=device)
+            least = torch.full((len(sequences),), -torch.inf, device=device)
             least[filtered] = _thresholds(relative, filtered, sequences)
             relative.masked_fill_(relative < least[:, None], -torch.inf)
-        seeds = np.fromiter((s.seed for s in sequences), np.int64, len(drawn))
-        chance = torch.from_numpy(uniforms(seeds, rows.lengths[drawn], TOKEN)).to(device)
-        tokens = draw(relative.exp_(), chance)
-        if every:
-            return tokens
-        return best.index_copy(0, index, tokens)
+        seeds = np.fromiter((s.seed for s in sequences), np.int64, len(sequences))
+        chance = torch.from_numpy(uniforms(seeds, lengths, TOKEN)).to(device)
+        return draw(relative.exp_(), chance)
 
     def _logprobs(
         self, raw: Tensor, tokens: NDArray[np.int64], rows: Rows, errors: dict[int, str]
