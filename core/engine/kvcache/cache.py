@@ -12,6 +12,7 @@ from engine.kvcache.claims import Claims
 from engine.kvcache.host import HostPool
 from engine.kvcache.pool import BlockPool
 from engine.kvcache.prefix import PrefixHasher
+from engine.kvcache.reclaim import Reclaim
 from engine.kvcache.table import BlockTable
 from engine.plugin.request import MultimodalItem
 
@@ -67,13 +68,14 @@ class KVCache(Generic[W]):
             last = table.digests[index]
         return last
 
-    def still_short(self, table: BlockTable, matched: int, tokens: int) -> bool:
-        """Whether :meth:`open` certainly fails, told from the ``matched`` blocks of an earlier attempt without matching
-        again.
+    def still_short(self, table: BlockTable, matched: int, tokens: int, headroom: int = 0) -> bool:
+        """Whether :meth:`open` certainly leaves less than ``headroom`` pages (or fails).
+
+        Told without matching again, from the ``matched`` blocks of an earlier attempt.
         """
         if matched < len(table.digests) and self.pool.find(table.digests[matched]) is not None:
             return False
-        return self.pages_for(tokens) - matched > self.pool.free
+        return self.pages_for(tokens) - matched + headroom > self.pool.free
 
     def shortage(self, matched: Many[int], tokens: int) -> int:
         """Pages missing to :meth:`open` a table of ``tokens`` tokens that begins with the ``matched`` pages; ≤ 0: none.
@@ -158,10 +160,9 @@ class KVCache(Generic[W]):
         table.host_pages = []
         return list(zip(host_pages[len(matched) :], table.pages[len(matched) : len(host_pages)], strict=True))
 
-    def freed_by(self, tables: Iterable[BlockTable], keep: Collection[int]) -> int:
-        """Pages, beside those to ``keep``, that become free when all these tables give theirs back."""
-        held = Counter(page for table in tables for page in table.pages)
-        return sum(1 for page, count in held.items() if count == self.pool.references(page) and page not in keep)
+    def reclaim(self, keep: Collection[int]) -> Reclaim:
+        """Counts what tables would give back if they were closed; the pages to ``keep`` do not count."""
+        return Reclaim(self.pool, keep)
 
     def check(self, tables: Iterable[BlockTable]) -> None:
         """Raise ``RuntimeError`` where the books do not match ``tables``, which are all that exist."""

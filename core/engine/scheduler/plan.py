@@ -15,7 +15,7 @@ class StepPlan:
 
     __slots__ = (
         "admitted", "counts", "drafts", "long_partial", "partial", "preempted", "prompts", "swap_in", "swap_out",
-        "tokens_left", "withdrawn",
+        "tokens_left",
     )  # fmt: skip
 
     def __init__(self, budget: int) -> None:
@@ -23,8 +23,7 @@ class StepPlan:
         self.counts: dict[Sequence, int] = {}
         self.drafts: dict[Sequence, list[int]] = {}
         self.admitted: set[Sequence] = set()
-        self.preempted: set[Sequence] = set()
-        self.withdrawn: list[int] = []
+        self.preempted: dict[Sequence, None] = {}
         self.swap_out: list[tuple[int, int]] = []
         self.swap_in: list[tuple[int, int]] = []
         self.partial = 0
@@ -45,7 +44,7 @@ class StepPlan:
 
     def empty(self) -> bool:
         """Whether there is nothing to tell the workers."""
-        return not (self.counts or self.withdrawn or self.swap_out)
+        return not (self.counts or self.preempted)
 
     def step(self, index: int, ended: list[int]) -> Step:
         """The frozen step; from now on the workers count as knowing what it tells them."""
@@ -55,7 +54,7 @@ class StepPlan:
             work=[_work(sequence, count, self.drafts.get(sequence)) for sequence, count in self.counts.items()],
             new=new,
             ended=ended,
-            preempted=self.withdrawn,
+            preempted=[sequence.number for sequence in self.preempted],
             swap_out=self.swap_out,
             swap_in=self.swap_in,
         )

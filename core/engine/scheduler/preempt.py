@@ -22,17 +22,13 @@ class Preemption:
     def preempt(self, victim: Sequence, plan: StepPlan) -> None:
         """Take ``victim`` out of the running ones and out of the step."""
         plan.drop(victim)
-        plan.preempted.add(victim)
-        if victim.table.sent:
-            plan.withdrawn.append(victim.number)
-        victim.draft = []
+        plan.preempted[victim] = None
         swap = self._swaps(victim)
         if swap:
             plan.swap_out += self._cache.swap_out(victim.table, victim.computed)
         else:
             self._cache.close(victim.table)
             victim.computed = 0
-            victim.matched = None
         self._roster.preempt(victim, swap)
         self.count += 1
 

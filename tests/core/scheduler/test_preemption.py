@@ -41,6 +41,7 @@ def test_recompute_takes_the_younger_and_brings_it_back_first() -> None:
     bench = two_in_eight_pages(prefix_caching=False)
     step = until_preempted(bench)
     assert (step.preempted, seqs(step), step.swap_out) == ([1], [0], [])
+    assert bench.scheduler._roster.by_id["young"].view().computed == 0
     bench.add(request("newcomer", [3], arrival=2.0))
     while len(seqs(step)) == 1:
         step = bench.step()
@@ -125,10 +126,10 @@ def test_an_urgent_request_takes_the_slot_of_a_worse_one() -> None:
 
 
 def test_an_urgent_request_takes_the_pages_of_several_worse_ones_worst_first() -> None:
-    bench = Bench(policy_name="priority", pages=8, max_model_len=32, mode="swap", host_pages=8)
+    bench = Bench(policy_name="priority", pages=11, max_model_len=32, mode="swap", host_pages=8)
     bench.add(*(request(f"r{p}", [p] * 7, priority=p, max_tokens=2, ignore_eos=True) for p in (1, 3, 4, 5)))
     bench.step()
-    bench.add(request("now", [9] * 14, priority=2, max_tokens=4, ignore_eos=True))
+    bench.add(request("now", [9] * 22, priority=2, max_tokens=4, ignore_eos=True))
     step = bench.step()
     assert step is not None
     assert (sorted(step.preempted), seqs(step)) == ([2, 3], [0, 1, 4])
@@ -167,3 +168,50 @@ def test_the_best_always_progresses() -> None:
         step = bench.step()
         assert best in seqs(step)
     bench.verify()
+
+
+def test_nobody_comes_back_in_the_step_that_sent_him_away() -> None:
+    bench = Bench(pages=7, max_model_len=32, prefix_caching=False, budget=32)
+    bench.add(*(request(id, [n] * 7, arrival=n, max_tokens=18, ignore_eos=True) for n, id in enumerate("ab", 1)))
+    bench.step()
+    for _ in range(4):
+        bench.scheduler._roster.by_id["b"].draft = [51] * 8  # never right, but pages are reserved for them
+        bench.step()
+    step = until_preempted(bench)
+    assert (step.preempted, seqs(step)) == ([1], [0])
+    assert bench.scheduler.stats().pages_used == 4, "three are free, as many as the other needs"
+    bench.run()
+    bench.verify()
+
+
+@pytest.mark.parametrize("mode", ["recompute", "swap"])
+def test_a_policy_that_contradicts_itself_does_no_harm(mode: str) -> None:
+    bench = Bench(pages=12, max_model_len=32, seqs=3, mode=mode, host_pages=20)
+
+    def always(waiting: RequestView, running: RequestView) -> bool:
+        return True
+
+    bench.scheduler._policy.may_preempt = always  # type: ignore[method-assign]
+    bench.add(*(request(f"r{i}", [i + 1] * (3 + i), arrival=i, max_tokens=6) for i in range(9)))
+    bench.run()
+    bench.verify()
+    assert bench.scheduler.stats().preemptions > 9
+
+
+def test_newcomers_leave_the_running_ones_a_page_each() -> None:
+    bench = Bench(pages=8, max_model_len=32)
+    bench.add(*(request(f"r{i}", [i + 1] * 7, arrival=i, max_tokens=2, ignore_eos=True) for i in range(4)))
+    assert seqs(bench.step()) == [0, 1, 2]
+    bench.run()
+    bench.verify()
+    assert bench.scheduler.stats().preemptions == 0
+
+
+def test_who_may_preempt_needs_no_headroom() -> None:
+    bench = Bench(policy_name="priority", pages=8, max_model_len=32)
+    bench.add(*(request(f"r{i}", [i + 1] * 7, priority=5, max_tokens=2, ignore_eos=True) for i in range(3)))
+    bench.step()
+    bench.add(request("now", [9] * 7, priority=1, max_tokens=1))
+    step = bench.step()
+    assert step is not None
+    assert (step.preempted, seqs(step)) == ([], [0, 1, 2, 3])

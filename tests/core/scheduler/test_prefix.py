@@ -153,6 +153,8 @@ def test_reset_forgets_prefixes_but_only_when_nobody_uses_pages() -> None:
 def test_a_failed_sequence_leaves_nothing_in_the_cache() -> None:
     bench = Bench(budget=16)
     bench.add(request("bad", PROMPT))
+    bench.step()
+    assert bench.scheduler._cache.match(next(iter(bench.scheduler._roster.running)).table)
     bench.simulator.fail.add(0)
     bench.run()
     assert bench.outputs["bad"][-1].error == "logits are not finite"
