@@ -13,6 +13,6 @@ def run(argv: list[str]) -> int:
     if line is None:
         return 0
     config = COMMAND.resolve(line)
-    from engine.server import run as serve
+    from engine.server.run import run as serve
 
     return serve(config) or 0
