@@ -99,7 +99,8 @@ class SequenceTable:
             if sequence is not None:
                 self._free.append(sequence.row)
         for seq in step.preempted:
-            self._sequences[seq].blocks = 0
+            if seq in self._sequences:  # One that was preempted before its first step is not known here.
+                self._sequences[seq].blocks = 0
 
     def admit(self, step: Step) -> None:
         """Apply the step's ``new``."""
