@@ -13,6 +13,8 @@ _TOKENIZER = ["*.json", "*.jinja", "*.txt", "*.model", "*.model.v*", "*.tiktoken
 #: Weight files, best first: only those of the first pattern that matches anything are fetched.
 _WEIGHTS = ["*.safetensors", "*.bin", "*.pt"]
 _NO_WEIGHTS = ["training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"]
+_SECONDS = 10.0
+_TRANSPORTS = ("httpx", "httpcore", "requests", "urllib")
 _DEFAULT_IGNORE = ["original/**/*"]
 
 
@@ -22,47 +24,68 @@ def download(
 ) -> Path:  # fmt: skip
     """The local snapshot of a repository; ``wants``: all, config or tokenizer. ``code``: its Python files too.
 
-    HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as everywhere. ``missing`` makes the error for a reason.
+    HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as everywhere; where the hub does not answer, an earlier
+    download serves. ``missing`` makes the error for a reason.
     """
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
     ignored = list(ignore) or _DEFAULT_IGNORE
-    patterns = {"config": _CONFIG, "tokenizer": _TOKENIZER}.get(wants, [*_TOKENIZER, *_WEIGHTS]) + (
-        ["*.py"] if code else []
-    )
+    more = ["*.py"] if code else []
     try:
-        if wants == "all" and not constants.HF_HUB_OFFLINE:
-            names = hub.HfApi().list_repo_files(repository, revision=revision)
-            patterns = _TOKENIZER + _weights(names, ignored) + (["*.py"] if code else [])
-        return Path(hub.snapshot_download(
-            repository, revision=revision, cache_dir=folder, allow_patterns=patterns, ignore_patterns=[*ignored, *_NO_WEIGHTS],
-        ))  # fmt: skip
+        names = None if constants.HF_HUB_OFFLINE else _files(repository, revision)
+        patterns = {"config": _CONFIG, "tokenizer": _TOKENIZER}.get(wants) or _TOKENIZER + _weights(names, ignored)
+        return Path(
+            hub.snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=folder,
+                allow_patterns=patterns + more,
+                ignore_patterns=[*ignored, *_NO_WEIGHTS],
+                local_files_only=names is None,
+            )
+        )
     except errors.GatedRepoError as error:
-        raise ModelFileError(
-            f"{flag} {repository}: access needs an accepted licence and a token.", fix="huggingface-cli login"
-        ) from error
+        fix = "HF_TOKEN=… of an account that has accepted it"
+        raise ModelFileError(f"{flag} {repository}: the hub wants its licence accepted.", fix=fix) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelFileError(
-            f"{flag} {repository}: the repository has no revision {revision}.", fix="--revision main"
-        ) from error
+        cause = f"{flag} {repository}: the repository has no revision {revision}."
+        raise ModelFileError(cause, fix="--revision main") from error
     except errors.RepositoryNotFoundError as error:
         raise missing("the hub has no such repository, or it is private and HF_TOKEN is unset") from error
     except errors.LocalEntryNotFoundError as error:
-        raise missing(
-            "offline, and not among the downloads" if constants.HF_HUB_OFFLINE else "the hub does not answer"
-        ) from error
+        silent = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+        raise missing(f"{silent}, and it was not downloaded before") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
         raise missing(_first_line(error)) from error
-    except Exception as error:
-        # the hub client's transport (httpx, requests) has errors of its own that do not derive from OSError
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
+
+
+def _files(repository: str, revision: str | None) -> list[str] | None:
+    """The repository's files; None where the hub cannot be reached.
+
+    ``model_info`` asks once, where the calls that list files try six times over half a minute.
+    """
+    import huggingface_hub as hub
+
+    try:
+        found = hub.HfApi().model_info(repository, revision=revision, timeout=_SECONDS).siblings
+    except Exception as error:  # the type depends on the hub client's transport; anything else goes on
+        if not _is_transport(error):
             raise
-        raise missing(f"the hub does not answer ({_first_line(error)})") from error
+        return None
+    return [sibling.rfilename for sibling in found or ()]
 
 
-def _weights(names: Sequence[str], ignored: Sequence[str]) -> list[str]:
-    """The first weight pattern that any file matches, ``*.safetensors`` where none does."""
+def _is_transport(error: Exception) -> bool:
+    """Whether the network failed, not the hub: an error of the HTTP library itself."""
+    library = type(error).__module__.partition(".")[0].rstrip("0123456789")
+    return library in _TRANSPORTS or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _weights(names: Sequence[str] | None, ignored: Sequence[str]) -> list[str]:
+    """The first weight pattern that any file matches, ``*.safetensors`` where none does; all where files are unknown."""
+    if names is None:
+        return _WEIGHTS
     kept = [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in [*ignored, *_NO_WEIGHTS])]
     return next(
         ([pattern] for pattern in _WEIGHTS if any(fnmatch.fnmatch(name, pattern) for name in kept)), [_WEIGHTS[0]]

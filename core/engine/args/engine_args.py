@@ -96,7 +96,8 @@ class CommandLine:
 
 
 def read_command_line(
-    argv: Sequence[str], own: Sequence[Flag] = (), entries: Sequence[Entry] | None = None, *, http: bool = True
+    argv: Sequence[str], own: Sequence[Flag] = (), entries: Sequence[Entry] | None = None, *, http: bool = True,
+    needs_model: bool = True,
 ) -> CommandLine:
     """Read ``[MODEL] [flags]`` of a command; ``own`` are the command's flags beside the engine's, ``http`` the server's too.
 
@@ -117,7 +118,7 @@ def read_command_line(
             wrong.append(Problem(f"{path}: a configuration file cannot name another.", "merge the files"))
         problems.extend(wrong)
     given.update(parsed.values)
-    problems.extend(_take_model(parsed.words, parsed.values, given, bool(problems) or parsed.help))
+    problems.extend(_take_model(parsed.words, parsed.values, given, not needs_model or bool(problems) or parsed.help))
     checked = [] if parsed.help else _check(flags, given, entries)
     mine = {flag.dest: given.pop(flag.dest, flag.initial()) for flag in own}
     args = EngineArgs.from_values(given)

@@ -26,8 +26,7 @@ KV_CACHE = (
 )  # fmt: skip
 
 SCHEDULER = (
-    Flag("--num-lookahead-slots", "int", 0, "Further KV slots reserved per sequence and step.",
-         until="lookahead slots"),
+    Flag("--num-lookahead-slots", "int", 0, "Further KV slots reserved per sequence and step."),
     Flag("--max-num-batched-tokens", "int", None,
          "Token budget of one step; unset is 2048 (the whole model length without chunked prefill).", metavar="TOKENS"),
     Flag("--max-num-partial-prefills", "int", 1, "Prompts that may be partly computed at the same time."),
@@ -61,8 +60,7 @@ EXECUTOR = (
     Flag("--tensor-parallel-size", "int", 1, "Workers that share every layer.", aliases=("-tp",)),
     Flag("--enable-expert-parallel", "flag", False, "Spread whole experts over the workers.",
          until="expert parallelism"),
-    Flag("--max-parallel-loading-workers", "int", None, "Workers that may read weights at the same time.",
-         until="loading workers in batches"),
+    Flag("--max-parallel-loading-workers", "int", None, "Workers that may read weights at the same time."),
     Flag("--ray-workers-use-nsight", "flag", False, "Run ray's workers under the Nsight profiler.",
          until="the ray executor"),
     Flag("--seed", "int", None,

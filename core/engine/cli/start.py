@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.args.engine_args import CommandLine, raise_problems, read_command_line
 from engine.args.flag import Flag
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
+    from engine.llm import LLM
 
 
 class Command:
@@ -26,9 +27,9 @@ class Command:
         self.own = tuple(own)
         self.http = http
 
-    def read(self, argv: Sequence[str]) -> CommandLine | None:
+    def read(self, argv: Sequence[str], *, needs_model: bool = True) -> CommandLine | None:
         """The command line, or None where help was asked for (and given). Raises every problem at once."""
-        line = read_command_line(argv, self.own, http=self.http)
+        line = read_command_line(argv, self.own, http=self.http, needs_model=needs_model)
         if line.help:
             from engine.args.help import render_help
 
@@ -47,7 +48,11 @@ class Command:
         return config
 
 
-def given_flags(line: CommandLine) -> dict[str, Any]:
-    """The engine's flags as keywords for :class:`engine.llm.LLM`."""
-    values = line.args.given_values()
-    return {"model": line.args.model, **values}
+def open_model(command: Command, line: CommandLine) -> LLM:
+    """The model, started; close it, or use it in a ``with`` block."""
+    from engine.llm import LLM
+
+    llm = LLM(**{"model": line.args.model, **line.args.given_values()})
+    for warning in llm.config.plan.get("warnings", ()):
+        print(f"engine {command.name}: warning: {warning}", file=sys.stderr)
+    return llm
