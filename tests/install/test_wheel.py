@@ -87,7 +87,7 @@ def test_third_party_sources_are_short():
 
 
 def test_third_party_plugins_serve(bin_folder, tmp_path):
-    """A checkpoint as model.npz, served with the third-party loader and policy, answers as with the engine's own loader."""
+    """A checkpoint as model.npz, read and ordered by the third party's plugins, gives the recorded answer."""
     import numpy
     from safetensors.numpy import load_file
 
@@ -96,11 +96,13 @@ def test_third_party_plugins_serve(bin_folder, tmp_path):
     shutil.copytree(source, model, ignore=shutil.ignore_patterns("*.safetensors", "llama2c"))
     numpy.savez(model / "model.npz", **load_file(source / "model.safetensors"))
     row = json.loads((source / "reference_greedy.json").read_text())["rows"][0]
-    argv = ["serve", model, "--load-format", "npz", "--scheduling-policy", "shortest", "--dtype", "float32", "--port", _free()]
-    with subprocess.Popen([str(bin_folder / "engine"), *map(str, argv)], stderr=subprocess.PIPE, text=True) as server:
+    argv = ["serve", model, "--load-format", "npz", "--scheduling-policy", "shortest", "--dtype", "float32"]
+    argv += ["--served-model-name", "model", "--port", _free()]
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen([str(bin_folder / "engine"), *map(str, argv)], stderr=file) as server:
         try:
             address = f"http://127.0.0.1:{argv[-1]}"
-            _wait(server, address)
+            _wait(server, address, log)
             answer = _post(f"{address}/v1/completions", _body(row))
             assert answer["choices"][0]["finish_reason"] == "length"
             assert answer["usage"]["completion_tokens"] == 16
@@ -125,9 +127,9 @@ def _free() -> int:
         return port
 
 
-def _wait(server: subprocess.Popen[str], address: str) -> None:
+def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     for _ in range(600):
-        assert server.poll() is None, server.stderr.read() if server.stderr else ""
+        assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(f"{address}/health", timeout=1)
             return
