@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: Length prefix of a frame.
 HEADER = struct.Struct("<I")
 #: Longest frame accepted, in bytes. A prefix beyond it is not a frame of ours.
-MAX_FRAME = 1 << 30
+MAX_FRAME = 1 << 28
 
 
 class WireError(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Rows
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -43,19 +44,17 @@ class Masks:
         if p.logits_processors:
             self._process(logits, sequence, length)
         if p.logit_bias:
-            ids = _ids(p.logit_bias, logits, "logit_bias")
-            logits[ids] += torch.tensor(list(p.logit_bias.values()), dtype=logits.dtype, device=logits.device)
+            bias = _fixed(sequence, "logit_bias values", list(p.logit_bias.values()), logits).to(logits.dtype)
+            logits.index_add_(0, _inside(sequence, "logit_bias", tuple(p.logit_bias), logits), bias)
         if p.allowed_token_ids is not None:
-            ids = _ids(p.allowed_token_ids, logits, "allowed_token_ids")
+            ids = _inside(sequence, "allowed_token_ids", p.allowed_token_ids, logits)
             kept = logits[ids]
             logits.fill_(-torch.inf)
             logits[ids] = kept
         if p.bad_words_ids:
-            _forbid_words(logits, sequence, length)
+            _forbid(logits, _completed_words(sequence, length))
         if length - sequence.num_prompt < p.min_tokens:
-            ends = (*p.stop_token_ids, *(() if p.ignore_eos else sequence.eos))
-            if ends:
-                logits[_ids(ends, logits, "stop_token_ids")] = -torch.inf
+            _forbid(logits, [*p.stop_token_ids, *(() if p.ignore_eos else sequence.eos)])
 
     def _process(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         prompt = sequence.tokens[: sequence.num_prompt].tolist()
@@ -68,16 +67,30 @@ class Masks:
                 raise RowError(f"logits processor {name!r} failed: {type(error).__name__}: {error}") from error
 
 
-def _ids(token_ids: object, logits: Tensor, field: str) -> Tensor:
+def _fixed(sequence: Sequence, name: str, values: Rows[float], logits: Tensor) -> Tensor:
+    """A request's list as a tensor on the device, made once: it may have as many entries as the vocabulary."""
+    if name not in sequence.fixed:
+        sequence.fixed[name] = torch.tensor(values).to(logits.device)
+    return sequence.fixed[name]
+
+
+def _inside(sequence: Sequence, field: str, token_ids: tuple[int, ...], logits: Tensor) -> Tensor:
     """Token ids as an index; ids beyond the logits are the request's error."""
-    ids = torch.tensor(list(token_ids), dtype=torch.int64)  # type: ignore[call-overload]
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < logits.shape[0]:
-        raise RowError(f"{field} has a token id outside 0 … {logits.shape[0] - 1}")
-    return ids.to(logits.device)
+    width = logits.shape[0]
+    if field not in sequence.fixed and not all(0 <= token < width for token in token_ids):
+        raise RowError(f"{field} has a token id outside 0 … {width - 1}")
+    return _fixed(sequence, field, token_ids, logits).long()
 
 
-def _forbid_words(logits: Tensor, sequence: Sequence, length: int) -> None:
-    """−∞ for the last token of each bad word whose other tokens end the output so far."""
+def _forbid(logits: Tensor, token_ids: list[int]) -> None:
+    """−∞ for these tokens; ids beyond the logits cannot come anyway."""
+    inside = [token for token in token_ids if 0 <= token < logits.shape[0]]
+    if inside:
+        logits[torch.tensor(inside, device=logits.device)] = -torch.inf
+
+
+def _completed_words(sequence: Sequence, length: int) -> list[int]:
+    """The last token of each bad word whose other tokens end the output so far."""
     output = sequence.tokens[sequence.num_prompt : length]
     forbidden = []
     for word in sequence.params.bad_words_ids:
@@ -86,5 +99,4 @@ def _forbid_words(logits: Tensor, sequence: Sequence, length: int) -> None:
             continue
         if before == 0 or tuple(output[len(output) - before :].tolist()) == word[:-1]:
             forbidden.append(word[-1])
-    if forbidden:
-        logits[_ids(forbidden, logits, "bad_words")] = -torch.inf
+    return forbidden

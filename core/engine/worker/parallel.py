@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -60,8 +61,9 @@ class TorchDistributed(Parallel):
             )
         store = dist.FileStore(  # type: ignore[attr-defined]
             os.path.join(rendezvous, "group"), size)
-        # gloo connects over the machine's default interface otherwise, which may be reachable from outside or absent.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if sys.platform == "linux":
+            # gloo takes the interface of the machine's name otherwise, which may be reachable from outside, or absent.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=PATIENCE,
             device_id=device if backend == "nccl" else None,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from engine.plugin.step import NewSequence, Step, TokenLogprobs, Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engine.worker.penalties import TokenCounts
 
 #: Below this temperature sampling is greedy: dividing by it would only amplify rounding.
@@ -22,11 +24,11 @@ class Sequence:
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
     ``masked`` (tokens forbidden or biased), ``penalised``. ``pending`` is the log-probability of the first prompt token
-    after the last computed chunk.
+    after the last computed chunk, ``fixed`` holds parameters as tensors.
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "greedy", "length", "masked", "num_prompt", "params", "penalised",
+        "blocks", "counts", "eos", "filtered", "fixed", "greedy", "length", "masked", "num_prompt", "params", "penalised",
         "pending", "refused", "row", "seed", "seq", "tokens",
     )  # fmt: skip
 
@@ -41,7 +43,8 @@ class Sequence:
         self.tokens[: self.length] = new.token_ids
         self.params = p
         self.eos = new.eos_token_ids
-        self.seed = p.seed if p.seed is not None else new.seq
+        seed = p.seed if p.seed is not None else new.seq
+        self.seed = (seed + 2**63) % 2**64 - 2**63
         self.greedy = p.temperature < GREEDY_BELOW
         self.filtered = not self.greedy and (p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0)
         self.masked = bool(
@@ -50,6 +53,7 @@ class Sequence:
         )  # fmt: skip
         self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
         self.counts: TokenCounts | None = None
+        self.fixed: dict[str, Tensor] = {}
         self.pending: tuple[int, TokenLogprobs] | None = None
         self.refused = refusal(new)
 

@@ -95,6 +95,8 @@ class LocalWorker(Worker):
     def run(self, step: Step) -> StepResult:
         """See the contract. Only rank 0 samples; the other ranks' results are empty."""
         began = time.perf_counter()
+        if step.connector is not None:
+            raise ValueError("the step has data for a KV connector, but this worker has none")
         self._table.retire(step)
         self._pages.move(step)
         self._table.admit(step)

@@ -115,6 +115,7 @@ class MultiprocessExecutor(Executor):
         if lost and self._worker is not None:
             self._worker.close()
         self._thread.stop(PARTING)
+        self._worker = None
 
     def _everyone(self, request: ToWorker, own: Callable[[], Any]) -> list[Future[Any]]:
         """Ask every rank; rank 0's future first."""

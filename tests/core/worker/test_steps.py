@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
-from engine.config import EngineConfig
-from engine.errors import ModelFileError
-from engine.plugin import AttentionSpec, PoolingParams, Recorder, Replay, Step, Work
+from engine.config import EngineConfig, ParallelConfig
+from engine.errors import MemoryShortage, ModelFileError
+from engine.plugin import AttentionSpec, Batch, Memory, PoolingParams, Recorder, Replay, Step, Work
+from engine.worker.memory import measure_budget, rehearse
 from engine.worker.runner import recorded_sizes
 from engine.worker.swap import PagePool
 from engine.worker.worker import LocalWorker
+from engine_devices._cpu_device import CPUDevice
 
 from tests.core.worker.harness import Driver, greedy, make_config, start
 
@@ -313,3 +316,44 @@ def test_the_budget_counts_whole_pages(checkpoint: Path) -> None:
     assert (budget.pages, budget.host_pages) == (50, 7)
     spec: AttentionSpec = config.model.info.layers[0]
     assert budget.page_bytes == 2 * (2 * spec.num_kv_heads * spec.head_dim * 4) * 4
+
+
+def test_no_page_is_a_memory_shortage(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1000 pages' worth, 90 % may be used: what is free beyond the other 10 % counts, halved between two ranks."""
+    config = make_config(checkpoint, pages=1000)
+    cache = msgspec.structs.replace(config.cache, pages_override=None)
+    config = msgspec.structs.replace(config, cache=cache)
+    worker = LocalWorker(config, 0, "")
+    worker.load()
+    page = worker.budget().page_bytes
+    monkeypatch.setattr(CPUDevice, "memory", lambda self: Memory(1000 * page, 150 * page))
+    assert worker.budget().pages == 50
+    shared = msgspec.structs.replace(config.device, shared_memory=True)
+    two = msgspec.structs.replace(config, device=shared, parallel=ParallelConfig(tensor_parallel=2))
+    assert measure_budget(two, CPUDevice(), page, 0).pages == 25
+    monkeypatch.setattr(CPUDevice, "memory", lambda self: Memory(1000 * page, 99 * page))
+    with pytest.raises(MemoryShortage, match="no page"):
+        worker.budget()
+    override = msgspec.structs.replace(config, cache=msgspec.structs.replace(cache, pages_override=20, pages=20))
+    assert measure_budget(override, CPUDevice(), page, 0).pages == 20
+
+
+@pytest.mark.parametrize("budget", [5, 128, 300])
+def test_the_rehearsal_runs_the_largest_step_and_stores_nothing(checkpoint: Path, budget: int) -> None:
+    config = make_config(checkpoint, max_model_len=100)
+    scheduler = msgspec.structs.replace(config.scheduler, max_num_batched_tokens=budget)
+    config = msgspec.structs.replace(config, scheduler=scheduler)
+    worker = make_worker(config)
+    rows: list[int] = []
+    forward = worker._model.forward
+
+    def counted(batch: Batch) -> torch.Tensor:
+        rows.append(len(batch.token_ids))
+        return forward(batch)
+
+    worker._model.forward = counted
+    caches = [cache[:1] for cache in worker._pages.caches]
+    with torch.inference_mode():
+        rehearse(worker._model, caches, config, torch.device("cpu"))
+    assert rows == [budget]
+    assert all(not cache.any() for cache in worker._pages.caches)
