@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from itertools import takewhile
 
 from engine.config import SchedulerConfig
 from engine.kvcache.cache import KVCache
@@ -102,7 +103,6 @@ class Admission:
         if copies is None:
             return False
         plan.swap_in += copies
-        self._cache.claim(sequence.table)
         if remaining > 1:
             self._shares.note(plan, remaining, count)
         self._enter(sequence, count, plan)
@@ -140,20 +140,18 @@ class Admission:
         if len(running) < self._slots and shortage + self._headroom() <= 0:
             return True
         view = sequence.view()
+        worse = takewhile(lambda c: c not in plan.admitted and self._policy.may_preempt(view, c.view()), reversed(running))
+        candidate = next(worse, None)
+        if candidate is None:
+            return False
         victims: list[Sequence] = []
         reclaimed = self._cache.reclaim(matched)
-        for candidate in reversed(running):
-            enough = len(running) - len(victims) < self._slots and reclaimed.pages >= shortage
-            if enough and victims:
-                break
-            if candidate in plan.admitted or not self._policy.may_preempt(view, candidate.view()):
+        while len(running) - len(victims) >= self._slots or reclaimed.pages < shortage:
+            if candidate is None:
                 return False
-            if enough:
-                break
             victims.append(candidate)
             reclaimed.add(candidate.table)
-        if len(running) - len(victims) >= self._slots or reclaimed.pages < shortage:
-            return False
+            candidate = next(worse, None)
         for victim in victims:
             self._preemption.preempt(victim, plan)
         return True

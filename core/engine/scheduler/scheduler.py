@@ -167,8 +167,9 @@ class Scheduler:
         self._cache.check(sequence.table for sequence in self._roster.by_number.values())
         self._roster.check()
         for sequence in self._roster.running:
-            if self._cache.pages_for(sequence.computed) > len(sequence.table.pages):
-                raise RuntimeError(f"sequence {sequence.number} has computed more tokens than its pages hold")
+            held = len(sequence.table.pages)
+            if not self._cache.pages_for(sequence.computed) <= held <= self._cache.pages_for(sequence.longest):
+                raise RuntimeError(f"sequence {sequence.number} holds {held} pages, too few or more than it can use")
 
     def _continue_decodes(self, plan: StepPlan) -> None:
         """Every running sequence with one token to compute computes it, and its drafts as far as tokens and pages last.

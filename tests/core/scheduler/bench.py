@@ -67,6 +67,7 @@ class Bench:
             **({} if clock is None else {"clock": clock}),
         )
         self.budget, self.seqs = budget, seqs
+        self.partial = config.get("max_num_partial_prefills", 1) if config.get("chunked_prefill", True) else 0
         self.simulator = Simulator(block_size, pages, host_pages, drafts=drafts, seed=seed)
         self.requests: dict[str, Request] = {}
         self.outputs: dict[str, list[Output]] = {}
@@ -99,6 +100,7 @@ class Bench:
         for output in self.scheduler.commit(step, self.simulator.run(step)):
             self.outputs[output.id].append(output)
         self.scheduler.check()
+        assert sum(sequence.remaining > 1 for sequence in self.scheduler._roster.running) <= self.partial
 
     def run(self, limit: int = 10_000) -> None:
         for _ in range(limit):

@@ -132,3 +132,11 @@ def test_work_holds_only_what_is_new() -> None:
     assert (third.start, third.append) == (14, bench.tokens("a")[:1])
     assert [len(work.blocks) for work in rest[:7]] == [0, 1, 0, 0, 0, 1, 0]
     assert [len(step.new) for step in bench.steps] == [1] + [0] * (len(bench.steps) - 1)
+
+
+def test_more_sequences_than_tokens_take_turns_by_rank() -> None:
+    bench = Bench(budget=8, seqs=20, max_model_len=8, chunked_prefill=False)
+    bench.add(*(request(str(i), [i + 1], arrival=i, max_tokens=4, ignore_eos=True) for i in range(12)))
+    assert [sorted(counts(bench.step())) for _ in range(3)] == [list(range(8)), list(range(8, 12)), list(range(8))]
+    bench.run()
+    bench.verify()

@@ -156,8 +156,9 @@ def test_what_can_never_run_is_refused() -> None:
     assert refused(bench, [1], priority=1).param == "priority"
 
 
-def test_what_just_fits_runs() -> None:
-    bench = Bench(max_model_len=50, pages=10, block_size=4)
+@pytest.mark.parametrize("lookahead", [0, 9])
+def test_what_just_fits_runs(lookahead: int) -> None:
+    bench = Bench(max_model_len=50, pages=10, block_size=4, lookahead_slots=lookahead)
     bench.add(request("a", [1] * 30, max_tokens=11, ignore_eos=True), request("b", [2] * 40, max_tokens=1))
     bench.run()
     bench.verify()

@@ -54,7 +54,7 @@ def test_recompute_takes_the_younger_and_brings_it_back_first() -> None:
 
 
 def test_swap_moves_pages_out_and_back_and_computes_nothing_twice() -> None:
-    bench = two_in_eight_pages(prefix_caching=False, mode="swap", host_pages=8)
+    bench = two_in_eight_pages(prefix_caching=False, mode="swap", host_pages=5)
     step = until_preempted(bench)
     assert (step.preempted, len(step.swap_out)) == ([1], 4)
     stats = bench.scheduler.stats()
@@ -63,6 +63,10 @@ def test_swap_moves_pages_out_and_back_and_computes_nothing_twice() -> None:
     bench.verify()
     assert bench.simulator.computed == 2 * (7 + 16)
     assert sum(len(step.swap_in) for step in bench.steps) == 4
+    bench.add(talker("c", 1, arrival=0.0), talker("d", 2, arrival=1.0))
+    bench.run()
+    bench.verify()
+    assert sum(len(step.swap_in) for step in bench.steps) == 8, "host pages are used again"
 
 
 def test_swapping_in_takes_from_the_prefix_cache_what_is_still_there() -> None:
@@ -127,7 +131,8 @@ def test_an_urgent_request_takes_the_slot_of_a_worse_one() -> None:
 
 def test_an_urgent_request_takes_the_pages_of_several_worse_ones_worst_first() -> None:
     bench = Bench(policy_name="priority", pages=11, max_model_len=32, mode="swap", host_pages=8)
-    bench.add(*(request(f"r{p}", [p] * 7, priority=p, max_tokens=2, ignore_eos=True) for p in (1, 3, 4, 5)))
+    running = enumerate((1, 2, 4, 5))
+    bench.add(*(request(f"r{i}", [i + 1] * 7, priority=p, max_tokens=2, ignore_eos=True) for i, p in running))
     bench.step()
     bench.add(request("now", [9] * 22, priority=2, max_tokens=4, ignore_eos=True))
     step = bench.step()
@@ -173,13 +178,13 @@ def test_the_best_always_progresses() -> None:
 def test_nobody_comes_back_in_the_step_that_sent_him_away() -> None:
     bench = Bench(pages=7, max_model_len=32, prefix_caching=False, budget=32)
     bench.add(*(request(id, [n] * 7, arrival=n, max_tokens=18, ignore_eos=True) for n, id in enumerate("ab", 1)))
-    bench.step()
-    for _ in range(4):
-        bench.scheduler._roster.by_id["b"].draft = [51] * 8  # never right, but pages are reserved for them
-        bench.step()
-    step = until_preempted(bench)
+    step = bench.step()
+    while step is not None and not step.preempted:
+        bench.scheduler._roster.by_id["b"].draft = [51] * 12  # never right, but pages are reserved for them
+        step = bench.step()
+    assert step is not None
     assert (step.preempted, seqs(step)) == ([1], [0])
-    assert bench.scheduler.stats().pages_used == 4, "three are free, as many as the other needs"
+    assert bench.scheduler.stats().pages_used == 3, "four are free, as many as the other needs"
     bench.run()
     bench.verify()
 
@@ -215,3 +220,15 @@ def test_who_may_preempt_needs_no_headroom() -> None:
     step = bench.step()
     assert step is not None
     assert (step.preempted, seqs(step)) == ([], [0, 1, 2, 3])
+
+
+def test_better_waiting_requests_go_before_swapped_out_ones() -> None:
+    bench = Bench(pages=8, max_model_len=32, mode="swap", host_pages=8, policy_name="priority", seqs=2)
+    bench.add(urgent("good", 1, 1, arrival=0.0), urgent("bad", 2, 9, arrival=1.0))
+    until_preempted(bench)
+    bench.add(urgent("better", 3, 5, arrival=2.0))
+    bench.run()
+    bench.verify()
+    order = [seq for step in bench.steps for seq in seqs(step)]
+    came_back = next(step.index for step in bench.steps if step.swap_in)
+    assert 2 in order and all(came_back > step.index for step in bench.steps if 2 in seqs(step) and step.new)
