@@ -8,7 +8,6 @@ import re
 from engine.errors import PluginError
 from engine.plugin import spec
 from engine.plugin.kinds import KINDS
-
 from tests.sources import REPOSITORY, ROOTS
 from tools import docs
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from engine.plugin.discovery import scan
 
+from engine.plugin.discovery import scan
 from tests.sources import PLUGIN_PACKAGES, imported, sources, tree
 
 HEAVY = ("torch", "transformers", "triton", "safetensors", "tokenizers", "xgrammar", "bitsandbytes")

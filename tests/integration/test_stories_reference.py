@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from engine import LLM, SamplingParams
 
+from engine import LLM, SamplingParams
 from tests.data import shared
 
 TOLERANCE = 1e-3

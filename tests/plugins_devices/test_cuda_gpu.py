@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from engine_devices import cuda
 
 from engine.attention import built_in
+from engine_devices import cuda
 from tests.core.attention.attention_cases import Case, make
 
 pytestmark = [

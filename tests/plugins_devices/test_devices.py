@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_devices import auto, cpu, cuda
-from engine_devices._cuda_driver import DriverAbsent, visible_gpus
 
 from engine.errors import UnavailablePlugin
 from engine.plugin.facts import DeviceFacts
+from engine_devices import auto, cpu, cuda
+from engine_devices._cuda_driver import DriverAbsent, visible_gpus
 
 
 def facts(name, available, priority, reason="because"):

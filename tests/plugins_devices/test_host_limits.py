@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from engine_devices._host_limits import host_memory, usable_cores
 
 GIB = 1 << 30

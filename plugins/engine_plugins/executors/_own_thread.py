@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from engine.errors import WorkerDied
-
 from engine_plugins.executors._pending import Pending
 
 #: Seconds that the watchers get to say which peer died, when a collective has just failed for want of it.

@@ -11,7 +11,6 @@ from engine.errors import WorkerDied
 from engine.plugin import WorkerPlan
 from engine.plugin.wire import Listener, listen, private_directory
 from engine.plugin.workers import SOCKET_VARIABLE, Hello
-
 from engine_plugins.executors._pending import Pending
 from engine_plugins.executors._subprocess import Subprocess
 

@@ -11,11 +11,11 @@ from concurrent.futures import Future
 from typing import Any
 
 import msgspec
+
 from engine import errors
 from engine.errors import EngineError, WorkerDied
 from engine.plugin.wire import Connection
 from engine.plugin.workers import Done, Failed, FromWorker, ToWorker
-
 from engine_plugins.executors._pending import Pending
 
 #: Seconds without a sign of life after which a worker counts as dead. It gives one every second, even while it

@@ -8,12 +8,12 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from engine.plugin import Executor, hookimpl
 
 if TYPE_CHECKING:
     from engine.plugin import CacheBudget, StartWorker, Step, StepResult, Worker, WorkerPlan
     from engine.plugin.workers import ToWorker
-
     from engine_plugins.executors._subprocess import Subprocess
 
 ENGINE_API = 1

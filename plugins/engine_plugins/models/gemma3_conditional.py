@@ -7,7 +7,6 @@ from typing import Any
 from engine.layers.config import ConfigReader
 from engine.plugin import Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture
-
 from engine_plugins.models.gemma3 import Gemma3Config, describe_gemma3
 
 ENGINE_API = 1

@@ -8,7 +8,6 @@ from typing import Any
 from engine.layers.config import ConfigReader
 from engine.plugin import AttentionSpec, Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture
-
 from engine_plugins.models._config import Heads, model_info, read_layer_count, read_whole_heads
 
 ENGINE_API = 1

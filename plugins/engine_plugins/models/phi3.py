@@ -9,7 +9,6 @@ from engine.layers.config import ConfigReader
 from engine.layers.rope import RopeSpec, context_length, read_rope
 from engine.plugin import Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture
-
 from engine_plugins.models._config import Heads, model_info, read_heads, read_layer_count, same_layers
 
 ENGINE_API = 1

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from tests.core.attention.attention_cases import Case, make, naive
 
 from engine.attention import built_in
 from engine.plugin.facts import AttentionSpec
+from tests.core.attention.attention_cases import Case, make, naive
 
 MIXED = ((1, 1), (1, 7), (5, 5), (1, 8), (3, 20), (1, 33), (9, 17), (1, 70), (4, 100))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from engine.kvcache.claims import Claims
 from engine.kvcache.table import BlockTable
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from engine.kvcache.host import HostPool
-from engine.kvcache.pool import BlockPool
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from engine.kvcache.host import HostPool
+from engine.kvcache.pool import BlockPool
 
 
 def test_empty_pages_go_before_cached_ones_and_the_longest_idle_before_the_rest() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from engine.kvcache.prefix import PrefixHasher
-from engine.plugin.request import MultimodalItem
 from hypothesis import given
 from hypothesis import strategies as st
+
+from engine.kvcache.prefix import PrefixHasher
+from engine.plugin.request import MultimodalItem
 
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
+
 from engine.errors import (
     BadSignature,
     BrokenPlugin,

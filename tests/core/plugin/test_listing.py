@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
+
 from engine.cli import main
 from engine.plugin.discovery import scan
 from engine.plugin.kinds import KINDS
 from engine.plugin.listing import first_line, source_file
-
 from tests.core.plugin.packages import SOUND, engine, install
 
 

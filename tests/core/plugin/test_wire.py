@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from engine.plugin.step import Step, Work
 from engine.plugin.wire import MAX_FRAME, Connection, WireError, connect, listen, private_directory
 

@@ -11,7 +11,6 @@ from engine.messages import Output
 from engine.plugin.request import Request, SamplingParams
 from engine.plugin.step import Step
 from engine.scheduler import Scheduler
-
 from tests.core.scheduler.simulator import EOS, Simulator, solo
 
 

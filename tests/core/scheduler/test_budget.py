@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from engine.errors import ConfigError
 from engine.plugin.step import Step
-
 from tests.core.scheduler.bench import Bench, request
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from engine.errors import RequestError
 from engine.messages import Output
 from engine.plugin.request import FinishReason, PoolingParams
 from engine.plugin.step import SequenceResult, StepResult
-
 from tests.core.scheduler.bench import Bench, request
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from engine.errors import ContractViolation
 from engine.plugin import PreemptionMode, RequestView
 from engine.plugin.step import Step
-
 from tests.core.scheduler.bench import Bench, request
 
 

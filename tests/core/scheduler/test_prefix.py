@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from engine.plugin.request import MultimodalItem
-
 from tests.core.scheduler.bench import Bench, request
 
 PROMPT = [(7 * i) % 43 + 1 for i in range(41)]

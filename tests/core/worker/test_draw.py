@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from engine.worker.draw import draw, thresholds
 from engine.worker.uniform import ACCEPT, TOKEN, uniforms
 

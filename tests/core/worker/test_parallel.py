@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from engine.errors import ConfigError
 from engine.worker.parallel import SingleProcess, join
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from engine.plugin import GuideSpec, LogitsProcessor, NewSequence, SamplingParams
 from engine.worker.masks import Masks
 from engine.worker.sampler import Rows, Sampled, Sampler

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from engine.config import EngineConfig
 from engine.worker.worker import LocalWorker
-
 from tests.core.worker.harness import Driver, greedy, make_config, start
 from tests.data import shared
 

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, Use
 from engine_plugins.config_formats import auto, hf
-
 from tests.data import shared
 
 PLAIN = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}

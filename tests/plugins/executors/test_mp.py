@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from engine.config import EngineConfig
 from engine.errors import ModelFileError, WorkerDied
 from engine.plugin import Step, WorkerPlan
 from engine.worker.worker import LocalWorker
 from engine_plugins.executors.mp import MultiprocessExecutor
 from engine_plugins.executors.uni import UniExecutor
-
 from tests.core.worker.harness import Driver, greedy, make_checkpoint, make_config
 
 PROMPTS = [[1, 5, 9, 33, 2, 8, 61], [3], list(range(10, 29))]

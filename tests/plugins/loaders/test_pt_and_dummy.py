@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint
 from engine_plugins.loaders import dummy, pt
-from safetensors.torch import save_file
 
 
 def checkpoint(place: Path) -> Checkpoint:

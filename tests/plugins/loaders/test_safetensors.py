@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, Use
 from engine_plugins.loaders import auto, safetensors
-from safetensors.torch import load_file, save_file
-
 from tests.data import shared
 
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+
 from engine.attention import built_in
 from engine.layers.packed import reference_kernel
 from engine.plugin import AttentionBatch, Batch, Model, ModelContext, Parallel
 from engine.plugin.contracts.serving import ModelArchitecture
-from safetensors.torch import load_file
 
 BLOCK = 4
 

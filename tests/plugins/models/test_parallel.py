@@ -6,9 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from engine.errors import ConfigError
-from engine.layers.model import stage_layers
-from engine.plugin import Model
 from transformers import (
     GPT2Config,
     GPTNeoXConfig,
@@ -20,6 +17,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from engine.errors import ConfigError
+from engine.layers.model import stage_layers
+from engine.plugin import Model
 from tests.plugins.models.checkpoints import GROUPED, POSITIONS, SIZES, prompts, save
 from tests.plugins.models.harness import Alone, Player, architecture, build, checkpoint, context, run_ranks
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from engine.plugin import KVCacheType, PreemptionMode, RequestView, SchedulingPolicy
 from engine.plugin.facts import DTYPE_BYTES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from engine.errors import ConfigError, ModelFileError
 from engine.plugin import ModelInfo, Use
 from engine_plugins.tasks import auto, generate

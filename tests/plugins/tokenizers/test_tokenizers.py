@@ -8,12 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-import engine
 import pytest
+
+import engine
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, Use
 from engine_plugins.tokenizers import auto, slow
-
 from tests.data import shared
 
 DEMO = Path(engine.__file__).parent / "bundled" / "demo"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from engine.layers.activation import activation
 from engine.layers.attention import Attention
 from engine.layers.linear import ColumnParallelLinear, RowParallelLinear
@@ -11,11 +13,9 @@ from engine.layers.loading import NameRules
 from engine.layers.model import NativeModel
 from engine.layers.norm import LayerNorm
 from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
-
     from engine_plugins.models.gpt_neox import GPTNeoXConfig
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from engine.layers.attention import Attention
 from engine.layers.linear import QKVParallelLinear, RowParallelLinear
 from engine.layers.mlp import GatedMLP
 from engine.layers.model import NativeModel
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
-
     from engine_plugins.models.llama import LlamaConfig
 
 

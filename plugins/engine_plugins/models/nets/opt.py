@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from engine.layers.activation import activation
 from engine.layers.attention import Attention
 from engine.layers.embedding import PositionEmbedding
 from engine.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
 from engine.layers.model import NativeModel
 from engine.layers.norm import LayerNorm
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
-
     from engine_plugins.models.opt import OPTConfig
 
 #: Rows of the position table before position 0, left over from the padding scheme of training.
