@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ModelFileError
 
@@ -27,24 +29,15 @@ def download(
     HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as everywhere; where the hub does not answer, an earlier
     download serves. ``missing`` makes the error for a reason.
     """
-    import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
     ignored = list(ignore) or _DEFAULT_IGNORE
-    more = ["*.py"] if code else []
     try:
         names = None if constants.HF_HUB_OFFLINE else _files(repository, revision)
-        patterns = {"config": _CONFIG, "tokenizer": _TOKENIZER}.get(wants) or _TOKENIZER + _weights(names, ignored)
-        return Path(
-            hub.snapshot_download(
-                repository,
-                revision=revision,
-                cache_dir=folder,
-                allow_patterns=patterns + more,
-                ignore_patterns=[*ignored, *_NO_WEIGHTS],
-                local_files_only=names is None,
-            )
-        )
+        wanted = {"config": [_CONFIG], "tokenizer": [_TOKENIZER]}.get(wants) or _weight_patterns(names, ignored)
+        more = ["*.py"] if code else []
+        options = {"revision": revision, "cache_dir": folder, "ignore_patterns": [*ignored, *_NO_WEIGHTS]}
+        return _snapshot(repository, [patterns + more for patterns in wanted], local=names is None, options=options)
     except errors.GatedRepoError as error:
         fix = "HF_TOKEN=… of an account that has accepted it"
         raise ModelFileError(f"{flag} {repository}: the hub wants its licence accepted.", fix=fix) from error
@@ -58,6 +51,17 @@ def download(
         raise missing(f"{silent}, and it was not downloaded before") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
         raise missing(_first_line(error)) from error
+
+
+def _snapshot(repository: str, wanted: list[list[str]], *, local: bool, options: dict[str, Any]) -> Path:
+    """The snapshot with the first of the ``wanted`` patterns that can be had; ``local``: of earlier downloads alone."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    for patterns in wanted[:-1]:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(hub.snapshot_download(repository, allow_patterns=patterns, local_files_only=local, **options))
+    return Path(hub.snapshot_download(repository, allow_patterns=wanted[-1], local_files_only=local, **options))
 
 
 def _files(repository: str, revision: str | None) -> list[str] | None:
@@ -82,14 +86,15 @@ def _is_transport(error: Exception) -> bool:
     return library in _TRANSPORTS or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _weights(names: Sequence[str] | None, ignored: Sequence[str]) -> list[str]:
-    """The first weight pattern that any file matches, ``*.safetensors`` where none does; all where files are unknown."""
+def _weight_patterns(names: Sequence[str] | None, ignored: Sequence[str]) -> list[list[str]]:
+    """What to fetch, in order of preference: the first weight pattern that any file matches, ``*.safetensors`` where
+    none does. Where the files are not known, an earlier download may have been made for any pattern."""
+    every = [[*_TOKENIZER, pattern] for pattern in _WEIGHTS]
     if names is None:
-        return _WEIGHTS
-    kept = [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in [*ignored, *_NO_WEIGHTS])]
-    return next(
-        ([pattern] for pattern in _WEIGHTS if any(fnmatch.fnmatch(name, pattern) for name in kept)), [_WEIGHTS[0]]
-    )
+        return every
+    skipped = [*ignored, *_NO_WEIGHTS]
+    kept = [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in skipped)]
+    return [patterns for patterns in every if any(fnmatch.fnmatch(name, patterns[-1]) for name in kept)][:1] or every[:1]
 
 
 def _first_line(error: Exception) -> str:

@@ -104,7 +104,7 @@ def read_command_line(
     Every problem is collected: grammar, configuration file, values, plugins, capabilities. Nothing heavy is imported.
     """
     taken = {flag.dest for flag in own}
-    flags = (*(flag for flag in FLAGS if (http or flag.engine) and flag.dest not in taken), *own)
+    flags = (*(flag for flag in FLAGS if flag.dest not in taken), *own)
     grammar = Grammar(flags)
     parsed = grammar.parse(argv)
     problems = list(parsed.problems)
@@ -120,6 +120,9 @@ def read_command_line(
     given.update(parsed.values)
     problems.extend(_take_model(parsed.words, parsed.values, given, not needs_model or bool(problems) or parsed.help))
     checked = [] if parsed.help else _check(flags, given, entries)
+    if not http:
+        served = (flag.name for flag in flags if flag.engine is False and flag.dest in given and flag.dest not in taken)
+        problems.extend(Problem(f"{name} is for engine serve alone.", f"leave {name} out") for name in served)
     mine = {flag.dest: given.pop(flag.dest, flag.initial()) for flag in own}
     args = EngineArgs.from_values(given)
     if not parsed.help:
