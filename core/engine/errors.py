@@ -92,7 +92,8 @@ class WorkerDied(EngineError):
 class RequestError(EngineError):
     """A request cannot be served as asked; ends as an HTTP 4xx that names the field.
 
-    ``param`` is the request's field, ``code`` a machine-readable reason (``context_length_exceeded`` …) and ``http_status`` the answer's status.
+    ``param`` is the request's field, ``code`` a machine-readable reason (``context_length_exceeded`` …),
+    ``http_status`` the answer's status.
     """
 
     def __init__(

@@ -37,7 +37,8 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """What one step gave one request.
 
-    ``logprobs``: one entry per token id. ``prompt_logprobs``: the entries of newly computed prompt positions, in order, over the request's life
+    ``logprobs``: one entry per token id.
+    ``prompt_logprobs``: the entries of newly computed prompt positions, in order, over the request's life
     one per prompt token but the first. ``stop_reason``: the stop token id that ended it (None for EOS). ``cached_tokens``: prompt tokens
     taken from the prefix cache, set in the first output. ``error``: text with finish reason ERROR. ``queued``/``started``: monotonic
     seconds when it entered the engine's queue and first ran, set in the first output.

@@ -44,7 +44,9 @@ class Extension:
 LOADER = Kind("loader", "--load-format", "engine_create_loader", Loader, "reads a checkpoint's tensors")  # type: ignore[type-abstract]
 CONFIG_FORMAT = Kind("config_format", "--config-format", "engine_create_config_format", ConfigFormat, "reads a model's configuration")  # type: ignore[type-abstract]
 TOKENIZER = Kind("tokenizer", "--tokenizer-mode", "engine_create_tokenizer", Tokenizer, "turns text into tokens and back")  # type: ignore[type-abstract]
-TOKENIZER_POOL = Kind("tokenizer_pool", "--tokenizer-pool-type", "engine_create_tokenizer_pool", TokenizerPool, "tokenizes off the event loop")  # type: ignore[type-abstract]
+TOKENIZER_POOL = Kind(
+    "tokenizer_pool", "--tokenizer-pool-type", "engine_create_tokenizer_pool", TokenizerPool, "tokenizes off the event loop"  # type: ignore[type-abstract]
+)
 QUANTIZATION = Kind("quantization", "--quantization", "engine_create_quantizer", Quantizer, "reads quantized weights")  # type: ignore[type-abstract]
 DEVICE = Kind("device", "--device", "engine_create_device", Device, "hardware and its kernels")  # type: ignore[type-abstract]
 EXECUTOR = Kind("executor", "--distributed-executor-backend", "engine_create_executor", Executor, "starts and drives workers")  # type: ignore[type-abstract]
@@ -58,7 +60,9 @@ SPECULATION = Kind("speculation", "--speculative-config", "engine_create_propose
 ACCEPTANCE = Kind("acceptance", "--spec-decoding-acceptance-method", "engine_create_acceptance", AcceptanceMethod, "verifies draft tokens")  # type: ignore[type-abstract]
 KV_CONNECTOR = Kind("kv_connector", "--kv-transfer-config", "engine_create_kv_connector", KVConnector, "moves KV pages between instances")  # type: ignore[type-abstract]
 LOGITS_PROCESSOR = Kind("logits_processor", None, "engine_create_logits_processor", LogitsProcessor, "changes logits on request")  # type: ignore[type-abstract]
-REASONING_PARSER = Kind("reasoning_parser", "--reasoning-parser", "engine_create_reasoning_parser", ReasoningParser, "splits thought from answer")  # type: ignore[type-abstract]
+REASONING_PARSER = Kind(
+    "reasoning_parser", "--reasoning-parser", "engine_create_reasoning_parser", ReasoningParser, "splits thought from answer"  # type: ignore[type-abstract]
+)
 TOOL_PARSER = Kind("tool_parser", "--tool-call-parser", "engine_create_tool_parser", ToolParser, "finds tool calls in the answer")  # type: ignore[type-abstract]
 TASK = Kind("task", "--task", "engine_create_task", Task, "what an instance serves")  # type: ignore[type-abstract]
 EXTENSION = Kind("extension", "--extensions", "engine_started", Extension, "observers and routes (all that are enabled)")

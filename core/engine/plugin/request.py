@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -99,7 +99,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int = 0
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a sequence ended. ``error`` carries its text in :class:`engine.messages.Output`."""
 
     STOP = "stop"

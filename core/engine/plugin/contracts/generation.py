@@ -99,4 +99,7 @@ class AcceptanceMethod(ABC):
 
     @abstractmethod
     def accept(self, target: Tensor, draft: Sequence[int], draft_probabilities: Tensor | None, uniforms: Sequence[float]) -> list[int]:
-        """Target probabilities [len(draft)+1, vocab] → the accepted tokens and the one after them. ``uniforms``: 2·len(draft)+1 numbers in [0, 1)."""
+        """Target probabilities [len(draft)+1, vocab] → the accepted tokens and the one after them.
+
+        ``uniforms``: 2·len(draft)+1 numbers in [0, 1).
+        """
