@@ -58,7 +58,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """The engine's state after a step; counters count since the start."""
+    """The engine's state after a step; counters count since the start, ``prefix_queries`` and ``prefix_hits`` in full blocks."""
 
     running: int = 0
     waiting: int = 0

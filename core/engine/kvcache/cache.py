@@ -44,9 +44,7 @@ class KVCache(Generic[W]):
         return -(-tokens // self.block_size)
 
     def match(self, table: BlockTable) -> list[int]:
-        """The cached pages of the longest known prefix; at least one token is left to compute, so that there are
-        logits.
-        """
+        """The cached pages of the longest known prefix. One token at least is left to compute, for its logits."""
         if not self.prefix_caching:
             return []
         reusable = (len(table.tokens) - 1) // self.block_size
@@ -78,15 +76,12 @@ class KVCache(Generic[W]):
         return self.pages_for(tokens) - matched + headroom > self.pool.free
 
     def shortage(self, matched: Many[int], tokens: int) -> int:
-        """Pages missing to :meth:`open` a table of ``tokens`` tokens that begins with the ``matched`` pages; ≤ 0: none.
-        """
+        """Pages missing to :meth:`open` a table of ``tokens`` tokens on the ``matched`` pages; ≤ 0: none."""
         idle = sum(1 for page in matched if self.pool.references(page) == 0)
         return self.pages_for(tokens) - len(matched) + idle - self.pool.free
 
     def open(self, table: BlockTable, matched: Many[int], tokens: int) -> bool:
-        """Give an empty ``table`` the ``matched`` pages and new ones up to ``tokens`` tokens; False where they are
-        missing.
-        """
+        """Give an empty ``table`` the ``matched`` pages and new ones up to ``tokens`` tokens; False: too few are free."""
         if self.shortage(matched, tokens) > 0:
             return False
         self.pool.hold(matched)
@@ -147,10 +142,9 @@ class KVCache(Generic[W]):
         return list(zip(pages, host_pages, strict=True))
 
     def swap_in(self, table: BlockTable, computed: int, tokens: int) -> list[tuple[int, int]] | None:
-        """Move a swapped-out table back, with room for ``tokens`` tokens; returns the (host, device) copies, None
-        without room.
+        """Move a swapped-out table back, with room for ``tokens`` tokens; returns the (host, device) copies.
 
-        Blocks that the prefix cache still has are taken from there.
+        None: too few pages are free. Blocks that the prefix cache still has are taken from there.
         """
         matched = self.match(table)[: computed // self.block_size]
         host_pages = table.host_pages

@@ -10,8 +10,7 @@ W = TypeVar("W")
 
 
 class Claims(Generic[W]):
-    """A table claims the blocks that it is going to compute; a claim is settled when the block is cached or its owner
-    gives up.
+    """A table claims the blocks that it is going to compute, until they are cached or it gives up.
 
     Either way the waiters wake and look again, so nobody waits for a block that nobody computes.
     """

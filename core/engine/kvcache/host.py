@@ -8,8 +8,7 @@ from collections.abc import Sequence as Many
 class HostPool:
     """Host pages 0 … N-1. Released pages can be given again only after :meth:`settle`.
 
-    Within a step, workers copy out before they copy in; a host page read by a step must therefore not be written by
-    the same step.
+    Workers copy out before they copy in, so a host page that a step reads must not be written by the same step.
     """
 
     __slots__ = ("_cooling", "_free", "size")

@@ -73,9 +73,7 @@ class BlockPool:
                     self._idle[page] = None
 
     def publish(self, page: int, digest: bytes) -> None:
-        """Make the content of a held ``page`` findable; where another page has the same content already, that one
-        stays.
-        """
+        """Make the content of a held ``page`` findable; where another page has the same, that one stays."""
         if self._references[page] == 0:
             raise ValueError(f"page {page} is published but nobody holds it")
         if digest not in self._page_of and self._digest_of[page] is None:

@@ -10,10 +10,9 @@ from engine.plugin.request import MultimodalItem
 class BlockTable:
     """Which pages hold the KV of which tokens: page ``i`` holds positions [i·block_size, (i+1)·block_size).
 
-    ``tokens`` is the sequence's own growing list. ``digests`` are those of its full blocks as far as they were needed;
-    blocks before ``published`` can be found in the pool, blocks before ``claimed`` are being computed for all who
-    want them.
-    ``sent`` pages are known to the workers. ``host_pages`` hold the content while the sequence is swapped out.
+    ``tokens`` is the sequence's own growing list. ``digests`` are those of its full blocks as far as they were needed:
+    blocks before ``published`` can be found in the pool, further ones before ``claimed`` are being computed for all who
+    want them. ``sent`` pages are known to the workers. ``host_pages`` hold the content while it is swapped out.
     """
 
     __slots__ = ("claimed", "digests", "host_pages", "items", "pages", "published", "root", "sent", "tokens")

@@ -17,8 +17,9 @@ from engine.scheduler.sequence import Sequence, State
 
 
 class Admission:
-    """Fills what a plan has left. Strictly in the policy's order: who does not fit is not overtaken, so everybody's
-    turn comes.
+    """Fills what a plan has left, strictly in the policy's order.
+
+    Who does not fit is not overtaken, so everybody's turn comes.
     """
 
     def __init__(
@@ -43,8 +44,7 @@ class Admission:
         self.hits = 0
 
     def fill(self, plan: StepPlan, *, start: bool = True, resume: bool = True) -> None:
-        """Start waiting prompts and resume swapped-out sequences, each only if asked, until the first that must wait.
-        """
+        """Start waiting prompts and resume swapped-out sequences, each only if asked, up to the first that must wait."""
         start = start and self._due()
         while plan.tokens_left > 0:
             sequence = self._roster.next(self._shares.long_allowed(plan))

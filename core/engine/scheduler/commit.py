@@ -10,8 +10,7 @@ from engine.scheduler.stop import ending
 
 
 def settle(sequence: Sequence, work: Work, result: SequenceResult) -> Output | None:
-    """Advance ``sequence`` by what was computed and sampled; returns what its request gets, None where that is nothing.
-    """
+    """Advance ``sequence`` by what was computed and sampled; returns what its request gets, if anything."""
     if result.error is not None:
         return _output(sequence, finish_reason=FinishReason.ERROR, error=result.error)
     scored = _fresh_prompt_logprobs(sequence, work, result)

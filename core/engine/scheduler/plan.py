@@ -7,8 +7,7 @@ from engine.scheduler.sequence import Sequence
 
 
 class StepPlan:
-    """Who computes how many tokens in this step, what is left of the budget, and which pages move. Everything planned
-    can be dropped.
+    """Who computes how many tokens, what is left of the budget, and which pages move; everything can be dropped again.
 
     ``partial`` and ``long_partial``: prompts (long prompts) that this step leaves unfinished.
     """

@@ -33,8 +33,9 @@ class Preemption:
         self.count += 1
 
     def make_room(self, sequence: Sequence, tokens: int, plan: StepPlan) -> bool:
-        """Give ``sequence`` pages for ``tokens`` tokens, from the worst running ones where needed; False: it was the
-        worst itself.
+        """Give ``sequence`` pages for ``tokens`` tokens, where needed from the worst running ones.
+
+        False: it was the worst itself, and is preempted.
         """
         while not self._cache.grow(sequence.table, tokens):
             victim = self._roster.running.worst()

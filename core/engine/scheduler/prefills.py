@@ -12,8 +12,7 @@ LONG_SHARE = 0.04
 
 
 class PrefillShares:
-    """At most ``max_num_partial_prefills`` prompts are unfinished at a time, of them at most
-    ``max_long_partial_prefills`` long ones.
+    """Bounds the prompts that are unfinished at a time: all by ``max_num_partial_prefills``, long ones by another limit.
 
     ``threshold`` is the number of tokens over which a prompt is long, None where that makes no difference.
     """
@@ -37,9 +36,7 @@ class PrefillShares:
         return self.threshold is None or plan.long_partial < self._long
 
     def chunk(self, plan: StepPlan, remaining: int, others: int) -> int:
-        """Tokens that a prompt with ``remaining`` tokens gets, ``others`` prompts being able to run as well; 0: none
-        now.
-        """
+        """Tokens for a prompt that lacks ``remaining``, while ``others`` prompts could run as well; 0: none now."""
         if self._whole:
             return remaining if remaining <= plan.tokens_left else 0
         slots = max(1, min(self._partial - plan.partial, 1 + others))

@@ -37,8 +37,9 @@ class Queue:
         return self._heap[0][2] if self._heap else None
 
     def take(self, sequence: Sequence) -> None:
-        """Take ``sequence`` out; cheap where it is the head, as it is unless a policy's ``may_preempt`` contradicts its
-        ``key``.
+        """Take ``sequence`` out.
+
+        Cheap for the head, which it is unless a policy's ``may_preempt`` contradicts its ``key``.
         """
         if self.head() is sequence:
             heappop(self._heap)

@@ -12,9 +12,8 @@ from engine.scheduler.sequence import Sequence, State
 class Roster:
     """The only place that changes a sequence's state.
 
-    Prompts longer than ``long_threshold`` tokens (None: no such distinction) wait in a queue of their own, so that
-    they can be
-    passed over without being looked at one by one.
+    Prompts longer than ``long_threshold`` tokens (None: no such distinction) wait in a queue of their own,
+    so that they can be passed over without being looked at one by one.
     """
 
     def __init__(self, long_threshold: int | None, delay: AdmissionDelay) -> None:
@@ -50,9 +49,7 @@ class Roster:
         self.delay.joined(sequence)
 
     def next(self, long_prompts: bool) -> Sequence | None:
-        """The best of all that wait or are swapped out; where ``long_prompts`` is False, long waiting prompts are
-        passed over.
-        """
+        """The best of all that wait or are swapped out; long waiting prompts only if ``long_prompts``."""
         heads = [self.swapped.head(), self._short.head(), self._long.head() if long_prompts else None]
         return min((head for head in heads if head is not None), key=lambda s: (s.key, s.number), default=None)
 

@@ -24,12 +24,10 @@ from engine.scheduler.sequence import Sequence, State
 
 
 class Scheduler:
-    """Call ``schedule``, run the step, ``commit`` its result, again and again; ``add`` and ``abort`` at any time on
-    the same thread.
+    """``schedule``, run the step, ``commit`` its result, again and again; ``add`` and ``abort`` at any time, on one thread.
 
-    One step is in flight at a time: the next one depends on the tokens of the last. ``cache.pages`` is what the
-    workers really have.
-    ``clock`` gives monotonic seconds.
+    One step is in flight at a time: the next one depends on the tokens of the last.
+    ``cache.pages`` is what the workers really have. ``clock`` gives monotonic seconds.
     """
 
     def __init__(
@@ -153,8 +151,9 @@ class Scheduler:
         )
 
     def reset_prefix_cache(self) -> bool:
-        """Forget all cached prefixes; False (nothing forgotten) while any request holds pages, as it would publish old
-        content again.
+        """Forget all cached prefixes.
+
+        False (nothing forgotten) while any request holds pages: it would publish old content again.
         """
         if self._cache.pool.used or self._cache.host.used:
             return False
@@ -162,8 +161,7 @@ class Scheduler:
         return True
 
     def check(self) -> None:
-        """Raise ``RuntimeError`` where the books are wrong. For tests and debugging: costs time linear in everything.
-        """
+        """Raise ``RuntimeError`` where the books are wrong. For tests: costs time linear in everything."""
         self._cache.check(sequence.table for sequence in self._roster.by_number.values())
         self._roster.check()
         for sequence in self._roster.running:
@@ -172,8 +170,7 @@ class Scheduler:
                 raise RuntimeError(f"sequence {sequence.number} holds {held} pages, too few or more than it can use")
 
     def _continue_decodes(self, plan: StepPlan) -> None:
-        """Every running sequence with one token to compute computes it, and its drafts as far as tokens and pages last.
-        """
+        """Whoever has one token to compute computes it, and drafts as far as tokens and pages last."""
         decoding = [sequence for sequence in self._roster.running if sequence.remaining == 1]
         spare = plan.tokens_left - len(decoding)
         for sequence in decoding:

@@ -23,14 +23,14 @@ class State(Enum):
 class Sequence:
     """One request's tokens and how far they are computed.
 
-    ``tokens``: prompt and output; the first ``num_prompt`` are the prompt (output that a former engine delivered
-    counts as output).
-    ``limit``: the length at which the sequence ends. ``computed``: tokens whose KV is in the pages. ``told``:
-    tokens that the workers know
-    (0: they do not know the sequence). ``draft``: tokens proposed after the last one. ``matched``: cached blocks at
-    the last
-    attempt to start. ``cached``: prompt tokens that the prefix cache gave at the first start, None before.
-    ``scored``: prompt positions whose log-probabilities are delivered.
+    ``tokens``: prompt and output, of which ``num_prompt`` are the prompt; what a former engine delivered is output.
+    ``limit``: the length at which the sequence ends.
+    ``computed``: tokens whose KV is in the pages.
+    ``told``: tokens that the workers know; 0: they do not know the sequence.
+    ``draft``: tokens proposed after the last one.
+    ``matched``: cached blocks found at the last attempt to start, None before the first.
+    ``cached``: prompt tokens that the prefix cache gave at the first start, None before.
+    ``scored``: the first prompt position whose log-probability is not delivered.
     """
 
     __slots__ = (
@@ -72,9 +72,7 @@ class Sequence:
 
     @property
     def reads_cache(self) -> bool:
-        """Whether cached blocks serve: not where every prompt position must be seen (prompt log-probabilities,
-        pooling).
-        """
+        """Whether cached blocks serve: not for prompt log-probabilities and pooling, which need every position."""
         return self.request.params.prompt_logprobs is None and self.request.pooling is None
 
     def view(self) -> RequestView:

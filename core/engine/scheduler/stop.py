@@ -10,8 +10,9 @@ from engine.scheduler.sequence import Sequence
 
 
 class Ending(NamedTuple):
-    """How many of the sampled tokens count, and whether the last of them ends the sequence (``token``: a stop token,
-    None for EOS).
+    """How many of the sampled tokens count, and whether the last of them ends the sequence.
+
+    ``token`` is the stop token that did it, None for EOS.
     """
 
     taken: int
