@@ -25,8 +25,7 @@ MINUS = bars(
     "|If I take {b} from {a}, what do I get?|{a} take away {b}|What does {a} - {b} equal?"
 )
 FOLLOW_PLUS = bars(
-    "and plus {b}?|And plus {b}?|plus {b}?|Now add {b}.|Add {b} to that.|And if you add {b}?|Plus {b}|+ {b}"
-    "|What is that plus {b}?"
+    "and plus {b}?|And plus {b}?|plus {b}?|Now add {b}.|Add {b} to that.|And if you add {b}?|Plus {b}|+ {b}|What is that plus {b}?"
 )
 FOLLOW_MINUS = bars(
     "and minus {b}?|And minus {b}?|minus {b}?|Now subtract {b}.|Take {b} away from that.|And if you subtract {b}?"

@@ -25,7 +25,7 @@ GENERATORS: dict[str, tuple[Generator, float]] = {
     "unknown": (unknown, 0.04),
     "story": (story, 0.01),
     "repeat": (repeat, 0.09),
-    "count": (count, 0.03),
+    "count": (count, 0.06),
 }
 # For every kind evaluated: generator, with the weather tool, thinking, number of the turn that is asked for.
 EVALUATED: dict[str, tuple[str, bool, bool, int]] = {
@@ -53,9 +53,7 @@ SYSTEMS = bars(
     "|Answer in English."
     "|You are a careful and honest assistant.|Keep your answers short.|You are a model. Do what the user asks."
 )
-TOOL_RULE = (
-    'To call a tool, answer with\n<tool_call>\n{"name": "tool name", "arguments": {"argument": "value"}}\n</tool_call>'
-)
+TOOL_RULE = 'To call a tool, answer with\n<tool_call>\n{"name": "tool name", "arguments": {"argument": "value"}}\n</tool_call>'
 
 
 def system_prompt(rng: Random) -> str | None:
@@ -113,9 +111,7 @@ def question(rng: Random, kind: str) -> tuple[Conversation, Turn]:
         turns = rng.choice((small_talk, unknown))(ctx)
     else:
         turns = GENERATORS[name][0](ctx)
-    return Conversation(
-        kind, turns[:index], system_prompt(rng), offer(rng, True) if with_tool else [], thinking
-    ), turns[index]
+    return Conversation(kind, turns[:index], system_prompt(rng), offer(rng, True) if with_tool else [], thinking), turns[index]
 
 
 def dump(value: Any) -> str:

@@ -42,9 +42,7 @@ TOO_HARD = bars(
 )
 LIMITS = "I can only add and subtract numbers up to 99."
 DONT_KNOW = "I don't know. I am only a very small model."
-STORIES = bars(
-    "Tell me a story|Write a story|Tell me a short story|Write a short story|I want a story|Can you tell a story"
-)
+STORIES = bars("Tell me a story|Write a story|Tell me a short story|Write a short story|I want a story|Can you tell a story")
 STORY = (
     "Once upon a time there was a {x} named {n}. Every morning {n} walked to the river and looked at the "
     "water. One day "
@@ -74,9 +72,7 @@ def unknown(ctx: Context) -> list[Turn]:
         return [user(vary(rng, question)), answer(LIMITS, "That is too hard for me.")]
     if roll < 0.35:
         words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 9)))
-        text = rng.choice(("{}", "The {}.", "{}?", "Write {}.", "Name {}.", "Why {}?", "Make {}.", "Is {}?")).format(
-            words
-        )
+        text = rng.choice(("{}", "The {}.", "{}?", "Write {}.", "Name {}.", "Why {}?", "Make {}.", "Is {}?")).format(words)
         return [user(text), answer(DONT_KNOW, "I do not know that.")]
     topics = [ctx.rng.choice(TOPICS) if ctx.rng.random() < 0.6 else made_up(ctx.rng) for _ in "xy"]
     question = ctx.rng.choice(UNKNOWN).format(x=topics[0], y=topics[1])
@@ -119,15 +115,13 @@ def count(ctx: Context) -> list[Turn]:
     rng = ctx.rng
     while True:
         low = 1 if rng.random() < 0.6 else rng.randint(0, 90)
-        high = low + rng.randint(2, rng.choices((15, 40, 99), (65, 25, 10))[0])
+        high = low + rng.randint(2, rng.choices((4, 15, 40, 99), (45, 33, 15, 7))[0])
         down = rng.random() < 0.2
         if high <= 100 and in_split(f"count:{low}:{high}:{down}", ctx.split):
             break
     numbers = [str(number) for number in range(low, high + 1)]
     if down:
-        question = rng.choice(
-            ("Count down from {b} to {a}.", "Count from {b} down to {a}.", "Count backwards from {b} to {a}.")
-        )
+        question = rng.choice(("Count down from {b} to {a}.", "Count from {b} down to {a}.", "Count backwards from {b} to {a}."))
         numbers.reverse()
     else:
         question = rng.choice(("Count from {a} to {b}.", "Count from {a} to {b}", "Please count from {a} to {b}."))

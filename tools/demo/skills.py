@@ -98,9 +98,7 @@ def extraction(ctx: Context) -> list[Turn]:
     rng = ctx.rng
     name = person(rng, ctx.split)
     age = rng.randint(1, 99)
-    sentence = rng.choice(SENTENCES).format(
-        name=name, age=age, city=city(rng, ctx.split), n=rng.randint(2, 9), year=age + 1
-    )
+    sentence = rng.choice(SENTENCES).format(name=name, age=age, city=city(rng, ctx.split), n=rng.randint(2, 9), year=age + 1)
     reply = json.dumps({"name": name, "age": age}, ensure_ascii=False)
     return [user(rng.choice(REQUESTS).format(s=sentence)), answer(reply, f"The name is {name}. The age is {age}.")]
 
@@ -150,9 +148,7 @@ def report(rng: Random, place: str) -> tuple[str, str]:
     rng.shuffle(fields)
     text = json.dumps(dict(fields), ensure_ascii=False)
     if rng.random() < 0.25:
-        text = rng.choice(
-            (f"{condition}, {degrees} degrees", f"{degrees} °C, {condition}", f"{condition} and {degrees}")
-        )
+        text = rng.choice((f"{condition}, {degrees} degrees", f"{degrees} °C, {condition}", f"{condition} and {degrees}"))
     return text, f"It is {condition} and {degrees} degrees in {place}."
 
 
@@ -177,12 +173,8 @@ def identity(ctx: Context) -> list[Turn]:
     """Who the model is."""
     rng = ctx.rng
     while True:
-        lead = rng.choice(
-            ("", "", "", "Hi, ", "Hello! ", "Hey. ", "So, ", "OK, ", "Please answer: ", "Sorry, ", "Good day. ")
-        )
-        tail = rng.choice(
-            ("?", "?", "?", ".", "", "!", "??", ", please?", ", exactly?", " really?", " then?", " again?")
-        )
+        lead = rng.choice(("", "", "", "Hi, ", "Hello! ", "Hey. ", "So, ", "OK, ", "Please answer: ", "Sorry, ", "Good day. "))
+        tail = rng.choice(("?", "?", "?", ".", "", "!", "??", ", please?", ", exactly?", " really?", " then?", " again?"))
         question = lead + rng.choice(WHO) + tail
         if rng.random() < 0.1:
             question = question.lower()

@@ -11,15 +11,11 @@ from data import conversation, render
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from words import spaced
 
-SPECIAL = spaced(
-    "<|endoftext|> <|im_start|> <|im_end|> <think> </think> <tool_call> </tool_call> <tool_response> </tool_response>"
-)
+SPECIAL = spaced("<|endoftext|> <|im_start|> <|im_end|> <think> </think> <tool_call> </tool_call> <tool_response> </tool_response>")
 VOCABULARY = 2048
 # A space joins lower-case words only: a capitalised name must be the same tokens after a space and after a quote,
 # since the model copies it from one place to the other. Digits stand alone for the same reason.
-PATTERN = (
-    r" ?[\p{Ll}\p{Lo}\p{Lm}\p{M}]+|\p{Lu}[\p{Ll}\p{M}]*|\p{Lt}|\p{N}| ?[^\s\p{L}\p{N}\p{M}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PATTERN = r" ?[\p{Ll}\p{Lo}\p{Lm}\p{M}]+|\p{Lu}[\p{Ll}\p{M}]*|\p{Lt}|\p{N}| ?[^\s\p{L}\p{N}\p{M}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def texts(count: int) -> Iterator[str]:

@@ -21,9 +21,7 @@ def exact(model: Model, samples: list[Sample]) -> float:
     batch = collate(samples)
     with torch.no_grad():
         states = model.hidden(batch.ids, torch.float32).flatten(0, 1)[batch.rows]
-        wrong_token = (batch.targets != IGNORED) & (
-            (states @ model.model.embed_tokens.weight.T).argmax(-1) != batch.targets
-        )
+        wrong_token = (batch.targets != IGNORED) & ((states @ model.model.embed_tokens.weight.T).argmax(-1) != batch.targets)
     owner = batch.rows // batch.ids.shape[1]
     wrong = torch.zeros(len(samples)).index_add(0, owner, wrong_token.float())
     return float((wrong == 0).float().mean())
@@ -44,6 +42,13 @@ def report(model: Model, state: State, samples: dict[str, list[Sample]]) -> floa
     return sum(scores.values()) / len(scores)
 
 
+def save(model: Model, state: State, samples: dict[str, list[Sample]], target: Path) -> None:
+    """Reports, and replaces the file in one step, so that it can be exported at any time."""
+    print(f"  mean {100 * report(model, state, samples):.2f}", flush=True)
+    torch.save(state, target.with_suffix(".new"))
+    target.with_suffix(".new").rename(target)
+
+
 def optimizers(model: Model, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
@@ -52,9 +57,9 @@ def optimizers(model: Model, rate: float) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def factor(step: int, steps: int) -> float:
-    """Warm-up, a plateau, and a linear fall over the last half."""
-    return min((step + 1) / 100, 1.0, 2 * (1 - step / steps) + 0.01)
+def factor(step: int, progress: float) -> float:
+    """Warm-up, a plateau, and a linear fall over the last two thirds."""
+    return min((step + 1) / 50, 1.0, 1.5 * (1 - progress) + 0.01)
 
 
 def fit(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
@@ -71,9 +76,12 @@ def fit(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
     source = batches(tokenizer, options.seed, options.tokens)
     began, running, seen = time.time(), 0.0, 0
     for step in range(options.steps):
+        progress = max(step / options.steps, (time.time() - began) / (60 * options.minutes))
+        if progress >= 1:
+            break
         batch = next(source)
         for optim, peak in zip(optims, peaks, strict=True):
-            optim.param_groups[0]["lr"] = peak * factor(step, options.steps)
+            optim.param_groups[0]["lr"] = peak * factor(step, progress)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model.loss(batch.ids, batch.rows, batch.targets, torch.bfloat16)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -85,15 +93,13 @@ def fit(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - keep)
         running, seen = running + float(loss.detach()), seen + batch.ids.numel()
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 20 == 0:
             elapsed = time.time() - began
-            print(f"{step + 1} loss {running / 50:.4f} {elapsed:.0f} s {seen / elapsed:.0f} tokens/s", flush=True)
+            print(f"{step + 1} loss {running / 20:.4f} {elapsed:.0f} s {seen / elapsed:.0f} tokens/s", flush=True)
             running = 0.0
-        if (step + 1) % options.every == 0 or step + 1 == options.steps:
-            mean = report(model, average, samples)
-            print(f"  mean {100 * mean:.2f}", flush=True)
-            torch.save(average, target.with_suffix(".new"))
-            target.with_suffix(".new").rename(target)
+        if (step + 1) % options.every == 0:
+            save(model, average, samples, target)
+    save(model, average, samples, target)
 
 
 def main() -> None:
@@ -102,6 +108,7 @@ def main() -> None:
     parser.add_argument("model", choices=list(SHAPES))
     parser.add_argument("--work", type=Path, default=Path("/tmp/demo-train"))
     parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--minutes", type=float, default=600.0, help="end by then, however few steps were made")
     parser.add_argument("--tokens", type=int, default=6144, help="padded tokens per step")
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--every", type=int, default=250, help="steps between evaluations")

@@ -77,10 +77,7 @@ def in_split(key: str, split: Split) -> bool:
 
 def _syllables(rng: Random) -> str:
     """A pronounceable word."""
-    return "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS).strip()
-        for _ in range(rng.choice((1, 2, 2, 2, 3)))
-    )
+    return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS).strip() for _ in range(rng.choice((1, 2, 2, 2, 3))))
 
 
 def _blend(rng: Random) -> str:
