@@ -142,7 +142,8 @@ class EngineClient:
             os.chmod(path, 0o600)
             self._process = await asyncio.create_subprocess_exec(sys.executable, "-m", "engine.process", path)
             ended = asyncio.create_task(self._process.wait())
-            await asyncio.wait({connected, ended}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {connected, ended}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not connected.done():
                 raise WorkerDied(f"the engine process ended with status {ended.result()} before it connected.")
             ended.cancel()

@@ -89,7 +89,7 @@ class SparseMLP(nn.Module):
         weights, chosen = self.route(x)
         order = chosen.flatten().argsort(stable=True)
         counts = torch.bincount(chosen.flatten(), minlength=len(self.down)).tolist()
-        rows = x.index_select(0, order // self.top_k).split(counts)
+        rows = torch.split(x.index_select(0, order // self.top_k), counts)
         done = torch.cat([self.expert(number, piece) for number, piece in enumerate(rows) if len(piece)])
         # Undoing the permutation and summing over k keeps the order of additions fixed; scattered additions would not.
         mine = torch.empty_like(done).index_copy_(0, order, done).view(len(x), self.top_k, -1)

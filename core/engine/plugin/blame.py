@@ -92,7 +92,12 @@ def _project(choice: Choice) -> str:
 
 def _where(error: BaseException) -> str:
     """The innermost place in the plugin's code, for the plugin's author."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    machinery = ("importlib", "stevedore", "pluggy")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in machinery)
+    ]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
