@@ -134,9 +134,10 @@ def _host_pages(page: int, sequence: int, available: int, device: DeviceFacts, w
 
 
 def _no_room_for_weights(weights: int, fixed: int, device: DeviceFacts, fraction: float, margin: int) -> MemoryShortage:
+    free = f"{gib(device.free_memory)} free of {gib(device.total_memory)}"
     cause = (
-        f"The weights need {gib(weights)} and the server {gib(fixed - weights)} beside them, but {device.name} has {gib(device.free_memory)} "
-        f"free of {gib(device.total_memory)}, of which {fraction:.0%} may be used and {gib(margin)} stay free."
+        f"The weights need {gib(weights)} and the server {gib(fixed - weights)} beside them, but {device.name} has "
+        f"{free}, of which {fraction:.0%} may be used and {gib(margin)} stay free."
     )
     return MemoryShortage(cause, fix="a smaller model, or more memory")
 
@@ -158,8 +159,8 @@ def _too_few(
         )
         return ConfigError(cause, fix=f"--num-gpu-blocks-override {sequence}")
     cause = (
-        f"One sequence of {wish.max_model_len} tokens needs {gib(sequence * page)} of KV cache, but {gib(budget)} are left on {device.name} "
-        f"({gib(device.free_memory)} free of {gib(device.total_memory)})."
+        f"One sequence of {wish.max_model_len} tokens needs {gib(sequence * page)} of KV cache, but {gib(budget)} are left "
+        f"on {device.name} ({gib(device.free_memory)} free of {gib(device.total_memory)})."
     )
     return MemoryShortage(cause, fix=f"--max-model-len {fits}" if fits else "a smaller model, or more memory")
 

@@ -62,8 +62,9 @@ def _model(resolver: Resolver) -> dict[str, Any]:
     found: dict[str, Any] = {"name": resolver.args.model, "path": checkpoint.path if checkpoint else None}
     if info is not None:
         found |= {
-            "architecture": info.architecture, "checkpoint_dtype": info.dtype, "dtype": resolver.dtype, "dtype_reason": resolver.dtype_reason,
-            "max_model_len": resolver.max_model_len, "vocab_size": info.vocab_size, "layers": len(info.layers), "task": resolver.task,
+            "architecture": info.architecture, "checkpoint_dtype": info.dtype, "dtype": resolver.dtype,
+            "dtype_reason": resolver.dtype_reason, "max_model_len": resolver.max_model_len, "vocab_size": info.vocab_size,
+            "layers": len(info.layers), "task": resolver.task,
             "eos_token_ids": list(info.eos_token_ids),
         }  # fmt: skip
     return found

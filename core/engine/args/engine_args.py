@@ -159,7 +159,9 @@ def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence
 
 def ordered(problems: Sequence[Problem]) -> list[Problem]:
     """As they are printed: plugins' first, the first usage error last, since the last line is the cause that counts."""
-    return sorted(reversed(problems), key=lambda problem: -problem.status)
+    found = list(problems)
+    found.reverse()
+    return sorted(found, key=lambda problem: -problem.status)
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:

@@ -4,50 +4,15 @@ from __future__ import annotations
 
 from engine.args.flag import Flag
 
-LOAD_FORMATS = tuple(
-    [
-        "auto",
-        "pt",
-        "safetensors",
-        "npcache",
-        "dummy",
-        "tensorizer",
-        "sharded_state",
-        "gguf",
-        "bitsandbytes",
-        "mistral",
-        "runai_streamer",
-    ]
-)
-QUANTIZATIONS = tuple(
-    [
-        "aqlm",
-        "awq",
-        "deepspeedfp",
-        "tpu_int8",
-        "fp8",
-        "ptpc_fp8",
-        "fbgemm_fp8",
-        "modelopt",
-        "nvfp4",
-        "marlin",
-        "gguf",
-        "gptq_marlin_24",
-        "gptq_marlin",
-        "awq_marlin",
-        "gptq",
-        "compressed-tensors",
-        "bitsandbytes",
-        "qqq",
-        "hqq",
-        "experts_int8",
-        "neuron_quant",
-        "ipex",
-        "quark",
-        "moe_wna16",
-    ]
-)
-DEVICES = tuple(["auto", "cuda", "neuron", "cpu", "openvino", "tpu", "xpu", "hpu"])
+LOAD_FORMATS = (
+    "auto", "pt", "safetensors", "npcache", "dummy", "tensorizer", "sharded_state", "gguf", "bitsandbytes", "mistral", "runai_streamer",
+)  # fmt: skip
+QUANTIZATIONS = (
+    "aqlm", "awq", "deepspeedfp", "tpu_int8", "fp8", "ptpc_fp8", "fbgemm_fp8", "modelopt", "nvfp4", "marlin", "gguf", "gptq_marlin_24",
+    "gptq_marlin", "awq_marlin", "gptq", "compressed-tensors", "bitsandbytes", "qqq", "hqq", "experts_int8", "neuron_quant", "ipex",
+    "quark", "moe_wna16",
+)  # fmt: skip
+DEVICES = ("auto", "cuda", "neuron", "cpu", "openvino", "tpu", "xpu", "hpu")
 
 LOADER = (
     Flag("--model", "str", "facebook/opt-125m", "Directory, bundled model (demo, demo-draft) or hub repository id."),
@@ -55,7 +20,7 @@ LOADER = (
     Flag("--code-revision", "text", None, "Revision of the repository that holds remote model code.",
          until="running remote model code"),
     Flag("--trust-remote-code", "flag", False,
-         "Let the tokenizer and the transformers implementation run Python code that the model's repository " "ships."),
+         "Let the tokenizer and the transformers implementation run Python code that the model's repository ships."),
     Flag("--download-dir", "text", None, "Where downloads are kept; unset is the hub's own cache."),
     Flag("--load-format", "str", "auto", "Which loader reads the weights.", kind="loader", choices=LOAD_FORMATS),
     Flag("--dtype", "str", "auto",
@@ -63,7 +28,7 @@ LOADER = (
          "float32 checkpoints run as float16 on accelerators and as float32 on the CPU.",
          choices=("auto", "half", "float16", "bfloat16", "float", "float32")),
     Flag("--model-impl", "str", "auto",
-         "Who provides the architecture: the native implementations (vllm), transformers, or native first " "(auto).",
+         "Who provides the architecture: the native implementations (vllm), transformers, or native first (auto).",
          kind="model_impl", choices=("auto", "vllm", "transformers")),
     Flag("--cpu-offload-gb", "float", 0.0, "GiB of weights per device that stay in host memory.", metavar="GIB",
          until="offloading weights to host memory"),

@@ -18,7 +18,7 @@ REQUESTS = (
     Flag("--served-model-name", "words", None,
          "Names that requests may call the model; the first is the one in answers."),
     Flag("--generation-config", "text", "auto",
-         "Where request defaults come from: auto (the model's generation_config.json), vllm (none) or a " "directory."),
+         "Where request defaults come from: auto (the model's generation_config.json), vllm (none) or a directory."),
     Flag("--override-generation-config", "json", None, "Request defaults on top of that."),
 )  # fmt: skip
 

@@ -164,8 +164,9 @@ def check_model(args: EngineArgs, info: ModelInfo, device: DeviceFacts) -> None:
     for spec in info.layers:
         if spec.num_heads % size or (spec.num_kv_heads % size and size % spec.num_kv_heads):
             fits = max(n for n in range(1, size + 1) if _divides(info, n))
+            heads = f"{spec.num_heads} attention heads ({spec.num_kv_heads} KV heads)"
             raise ConfigError(
-                f"--tensor-parallel-size {size} does not divide the model's {spec.num_heads} attention heads ({spec.num_kv_heads} KV heads).",
+                f"--tensor-parallel-size {size} does not divide the model's {heads}.",
                 fix=f"--tensor-parallel-size {fits}",
             )
     if not device.shared_memory and device.count and size > device.count:

@@ -181,7 +181,8 @@ class Resolver:
     def _model_config(self, checkpoint: Checkpoint) -> ModelConfig:
         args = self.args
         return ModelConfig(
-            checkpoint=checkpoint, config=_decided(self.config), generation=self.generation | (args.override_generation_config or {}), info=_decided(self.info),
+            checkpoint=checkpoint, config=_decided(self.config), info=_decided(self.info),
+            generation=self.generation | (args.override_generation_config or {}),
             dtype=_decided(self.dtype), max_model_len=_decided(self.max_model_len),
             served_names=tuple(args.served_model_name or (args.model,)),
             seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little"),

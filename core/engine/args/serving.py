@@ -79,12 +79,7 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
         value = overrides[key] if key in overrides else generation.get(key)
         if value is None:
             continue
-        if (
-            not isinstance(value, types)
-            or isinstance(value, bool)
-            or (low is not None and value < low)
-            or (high is not None and value > high)
-        ):
+        if not _within(value, types, low, high):
             bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
             raise ConfigError(
                 f"{where}: {key} is {value!r}; it must be a number {bounds}.",
@@ -94,6 +89,13 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
     if found.get("top_k") == 0:
         found["top_k"] = -1
     return found
+
+
+def _within(value: int | float, types: tuple[type, ...], low: float | None, high: float | None) -> bool:
+    if isinstance(value, bool) or not isinstance(value, types):
+        return False
+    number = float(value)
+    return (low is None or number >= low) and (high is None or number <= high)
 
 
 def end_tokens(

@@ -145,9 +145,10 @@ def _parts(kind: str, text: str) -> object:
 _PYTHON: dict[str, tuple[tuple[type, ...], str]] = {
     "flag": ((bool,), "True or False"), "pair": ((bool,), "True, False or None"), "switch": ((bool,), "True, False or None"),
     "str": ((str,), "a string"), "text": ((str,), "a string or None"), "int": ((int,), "an integer"), "float": ((int, float), "a number"),
-    "json": ((dict,), "a dict"), "literal": ((int, dict), "an integer or a dict"), "words": ((list, tuple, str), "a string or a list of strings"),
-    "each": ((list, tuple, str), "a string or a list of strings"), "list": ((list, tuple), "a list of strings"),
-    "counts": ((dict,), "a dict of integers"), "floats": ((list, tuple), "a list of numbers"), "names": ((list, tuple, str), "a list of strings"),
+    "json": ((dict,), "a dict"), "literal": ((int, dict), "an integer or a dict"), "counts": ((dict,), "a dict of integers"),
+    "words": ((list, tuple, str), "a string or a list of strings"), "each": ((list, tuple, str), "a string or a list of strings"),
+    "names": ((list, tuple, str), "a string or a list of strings"), "list": ((list, tuple), "a list of strings"),
+    "floats": ((list, tuple), "a list of numbers"),
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def _read_mapping(path: str, root: Any, grammar: Grammar) -> tuple[dict[str, obj
             problems.append(Problem(f"{where}: {flag.name} is given twice.", "remove one of the lines"))
             continue
         try:
-            plain = constructor.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+            plain = constructor.construct_object(node, deep=True)
             values[flag.dest] = _value(flag, full, plain, str(node.value))
         except BadValue as error:
             problems.append(Problem(f"{where}: {flag.name} {error}.", error.fix))

@@ -135,4 +135,5 @@ def _percentile(ordered: list[float], percent: int) -> float:
 
 def _table(result: Mapping[str, Any]) -> str:
     width = max(map(len, result))
-    return "\n".join(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}" for name, value in result.items())
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in result.items()}
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())

@@ -30,7 +30,7 @@ def guarded(command: str, argv: list[str]) -> int:
         # the reader of a pipe has gone; what is left of the output must not fail again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # the outermost boundary: a fault of the engine itself still ends in one line that says so
         _show_traceback()
         cause = " ".join(str(error).split()) or "no message"

@@ -68,7 +68,7 @@ def test_every_flag_of_a_missing_capability_refuses(flag):
     assert any(line.startswith(flag.name) and "not available in this version" in line for line in lines), lines
 
 
-@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.until is not None and flag.type not in ("json", "literal")], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.until is not None], ids=lambda flag: flag.name)
 def test_the_default_of_such_a_flag_is_accepted(flag):
     EngineArgs(entries=fake_entries(), **{flag.dest: flag.default})
 

@@ -35,7 +35,8 @@ def test_values_and_precedence(read):
     assert not line.problems, line.problems
     args = line.args
     assert (args.model, args.port, args.max_model_len, args.max_num_seqs) == ("demo", 9, 4096, 3)
-    assert (args.enforce_eager, args.disable_log_stats, args.enable_prefix_caching, args.enable_chunked_prefill) == (True, False, False, False)
+    assert (args.enforce_eager, args.disable_log_stats) == (True, False)
+    assert (args.enable_prefix_caching, args.enable_chunked_prefill) == (False, False)
     assert (args.served_model_name, args.hf_overrides) == (["a", "b"], {"rope_theta": 5.0})
     assert args.override_generation_config == {"temperature": 0.5}
 

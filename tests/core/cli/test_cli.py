@@ -55,7 +55,7 @@ def test_an_unknown_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "status", "line"),
     [
-        (["serve", "demo", "--lod-format", "x"], 2, "engine serve: --lod-format: no such flag. Did you mean --load-format? Try: --load-format"),
+        (["serve", "x", "--sed", "1"], 2, "engine serve: --sed: no such flag. Did you mean --seed? Try: --seed"),
         (["serve", "demo", "--port", "x"], 2, "engine serve: --port x: not an integer."),
         (["serve"], 2, "engine serve: No model is given. Try: name a directory, a hub repository, or the bundled model demo"),
         (["generate", "demo", "--port", "1"], 2, "engine generate: --port is for engine serve alone. Try: leave --port out"),
@@ -108,7 +108,8 @@ def test_a_fault_of_the_engine_says_so(capsys, monkeypatch):
 
     monkeypatch.setattr("engine.cli.plan.run", broken)
     assert main(["plan", "demo"]) == 1
-    assert last_line(capsys) == "engine plan: this is a fault in the engine: ZeroDivisionError: by zero. Try: ENGINE_TRACEBACK=1 to see where"
+    line = "engine plan: this is a fault in the engine: ZeroDivisionError: by zero. Try: ENGINE_TRACEBACK=1 to see where"
+    assert last_line(capsys) == line
 
 
 @installed

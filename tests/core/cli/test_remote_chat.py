@@ -25,7 +25,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != "Bearer key":
             self._send(401, b'{"error": {"message": "Unauthorized"}}')
             return
-        events = [{"choices": [{"delta": {"role": "assistant"}}]}, {"choices": [{"delta": {"content": "Hel"}}]}, {"choices": [{"delta": {"content": "lo"}}]}]
+        deltas = [{"role": "assistant"}, {"content": "Hel"}, {"content": "lo"}]
+        events = [{"choices": [{"delta": delta}]} for delta in deltas]
         self._send(200, b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n")
 
     def _send(self, status, body):

@@ -81,9 +81,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, body):
         path = self.path.split("?")[0]
-        if path in ("/api/models/owner/tiny", "/api/models/owner/tiny/revision/main", f"/api/models/owner/tiny/revision/{COMMIT}"):
-            siblings = [{"rfilename": name} for name in FILES]
-            self._send(200, json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode(), body, "application/json")
+        if path.removeprefix("/api/models/owner/tiny") in ("", "/revision/main", f"/revision/{COMMIT}"):
+            info = {"id": "owner/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
+            self._send(200, json.dumps(info).encode(), body, "application/json")
         elif path.startswith("/api/models/owner/tiny/tree/"):
             tree = [{"type": "file", "path": name, "size": len(text), "oid": "0" * 40} for name, text in FILES.items()]
             self._send(200, json.dumps(tree).encode(), body, "application/json")
