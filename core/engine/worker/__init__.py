@@ -1,0 +1,1 @@
+"""One rank: inputs, forward pass, sampling, page moves."""

@@ -34,15 +34,20 @@ def page_bytes(config: EngineConfig, attention: AttentionBackend, specs: list[At
 def measure_budget(config: EngineConfig, device: Device, page: int, weight_bytes: int) -> CacheBudget:
     """The pages that fit now, at most as many as planned.
 
-    Free memory, less the share of all memory that --gpu-memory-utilization leaves to others; ranks that share one memory
-    share it evenly. A given number of pages (--num-gpu-blocks-override) has all that is free. Raises
+    Free memory, less the share of all memory that --gpu-memory-utilization leaves to others; a given number of pages
+    (--num-gpu-blocks-override) has all that is free. Where device memory is the host's, the plan has kept to that share
+    already, ranks divide what is free evenly, and host pages come out of it. Raises
     :class:`~engine.errors.MemoryShortage` where no page fits.
     """
     cache = config.cache
     memory = device.memory()
-    kept = 0 if cache.pages_override is not None else int((1.0 - cache.memory_fraction) * memory.total)
-    ranks = config.parallel.tensor_parallel if config.device.shared_memory else 1
-    fits = max(0, (memory.free - kept) // ranks // page)
+    if config.device.shared_memory:
+        usable = memory.free // config.parallel.tensor_parallel - cache.host_pages * page
+    elif cache.pages_override is not None:
+        usable = memory.free
+    else:
+        usable = memory.free - int((1.0 - cache.memory_fraction) * memory.total)
+    fits = max(0, usable // page)
     if not fits:
         raise MemoryShortage(
             f"After loading the model {memory.free >> 20} MiB of {memory.total >> 20} MiB are free, which leaves no page "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,10 @@ class MultiprocessExecutor(Executor):
             remote.end(PARTING)
         self._brood.close()
         if lost and self._worker is not None:
-            self._worker.close()
+            # Rank 0's own thread may never come back from its collective, and neither may this.
+            leaving = threading.Thread(target=self._worker.close, name="worker-0-close", daemon=True)
+            leaving.start()
+            leaving.join(PARTING)
         self._thread.stop(PARTING)
         self._worker = None
 

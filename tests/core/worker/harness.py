@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,10 +20,12 @@ from engine.config import (
     ServerConfig,
 )
 from engine.plugin import Checkpoint, Choice, DeviceFacts, SamplingParams
-from engine.plugin.contracts.executor import Worker
 from engine.plugin.host import load
 from engine.plugin.kinds import MODEL
 from engine.plugin.step import NewSequence, SequenceResult, Step, StepResult, Work
+
+if TYPE_CHECKING:
+    from engine.worker.worker import LocalWorker
 
 MODULES = {
     "device": "engine_devices.cpu",
@@ -162,8 +164,15 @@ class Driver:
         return {seq: self.tracks[seq].output for seq in seqs}
 
 
-def start(worker: Worker, config: EngineConfig) -> Worker:
+def make_worker(config: EngineConfig) -> LocalWorker:
+    """A loaded worker with caches; torch is left at one thread."""
+    import torch
+
+    from engine.worker.worker import LocalWorker
+
+    worker = LocalWorker(config, 0, "")
     worker.load()
     worker.budget()
     worker.allocate(config.cache.pages, config.cache.host_pages)
+    torch.set_num_threads(1)
     return worker

@@ -9,18 +9,10 @@ import pytest
 import torch
 
 from engine.config import EngineConfig
-from engine.worker.worker import LocalWorker
-from tests.core.worker.harness import Driver, greedy, make_config, start
+from tests.core.worker.harness import Driver, greedy, make_config, make_worker
 from tests.data import shared
 
 PROMPTS = [[1, 5, 9, 33, 2, 8, 61], [3], list(range(10, 29)), [90, 4, 4, 4, 7]]
-
-
-def make_worker(config: EngineConfig) -> LocalWorker:
-    worker = LocalWorker(config, 0, "")
-    start(worker, config)
-    torch.set_num_threads(1)
-    return worker
 
 
 @pytest.fixture

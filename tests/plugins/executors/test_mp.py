@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -148,7 +149,47 @@ def test_a_worker_that_cannot_start_is_named(checkpoint: Path, run_mp: Any) -> N
         executor.start()
 
 
-def test_workers_end_with_the_executors_process(checkpoint: Path, run_mp: Any) -> None:
+PARENT = """
+import sys, msgspec
+from engine.config import EngineConfig
+from engine.plugin import WorkerPlan
+from engine.worker.worker import LocalWorker
+from engine_plugins.executors.mp import MultiprocessExecutor
+payload = open(sys.argv[1], "rb").read()
+config = msgspec.msgpack.decode(payload, type=EngineConfig)
+plan = WorkerPlan(world_size=2, tensor_parallel=2, pipeline_parallel=1, payload=payload,
+                  argv=[sys.executable, "-m", "engine.worker.remote"], rendezvous=sys.argv[2])
+executor = MultiprocessExecutor(plan, lambda rank: LocalWorker(config, rank, sys.argv[2]))
+executor.start()
+print(executor._brood.processes[0].pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def alive(process: Path) -> bool:
+    """A zombie that nobody has collected yet is as dead as one that has gone."""
+    try:
+        return "State:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_workers_die_with_a_killed_engine(checkpoint: Path, run_mp: Any, tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(msgspec.msgpack.encode(make_config(checkpoint, tensor_parallel=2)))
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "config"), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = Path(f"/proc/{int(parent.stdout.readline())}")
+        assert alive(worker)
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while alive(worker):
+            assert time.monotonic() < deadline, "the worker outlived its engine"
+            time.sleep(0.05)
+
+
+def test_workers_end_with_their_connection(checkpoint: Path, run_mp: Any) -> None:
     config = make_config(checkpoint, tensor_parallel=2)
     executor = run_mp(config)
     ready(executor, config)
