@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import shutil
 import socket
@@ -182,6 +183,8 @@ def main() -> int:
     """Entry of the engine process."""
     import signal
 
+    # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ctrl-C reaches the whole process group; the front end decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

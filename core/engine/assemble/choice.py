@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from engine.assemble.detokenizer import Detokenizer
@@ -26,8 +28,8 @@ class ChoiceDelta(msgspec.Struct, frozen=True, kw_only=True):
 class Choice:
     """The state of one choice. Feed it every output of its request; tokens after a stop string do not count."""
 
-    def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams) -> None:
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens)
+    def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams, prompt: Sequence[int] = ()) -> None:
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens, context=prompt)
         self._stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._min_tokens = params.min_tokens
         self._hidden_stop = not params.include_stop_str_in_output

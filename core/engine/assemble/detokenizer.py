@@ -22,23 +22,41 @@ class Detokenizer:
     A trailing unfinished character is held back until it is complete or the sequence ends.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, *, skip_special_tokens: bool = True) -> None:
-        """``tokenizer`` None: there is no text, every piece is empty."""
+    def __init__(
+        self, tokenizer: Tokenizer | None, *, skip_special_tokens: bool = True, context: Sequence[int] = ()
+    ) -> None:
+        """``tokenizer`` None: there is no text, every piece is empty. ``context``: the tokens before the first one (the prompt);
+        its end is read along, since decoders drop the space before a text's first word."""
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids() if tokenizer is not None and skip_special_tokens else frozenset()
         self._size = tokenizer.size() if tokenizer is not None else 0
         self._window: list[int] = []
         self._given = ""
         self._limit = WINDOW
+        self._read_context(context)
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that becomes certain with these tokens; may be empty."""
         if self._tokenizer is None:
             return ""
-        added = [token for token in token_ids if 0 <= token < self._size and token not in self._skipped]
-        if not added:
+        return "".join(self._push(token) for token in token_ids if 0 <= token < self._size and token not in self._skipped)
+
+    def finish(self) -> str:
+        """What was held back, as the decoder shows it; call once, at the end."""
+        if self._tokenizer is None or not self._window:
             return ""
-        text = self._read(added)
+        text = self._decode(self._window)
+        return text[len(self._given) :] if text.startswith(self._given) else ""
+
+    def _read_context(self, context: Sequence[int]) -> None:
+        tail = [token for token in context[-CONTEXT:] if 0 <= token < self._size and token not in self._skipped]
+        if self._tokenizer is not None and tail:
+            self._window = tail
+            text = self._decode(tail)
+            self._given = text[: len(text) - _held(text)]
+
+    def _push(self, token: int) -> str:
+        text = self._read(token)
         held = _held(text)
         sure = text[: len(text) - held]
         fresh = sure[len(self._given) :]
@@ -48,16 +66,9 @@ class Detokenizer:
             self._forget(text, held)
         return fresh
 
-    def finish(self) -> str:
-        """What was held back, as the decoder shows it; call once, at the end."""
-        if self._tokenizer is None or not self._window:
-            return ""
-        text = self._decode(self._window)
-        return text[len(self._given) :] if text.startswith(self._given) else ""
-
-    def _read(self, added: list[int]) -> str:
-        """The window's text with the new tokens; starts with what was given out."""
-        window = self._window + added
+    def _read(self, token: int) -> str:
+        """The window's text with the new token; starts with what was given out."""
+        window = [*self._window, token]
         text = self._decode(window)
         if not text.startswith(self._given):
             # A byte that belongs to no character made the decoder give up on the whole run of bytes before it: characters already

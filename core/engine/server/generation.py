@@ -54,7 +54,7 @@ class Generation:
             for prompt, params in zip(job.prompts, job.params, strict=True)
             for index in range(self.width)
         ]
-        self.choices = [Choice(service.tokenizer, request.params) for request in self._requests]
+        self.choices = [Choice(service.tokenizer, request.params, request.prompt_token_ids) for request in self._requests]
 
     async def events(self) -> AsyncIterator[Event]:
         """What is new, with the number of its sequence. Closing the iterator aborts what still runs."""
