@@ -26,7 +26,8 @@ def read_heads(
 ) -> Heads:
     """``num_attention_heads``, ``num_key_value_heads``, ``head_dim``; the arguments are the family's defaults (None: all heads; hidden / heads)."""
     heads = reader.integer("num_attention_heads", queries, high=65536)
-    kv_heads = reader.integer("num_key_value_heads", kv or heads, high=65536)
+    default = heads if "num_key_value_heads" in reader.values else kv or heads
+    kv_heads = reader.integer("num_key_value_heads", default, high=65536)
     if heads % kv_heads:
         raise reader.complaint("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads ({heads})")
     if reader.values.get("head_dim") is None and dim is None and hidden % heads:

@@ -34,7 +34,7 @@ class Qwen2Config:
         """Raises :class:`engine.errors.ModelFileError` naming the key."""
         reader = ConfigReader(config)
         hidden = reader.integer("hidden_size")
-        heads = read_heads(reader, hidden)
+        heads = read_heads(reader, hidden, kv=32)
         length = reader.integer("max_position_embeddings", 32768)
         return cls(
             vocab_size=reader.integer("vocab_size"),
