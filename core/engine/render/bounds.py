@@ -24,17 +24,22 @@ class TemplateLimit(jinja2.TemplateRuntimeError):
 
 def result(value: Any) -> Any:
     """``value``, unless it is a text or structure that is too large."""
-    if isinstance(value, str):
-        if len(value) > MAX_LENGTH:
-            raise TemplateLimit("the chat template makes a text that is too long")
-    elif isinstance(value, (list, tuple, dict, set)):
-        _measure(value)
-    elif isinstance(value, int) and value.bit_length() > 4096:
-        raise TemplateLimit("a number in the chat template is too large")
+    measure(value)
     return value
 
 
-def _measure(value: Any) -> None:
+def measure(value: Any) -> int:
+    """Characters of the texts in a value; refuses one that is too large."""
+    if isinstance(value, str):
+        if len(value) > MAX_LENGTH:
+            raise TemplateLimit("the chat template makes a text that is too long")
+        return len(value)
+    if isinstance(value, int) and value.bit_length() > 4096:
+        raise TemplateLimit("a number in the chat template is too large")
+    return _measure_structure(value) if isinstance(value, (list, tuple, dict, set)) else 0
+
+
+def _measure_structure(value: Any) -> int:
     length = elements = 0
     pending: list[Any] = [value]
     while pending:
@@ -49,6 +54,7 @@ def _measure(value: Any) -> None:
             pending.extend(item)
         if length > MAX_LENGTH or elements + len(pending) > MAX_ELEMENTS:
             raise TemplateLimit("the chat template makes a list that is too long")
+    return length + elements
 
 
 def operation(operator: str, left: Any, right: Any) -> None:

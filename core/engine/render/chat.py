@@ -65,8 +65,9 @@ class ChatRenderer:
         messages = shape_messages(conversation.messages, template.habits, content_format=self._format)
         given = {"messages": messages, "tools": conversation.tools, "documents": conversation.documents, "options": conversation.options}
         hidden, stand_ins = self._encoder.specials.hide(given)
-        cut = _free_mark(given, stand_ins)
+        cut = ""
         if conversation.continue_final_message:
+            cut = _free_mark(given, stand_ins)
             _mark_end(hidden["messages"][-1], cut)
         variables = {name: hidden[name] for name in ("tools", "documents") if hidden[name]}
         text = template.render(

@@ -50,14 +50,14 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "+", "%", "**"})
 
     def __init__(self) -> None:
+        self._render = threading.local()
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
             autoescape=False,
             extensions=[GenerationTag, jinja2.ext.loopcontrols],
-            finalize=bounds.result,
+            finalize=self._shown,
         )
-        self._render = threading.local()
         self.globals.pop("lipsum", None)
         self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
         self.filters = {name: _bounded_filter(name, run) for name, run in self.filters.items()}
@@ -68,6 +68,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def begin(self, seconds: float) -> None:
         """Start this thread's deadline."""
         self._render.deadline = time.monotonic() + seconds
+        self._render.shown = 0
 
     def tick(self) -> None:
         """Raise TemplateLimit when this thread's deadline has passed."""
@@ -89,6 +90,14 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Limiter().visit(super()._parse(source, name, filename))
         return tree
+
+    def _shown(self, value: Any) -> Any:
+        """A value that is put out; blocks keep what they put out, so all of it counts."""
+        shown = getattr(self._render, "shown", 0) + bounds.measure(value)
+        self._render.shown = shown
+        if shown > bounds.MAX_LENGTH:
+            raise TemplateLimit("the chat template makes a text that is too long")
+        return value
 
     def _ticking(self, items: Any) -> Any:
         if isinstance(items, (list, tuple, dict, str, range)):

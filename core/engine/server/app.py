@@ -58,7 +58,6 @@ def create_app(
         version=health.engine_version(),
         lifespan=_lifespan(service),
         redirect_slashes=False,
-        root_path=server.root_path,
         **docs,
     )
     app.state.service = service
@@ -85,7 +84,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     ]  # fmt: skip
     for path, endpoint in got:
         app.add_api_route(path, _bound(service, endpoint), methods=["GET"])
-    app.add_api_route("/ping", _bound(service, health.health), methods=["GET", "POST"])
+    app.add_api_route("/ping", _bound(service, health.health), methods=["GET", "POST"], include_in_schema=False)
 
 
 def _bound(service: Service, endpoint: Endpoint, *, tracked: bool = False) -> Callable[[Request], Coroutine[Any, Any, Response]]:

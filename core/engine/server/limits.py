@@ -12,12 +12,20 @@ from engine.server.identity import MAX_HEADER_BYTES, MAX_HEADERS
 
 #: Longest request target in bytes.
 MAX_TARGET = 16 * 1024
+#: Seconds that a refused client gets to read its answer.
+LINGER_SECONDS = 1.0
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """Ends a connection whose request head is too large before it is kept, and one that is no HTTP."""
 
     _head = 0
+    _refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client; after a refusal they are dropped."""
+        if not self._refused:
+            super().data_received(data)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -42,17 +50,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; nothing is served on a connection that was refused."""
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -60,8 +68,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(400, msg)
 
     def _refuse(self, status: int, message: str) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
+        self._refused = True
         body = msgspec.json.encode(error_object(message, status))
         phrase = http.HTTPStatus(status).phrase
         head = (
@@ -69,4 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
             "x-should-retry: false\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        # Closing with unread bytes would reset the connection, and the client would never see the answer.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

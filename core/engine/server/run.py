@@ -37,7 +37,8 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
     except (OSError, UnicodeError) as error:
         raise PortError(f"The host {host!r} is no address of this machine: {error}.", fix="--host 127.0.0.1") from error
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # Named in full: asyncio turns Nagle's delay off only on sockets that say they are TCP.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

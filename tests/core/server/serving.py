@@ -11,7 +11,14 @@ import httpx
 import msgspec
 
 from engine.config import (
-    CacheConfig, EngineConfig, LoadConfig, ModelConfig, ParallelConfig, RunConfig, SchedulerConfig, ServerConfig,
+    CacheConfig,
+    EngineConfig,
+    LoadConfig,
+    ModelConfig,
+    ParallelConfig,
+    RunConfig,
+    SchedulerConfig,
+    ServerConfig,
 )  # fmt: skip
 from engine.plugin import AttentionSpec, Checkpoint, DeviceFacts, ModelInfo
 from engine.server.app import create_app
@@ -50,7 +57,7 @@ async def in_memory(client: FakeClient | None = None, tokenizer: Any = "byte", c
     config = config or make_config()
     client = client or FakeClient()
     app = create_app(config, client, byte_tokenizer() if tokenizer == "byte" else tokenizer, **kwargs)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path=config.server.root_path), base_url="http://engine") as http:
         http.engine, http.app = client, app
         yield http
 
