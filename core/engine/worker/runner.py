@@ -31,7 +31,10 @@ def recorded_sizes(max_num_seqs: int) -> list[int]:
 
 
 class StepRunner:
-    """The forward pass over the paged caches. ``max_seq_len``: longest context that recorded steps serve."""
+    """The forward pass over the paged caches.
+
+    A recorded step and a plain one call the model with the same kind of batch; they differ in whose buffers it stands on.
+    """
 
     def __init__(self, model: Model, caches: list[Tensor], block_size: int, device: torch.device) -> None:
         self._model = model
@@ -43,7 +46,10 @@ class StepRunner:
         self._sizes: list[int] = []
 
     def record(self, recorder: Recorder, sizes: list[int], max_seq_len: int) -> None:
-        """Record decode steps of these sizes, the largest first so that the smaller ones fit into its memory."""
+        """Record decode steps of these sizes for contexts of up to ``max_seq_len`` tokens; longer ones run plainly.
+
+        The largest first, so that the smaller ones fit into its memory.
+        """
         buffers = Buffers(max(sizes), max_seq_len, self._block_size, self._device)
         for size in sorted(sizes, reverse=True):
             batch = buffers.batch(size, self._caches)
