@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,6 +27,13 @@ _SIZES = dict(_DTYPES.values()) | {
 }  # fmt: skip
 
 
+#: What the standard library raises over damaged archives and pickles: it trusts most fields that it reads.
+DAMAGE = (
+    zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    OverflowError, MemoryError, NotImplementedError, RuntimeError, struct.error,
+)  # fmt: skip
+
+
 class _Storage:
     def __init__(self, dtype: str, key: str, nbytes: int) -> None:
         self.dtype, self.key, self.nbytes = dtype, key, nbytes
@@ -33,12 +41,16 @@ class _Storage:
 
 class _Tensor:
     def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], dtype: str) -> None:
+        sizes_are_whole = all(isinstance(extent, int) and extent >= 0 for extent in (offset, *shape))
+        if not isinstance(storage, _Storage) or dtype not in _SIZES or not sizes_are_whole:
+            raise ValueError("a tensor without storage, sizes or dtype")
         self.storage, self.offset, self.shape, self.dtype = storage, offset, shape, dtype
 
 
 def is_zip(path: Path) -> bool:
-    """Whether the file is of torch.save's zip format (torch ≥ 1.6)."""
-    return zipfile.is_zipfile(path)
+    """Whether the file is of torch.save's zip format (torch ≥ 1.6), by its first bytes, as torch decides."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def read_tensors(path: Path) -> Iterator[TensorInfo]:
@@ -46,7 +58,7 @@ def read_tensors(path: Path) -> Iterator[TensorInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             state, sizes = _load(path, archive)
-    except (zipfile.BadZipFile, OSError, KeyError, EOFError) as error:
+    except DAMAGE as error:
         _refuse(path, f"is not a whole torch.save file ({type(error).__name__}: {error})")
     if not isinstance(state, dict):
         _refuse(path, f"holds a {type(state).__name__} where a dict from name to tensor was expected")
@@ -94,7 +106,7 @@ class _Reader(pickle.Unpickler):
             return super().load()
         except ModelFileError:
             raise
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except DAMAGE as error:
             return _refuse(self._path, f"holds a damaged pickle ({type(error).__name__}: {error})")
 
     def find_class(self, module: str, name: str) -> Any:

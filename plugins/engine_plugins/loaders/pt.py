@@ -10,7 +10,7 @@ from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, Loader, TensorInfo, hookimpl
 
 from ._files import TORCH, listing, weight_files
-from ._pickled import is_zip, read_tensors
+from ._pickled import DAMAGE, is_zip, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,13 +56,11 @@ class TorchLoader(Loader):
 
 def _load(file: Path, *, mapped: bool) -> dict[str, Tensor]:
     """The state dict, without running anything that the file names."""
-    from pickle import UnpicklingError
-
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except DAMAGE as error:
         reason = str(error).strip().splitlines()
         raise ModelFileError(
             f"{file} cannot be read as weights: {reason[0] if reason else type(error).__name__}.",
