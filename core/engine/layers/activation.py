@@ -30,9 +30,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """The function of that name; raises :class:`ModelFileError` with the known names."""
     if name not in _FUNCTIONS:
-        raise ModelFileError(
-            f"config.json asks for the activation {name!r}; known are {', '.join(sorted(_FUNCTIONS))}."
-        )
+        raise ModelFileError(f"config.json asks for the activation {name!r}; known are {', '.join(sorted(_FUNCTIONS))}.")
     return _FUNCTIONS[name]
 
 

@@ -30,9 +30,7 @@ class ConfigReader:
             raise self.complaint(key, value, f"an integer from {low} to {high}")
         return value
 
-    def optional_integer(
-        self, key: str, default: int | None = None, *, low: int = 1, high: int = LARGEST_SIZE
-    ) -> int | None:
+    def optional_integer(self, key: str, default: int | None = None, *, low: int = 1, high: int = LARGEST_SIZE) -> int | None:
         """As ``integer``, but null and absence are the default, which may be None."""
         return default if self.values.get(key) is None else self.integer(key, low=low, high=high)
 
@@ -52,9 +50,7 @@ class ConfigReader:
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         """A list of ``length`` positive numbers."""
         value = self._value(key, None)
-        good = isinstance(value, list) and all(
-            isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in value
-        )
+        good = isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in value)
         if not good or len(value) != length:
             raise self.complaint(key, value, f"a list of {length} positive numbers")
         return tuple(float(x) for x in value)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.layers.linear import Linear, Part, Piece
+from engine.layers.linear import Linear
 from engine.layers.loading import CheckpointLayer, Slot, copy_slot
 from engine.layers.packed import DensePacked
+from engine.layers.shards import Part, Piece
 from engine.plugin.contracts.model import ModelContext, Parallel
 from engine.plugin.contracts.packed import LinearShape
 
@@ -84,9 +85,7 @@ class LMHead(Linear):
     ) -> None:
         self.rows, share = vocab_share(vocab, context.parallel)
         parts = (Part(name, vocab, (share,)),)
-        super().__init__(
-            context, LinearShape(name, hidden, vocab), parts, Piece(0, hidden), bias=bias, shared=tied is not None
-        )
+        super().__init__(context, LinearShape(name, hidden, vocab), parts, Piece(0, hidden), bias=bias, shared=tied is not None)
         self.vocab = vocab
         # A plain attribute would register the embedding a second time as this layer's child.
         self.tied = (tied,) if tied is not None else ()

@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor
 
-from engine.errors import ConfigError, ModelFileError
+from engine.errors import ModelFileError
 from engine.layers.loading import CheckpointLayer, Slot
 from engine.layers.packed import DensePacked
-from engine.plugin.contracts.model import AdapterBatch, ModelContext, Parallel
+from engine.layers.shards import Part, Piece, copy_pieces, cut, fused_parts, shard, shard_kv_heads
+from engine.plugin.contracts.model import AdapterBatch, ModelContext
 from engine.plugin.contracts.packed import CheckpointTensor, LinearKernel, LinearShape, WeightFormat
-
-
-class Piece(NamedTuple):
-    """Outputs [start, start + size) of a checkpoint part, which this rank holds."""
-
-    start: int
-    size: int
-
-
-class Part(NamedTuple):
-    """One checkpoint prefix of a layer: how many outputs it has in all, and which of them this rank holds, in the order it holds them."""
-
-    name: str
-    outputs: int
-    pieces: tuple[Piece, ...]
-
-
-def shard(size: int, parallel: Parallel, what: str) -> Piece:
-    """This rank's even share of ``size``; refuses what cannot be divided."""
-    if size % parallel.size:
-        raise ConfigError(
-            f"--tensor-parallel-size {parallel.size} does not divide {what} ({size}).",
-            fix=f"--tensor-parallel-size {_largest_divisor(size, parallel.size)}",
-        )
-    share = size // parallel.size
-    return Piece(parallel.rank * share, share)
-
-
-def shard_kv_heads(num_kv_heads: int, parallel: Parallel) -> Piece:
-    """This rank's KV heads; where there are fewer heads than ranks, neighbouring ranks hold the same one."""
-    if num_kv_heads >= parallel.size:
-        return shard(num_kv_heads, parallel, "the number of KV heads")
-    if parallel.size % num_kv_heads:
-        raise ConfigError(
-            f"--tensor-parallel-size {parallel.size} is not a multiple of the number of KV heads ({num_kv_heads}).",
-            fix=f"--tensor-parallel-size {num_kv_heads}",
-        )
-    return Piece(parallel.rank * num_kv_heads // parallel.size, 1)
-
-
-def _largest_divisor(size: int, limit: int) -> int:
-    return max(n for n in range(1, limit + 1) if size % n == 0)
 
 
 class Linear(CheckpointLayer):
     """y = x Wᵀ + b over this rank's shard. Subclasses say which outputs and inputs the rank holds.
 
-    ``shape`` is the whole layer; ``parts`` its checkpoint prefixes; ``inputs`` the inputs that this rank holds. A dense weight is allocated once
-    in its final form and tensors are copied into it; a quantized one is collected as its :class:`WeightFormat` asks: parts are joined along
-    the output axis, tensors without one are stacked [parts, …] where the layer has several parts. ``transposed``: dense tensors are [inputs, outputs]. ``shared``: the weight is another layer's.
+    ``shape`` is the whole layer; ``parts`` its checkpoint prefixes; ``inputs`` the inputs that this rank holds. A dense weight
+    is allocated once in its final form and tensors are copied into it; a quantized one is collected as its
+    :class:`WeightFormat` asks: parts are joined along the output axis, tensors without one are stacked [parts, …] where the
+    layer has several parts. ``transposed``: dense tensors are [inputs, outputs]. ``shared``: the weight is another layer's.
     """
 
     weight: Tensor | None
@@ -84,9 +43,7 @@ class Linear(CheckpointLayer):
         self.kernel: LinearKernel | None = None
         self.collected: dict[tuple[str, int], Tensor] = {}
         own = self.format is None and not shared
-        self.weight = (
-            torch.empty(self.outputs, inputs.size, dtype=context.dtype, device=context.device) if own else None
-        )
+        self.weight = torch.empty(self.outputs, inputs.size, dtype=context.dtype, device=context.device) if own else None
         self.bias = torch.zeros(self.outputs, dtype=context.dtype, device=context.device) if bias else None
         #: Where a LoRA term belongs: called with x and the batch's adapters, its result is added to the rank's output.
         self.adapter: Callable[[Tensor, AdapterBatch], Tensor] | None = None
@@ -160,9 +117,7 @@ class Linear(CheckpointLayer):
 
         def take(tensor: Tensor) -> None:
             if spec.output_axis is not None:
-                cuts = [
-                    cut(name, tensor, spec.output_axis, piece, part.outputs, spec.output_group) for piece in part.pieces
-                ]
+                cuts = [cut(name, tensor, spec.output_axis, piece, part.outputs, spec.output_group) for piece in part.pieces]
                 tensor = cuts[0] if len(cuts) == 1 else torch.cat(cuts, spec.output_axis)
             if spec.input_axis is not None:
                 tensor = cut(name, tensor, spec.input_axis, self.inputs, self.shape.inputs, spec.input_group)
@@ -173,15 +128,11 @@ class Linear(CheckpointLayer):
     def _joined(self) -> dict[str, Tensor]:
         joined: dict[str, Tensor] = {}
         for spec in self.format.tensors() if self.format else ():
-            found = [
-                self.collected[spec.suffix, i] for i in range(len(self.parts)) if (spec.suffix, i) in self.collected
-            ]
+            found = [self.collected[spec.suffix, i] for i in range(len(self.parts)) if (spec.suffix, i) in self.collected]
             if not found:
                 continue
             if len(found) != len(self.parts):
-                raise ModelFileError(
-                    f"Only {len(found)} of {len(self.parts)} parts of {self.shape.name!r} have {spec.suffix!r}."
-                )
+                raise ModelFileError(f"Only {len(found)} of {len(self.parts)} parts of {self.shape.name!r} have {spec.suffix!r}.")
             if len(found) == 1:
                 whole = found[0]
             elif spec.output_axis is None:
@@ -190,30 +141,6 @@ class Linear(CheckpointLayer):
                 whole = torch.cat(found, spec.output_axis)
             joined[spec.suffix] = whole.to(self.context.device)
         return joined
-
-
-def copy_pieces(source: Tensor, pieces: tuple[Piece, ...], target: Tensor, row: int) -> None:
-    """Copy a part's pieces into consecutive rows of ``target`` from ``row``."""
-    for piece in pieces:
-        target.narrow(0, row, piece.size).copy_(source.narrow(0, piece.start, piece.size))
-        row += piece.size
-
-
-def cut(name: str, tensor: Tensor, axis: int, piece: Piece, whole: int, group: int) -> Tensor:
-    """The elements of a packed tensor's axis that cover ``piece`` of ``whole``, each covering ``group``."""
-    length = -(-whole // group)
-    if axis >= tensor.dim() or tensor.shape[axis] != length:
-        raise ModelFileError(
-            f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {length} along axis {axis}."
-        )
-    if piece.size == whole:
-        return tensor
-    if piece.start % group or piece.size % group:
-        raise ConfigError(
-            f"The quantized tensor {name!r} keeps groups of {group}, which a tensor-parallel shard of {piece.size} would cut.",
-            fix="a smaller --tensor-parallel-size",
-        )
-    return tensor.narrow(axis, piece.start // group, piece.size // group)
 
 
 class ReplicatedLinear(Linear):
@@ -230,9 +157,7 @@ class ReplicatedLinear(Linear):
         transposed: bool = False,
     ) -> None:
         parts = (Part(name, outputs, (Piece(0, outputs),)),)
-        super().__init__(
-            context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed
-        )
+        super().__init__(context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed)
 
 
 class ColumnParallelLinear(Linear):
@@ -251,13 +176,11 @@ class ColumnParallelLinear(Linear):
     ) -> None:
         share = shard(outputs // unit, context.parallel, f"the outputs of {name}")
         parts = (Part(name, outputs, (Piece(share.start * unit, share.size * unit),)),)
-        super().__init__(
-            context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed
-        )
+        super().__init__(context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed)
 
 
 class MergedColumnParallelLinear(Linear):
-    """Several layers on one input as one product (gate and up): ``parts`` are their checkpoint prefixes, or one prefix of a fused tensor."""
+    """Several layers on one input as one product (gate and up): ``parts``: checkpoint prefixes, none where ``name`` is fused on disk."""
 
     def __init__(
         self, context: ModelContext, name: str, parts: tuple[str, ...], inputs: int, sizes: tuple[int, ...],
@@ -274,7 +197,7 @@ class MergedColumnParallelLinear(Linear):
 
 
 class QKVParallelLinear(Linear):
-    """Query, key and value projections as one product, divided by heads; KV heads are replicated where there are fewer than ranks.
+    """Query, key and value projections as one product, divided by heads (KV heads: see :func:`shard_kv_heads`).
 
     ``parts``: three checkpoint prefixes, or none where the checkpoint holds them fused under ``name``.
     """
@@ -309,9 +232,7 @@ class RowParallelLinear(Linear):
         share = shard(inputs // unit, context.parallel, f"the inputs of {name}")
         parts = (Part(name, outputs, (Piece(0, outputs),)),)
         shape = LinearShape(name, inputs, outputs, experts=experts)
-        super().__init__(
-            context, shape, parts, Piece(share.start * unit, share.size * unit), bias=bias, transposed=transposed
-        )
+        super().__init__(context, shape, parts, Piece(share.start * unit, share.size * unit), bias=bias, transposed=transposed)
         self.reduce = reduce
 
     def forward(self, x: Tensor, adapters: AdapterBatch | None = None) -> Tensor:
@@ -323,14 +244,3 @@ class RowParallelLinear(Linear):
 
 def _fused_shape(name: str, parts: tuple[str, ...], inputs: int, sizes: tuple[int, ...], experts: int) -> LinearShape:
     return LinearShape(name, inputs, sum(sizes), parts=parts, sizes=sizes, experts=experts)
-
-
-def fused_parts(
-    name: str, parts: tuple[str, ...], sizes: tuple[int, ...], shares: tuple[Piece, ...]
-) -> tuple[Part, ...]:
-    """The parts of a fused layer: one per prefix, or one alone where the checkpoint holds them fused under ``name``."""
-    if parts:
-        return tuple(Part(part, size, (share,)) for part, size, share in zip(parts, sizes, shares, strict=True))
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    pieces = tuple(Piece(start + share.start, share.size) for start, share in zip(starts, shares, strict=True))
-    return (Part(name, sum(sizes), pieces),)

@@ -69,8 +69,9 @@ def checkpoint_layers(root: nn.Module) -> Iterator[CheckpointLayer]:
 class NameRules:
     """What a model says of checkpoint names beyond its slots.
 
-    ``base_prefix`` (``model.``) is missing where only the network's trunk was saved. ``renames``: (pattern, replacement) pairs applied in order.
-    ``leftovers``: patterns of tensors that are known and not needed. ``elsewhere``: prefixes that other pipeline stages hold.
+    ``base_prefix`` (``model.``) is missing where only the network's trunk was saved. ``renames``: (pattern, replacement) pairs
+    applied in order. ``leftovers``: patterns of tensors that are known and not needed. ``elsewhere``: prefixes that
+    other pipeline stages hold.
     """
 
     base_prefix: str = ""

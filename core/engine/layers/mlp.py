@@ -25,9 +25,7 @@ class GatedMLP(nn.Module):
     ) -> None:
         super().__init__()
         parts = () if fused else (f"{name}.gate_proj", f"{name}.up_proj")
-        self.gate_up = MergedColumnParallelLinear(
-            context, f"{name}.gate_up_proj", parts, hidden, (inner, inner), bias=bias
-        )
+        self.gate_up = MergedColumnParallelLinear(context, f"{name}.gate_up_proj", parts, hidden, (inner, inner), bias=bias)
         self.down = RowParallelLinear(context, f"{name}.down_proj", inner, hidden, bias=bias)
         self.act = activation(act)
 

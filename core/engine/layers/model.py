@@ -25,7 +25,7 @@ def stage_layers(layers: int, parallel: Parallel) -> range:
 
 
 class NativeModel(nn.Module, Model):
-    """A network on the engine's layers. A subclass builds its layers in ``__init__``, and writes ``forward`` and, where it differs, ``logits``.
+    """A network on the engine's layers. A subclass builds its layers, and writes ``forward`` and, where it differs, ``logits``.
 
     ``embedding`` exists on the first stage (and on the last one where the head is tied), ``head`` on the last.
     """

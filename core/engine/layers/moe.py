@@ -79,8 +79,7 @@ class SparseMLP(nn.Module):
             for prefix in prefixes
         )
         self.down = nn.ModuleList(
-            RowParallelLinear(context, f"{prefix}.{names.down}", inner, hidden, reduce=False, experts=experts)
-            for prefix in prefixes
+            RowParallelLinear(context, f"{prefix}.{names.down}", inner, hidden, reduce=False, experts=experts) for prefix in prefixes
         )
         self.fused = FusedExperts(f"{name}.experts", _linears(self.gate_up), _linears(self.down))
 

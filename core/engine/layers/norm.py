@@ -13,7 +13,7 @@ from engine.plugin.contracts.model import ModelContext
 
 
 class RMSNorm(CheckpointLayer):
-    """x / rms(x) · w over the last axis, computed in float32. ``offset`` 1: the checkpoint keeps w - 1 (Gemma), multiplied before rounding."""
+    """x / rms(x) · w over the last axis, computed in float32. ``offset`` 1: the checkpoint keeps w - 1 (Gemma)."""
 
     def __init__(self, context: ModelContext, name: str, size: int, eps: float, *, offset: float = 0.0) -> None:
         super().__init__()
@@ -27,6 +27,7 @@ class RMSNorm(CheckpointLayer):
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         if self.offset:
+            # Gemma multiplies before it rounds, Llama after.
             return (wide * (self.weight.float() + self.offset)).to(x.dtype)
         return self.weight * wide.to(x.dtype)
 

@@ -14,14 +14,17 @@ _ALIASES = {"su": "longrope", "mrope": "default"}
 _TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 #: Keys that state a context length, in the spellings of the families.
 LENGTH_KEYS = (
-    "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length", "max_seq_length",
+    "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "model_max_length",
+    "max_sequence_length", "max_seq_length",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class RopeSpec:
-    """One kind of rotary embedding. ``dim``: how many of a head's elements rotate. ``max_position``: the length the config states,
-    ``original``: the one of pretraining. ``attention_factor`` multiplies cos and sin (None: the type's own rule).
+    """One kind of rotary embedding.
+
+    ``dim``: how many of a head's elements rotate. ``max_position``: the length that the config states, ``original``: the one of
+    pretraining. ``attention_factor`` multiplies cos and sin (None: the type's own rule).
     """
 
     type: str
@@ -90,9 +93,7 @@ def rope_type(params: ConfigReader) -> str:
     """``rope_type`` (or the older ``type``) with aliases resolved."""
     new, old = params.values.get("rope_type"), params.values.get("type")
     if new is not None and old is not None and _ALIASES.get(new, new) != _ALIASES.get(old, old):
-        raise ModelFileError(
-            f"config.json: {params.path}rope_type is {new!r} but {params.path}type is {old!r}; give one of them."
-        )
+        raise ModelFileError(f"config.json: {params.path}rope_type is {new!r} but {params.path}type is {old!r}; give one of them.")
     key = "rope_type" if new is not None else "type"
     found = params.text(key, "default")
     kind = _ALIASES.get(found, found)

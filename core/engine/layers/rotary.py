@@ -36,9 +36,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
         """int64 [T] → cos and sin in ``dtype``, computed in float32."""
         angles = positions.float().unsqueeze(-1) * self.frequencies
-        return Rotation(
-            (angles.cos() * self.scale).to(dtype).unsqueeze(1), (angles.sin() * self.scale).to(dtype).unsqueeze(1)
-        )
+        return Rotation((angles.cos() * self.scale).to(dtype).unsqueeze(1), (angles.sin() * self.scale).to(dtype).unsqueeze(1))
 
 
 def rotate(x: Tensor, rotation: Rotation, *, interleaved: bool = False) -> Tensor:

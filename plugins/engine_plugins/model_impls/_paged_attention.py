@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from engine.errors import ModelFileError
-from engine.plugin import AttentionSpec, Batch, ModelContext
 from torch import Tensor, nn
 from torch.nn import functional
+
+from engine.errors import ModelFileError
+from engine.plugin import AttentionSpec, Batch, ModelContext
 
 INTERFACE = "engine_paged"
 
@@ -102,7 +103,7 @@ class PagedCalls:
         return msgspec.structs.replace(
             described,
             scale=float(scale) if scale is not None else described.head_dim**-0.5,
-            window=options["sliding_window"] if "sliding_window" in options else described.window,
-            soft_cap=options["softcap"] if "softcap" in options else described.soft_cap,
+            window=options.get("sliding_window", described.window),
+            soft_cap=options.get("softcap", described.soft_cap),
             sinks=options.get("s_aux") is not None,
         )

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from engine.errors import ModelFileError
-from engine.plugin import AttentionBatch, Batch, Model, ModelContext
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from engine.errors import ModelFileError
+from engine.plugin import AttentionBatch, Batch, Model, ModelContext
 from engine_plugins.model_impls._paged_attention import INTERFACE, PagedCalls, register
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class TransformersModel(Model):
             )
 
 
-class _Handed(BaseModelOutputWithPast):
+class _Handed(BaseModelOutputWithPast):  # type: ignore[misc]
     """A trunk's output of which only the hidden states exist; heads look for router logits, cross attentions and more."""
 
     def __getattr__(self, name: str) -> None:
@@ -150,7 +150,7 @@ class _Through(nn.Module):
         return self
 
     def forward(self, *_: Any, **__: Any) -> _Handed:
-        return _Handed(last_hidden_state=self.hidden)  # type: ignore[arg-type]
+        return _Handed(last_hidden_state=self.hidden)
 
 
 def _rows(ids: Tensor, start: int, size: int, caches: list[Tensor]) -> Batch:

@@ -7,7 +7,6 @@ from typing import Any
 
 from engine.plugin import hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture, ModelImplementation
-
 from engine_plugins.model_impls._names import architectures
 from engine_plugins.model_impls.transformers import TransformersArchitecture
 

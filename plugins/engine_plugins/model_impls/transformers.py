@@ -9,7 +9,6 @@ from engine.errors import ModelFileError
 from engine.layers.rope import context_length
 from engine.plugin import AttentionSpec, Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture, ModelImplementation
-
 from engine_plugins.model_impls._names import architectures
 
 if TYPE_CHECKING:

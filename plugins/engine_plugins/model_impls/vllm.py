@@ -8,7 +8,6 @@ from typing import Any
 from engine.errors import ModelFileError
 from engine.plugin import hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture, ModelImplementation
-
 from engine_plugins.model_impls._names import architectures
 
 ENGINE_API = 1

@@ -21,10 +21,8 @@ class Heads(NamedTuple):
     dim: int
 
 
-def read_heads(
-    reader: ConfigReader, hidden: int, *, queries: int | None = None, kv: int | None = None, dim: int | None = None
-) -> Heads:
-    """``num_attention_heads``, ``num_key_value_heads``, ``head_dim``; the arguments are the family's defaults (None: all heads; hidden / heads)."""
+def read_heads(reader: ConfigReader, hidden: int, *, queries: int | None = None, kv: int | None = None, dim: int | None = None) -> Heads:
+    """The heads; the arguments are the family's defaults (``kv`` None: as many as queries; ``dim`` None: hidden / heads)."""
     heads = reader.integer("num_attention_heads", queries, high=65536)
     default = heads if "num_key_value_heads" in reader.values else kv or heads
     kv_heads = reader.integer("num_key_value_heads", default, high=65536)

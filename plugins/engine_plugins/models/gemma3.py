@@ -84,8 +84,7 @@ def describe_gemma3(config: dict[str, Any], text: dict[str, Any], architecture: 
     c = Gemma3Config.read(text)
     scale, cap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
     layers = tuple(
-        AttentionSpec(c.heads.queries, c.heads.kv, c.heads.dim, scale, c.sliding_window if slides else None, cap)
-        for slides in c.sliding
+        AttentionSpec(c.heads.queries, c.heads.kv, c.heads.dim, scale, c.sliding_window if slides else None, cap) for slides in c.sliding
     )
     return model_info(
         config,

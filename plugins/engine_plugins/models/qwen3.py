@@ -69,9 +69,7 @@ class Qwen3Architecture(ModelArchitecture):
         """One spec per layer, with its window."""
         c = Qwen3Config.read(config)
         heads = c.heads
-        layers = tuple(
-            AttentionSpec(heads.queries, heads.kv, heads.dim, heads.dim**-0.5, window=window) for window in c.windows
-        )
+        layers = tuple(AttentionSpec(heads.queries, heads.kv, heads.dim, heads.dim**-0.5, window=window) for window in c.windows)
         return model_info(
             config, "Qwen3ForCausalLM", layers, vocab=c.vocab_size, hidden=c.hidden_size,
             length=context_length(config, c.max_position_embeddings), tied=c.tie_word_embeddings,

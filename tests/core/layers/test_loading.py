@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
+
 from engine.attention import built_in
 from engine.errors import ConfigError, ModelFileError
 from engine.layers.embedding import LMHead, VocabParallelEmbedding
@@ -18,7 +20,6 @@ from engine.layers.linear import (
 from engine.layers.loading import NameRules, Slot, collect_slots, load_tensors
 from engine.layers.packed import DensePacked, reference_kernel
 from engine.plugin import CheckpointTensor, ModelContext, ModelInfo, PackedWeight, Parallel, Quantizer, WeightFormat
-from torch import nn
 
 DTYPE = torch.float32
 
@@ -246,9 +247,7 @@ def dense(entry):
 def test_quantized_parts_are_cut_and_joined(rank, size):
     sizes = {"q": 16, "k": 8, "v": 8}
     entries = quantized(sizes, 8)
-    layer = QKVParallelLinear(
-        context(rank, size, quantizer=Toy()), "qkv", tuple(sizes), 8, num_heads=4, num_kv_heads=2, head_dim=4
-    )
+    layer = QKVParallelLinear(context(rank, size, quantizer=Toy()), "qkv", tuple(sizes), 8, num_heads=4, num_kv_heads=2, head_dim=4)
     packed = []
     layer.context = dataclasses.replace(layer.context, kernel=lambda p: packed.append(p) or reference_kernel(p))
     assert not fill(layer, {f"{name}.{suffix}": tensor for name, entry in entries.items() for suffix, tensor in entry.items()})

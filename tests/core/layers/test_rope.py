@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import LlamaConfig, Phi3Config
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
 from engine.errors import ModelFileError
 from engine.layers.rope import context_length, read_rope
 from engine.layers.rotary import RotaryEmbedding, Rotation, inverse_frequencies, rotate
-from transformers import LlamaConfig, Phi3Config
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 HEAD = 16
 LISTS = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + 0.3 * i for i in range(8)]}

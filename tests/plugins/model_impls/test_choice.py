@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from engine.errors import ModelFileError
 from engine.plugin.contracts.serving import ModelArchitecture
 from engine_plugins.model_impls import auto, transformers, vllm

@@ -8,9 +8,9 @@ from importlib import import_module
 import msgspec
 import pytest
 import transformers
+
 from engine.errors import ModelFileError
 from engine.plugin import ModelInfo
-
 from tests.plugins.models.harness import architecture
 
 SIZES = {"vocab_size": 96, "hidden_size": 512, "intermediate_size": 96, "num_hidden_layers": 30, "num_attention_heads": 32}

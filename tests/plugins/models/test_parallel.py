@@ -86,9 +86,7 @@ PIPELINES = {
     "qwen3 tied": ("qwen3", Qwen3Config(**GROUPED, **POSITIONS, head_dim=8, tie_word_embeddings=True)),
     "opt": (
         "opt",
-        OPTConfig(
-            vocab_size=95, hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=16
-        ),
+        OPTConfig(vocab_size=95, hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=16),
     ),
     "gpt2": ("gpt2", GPT2Config(vocab_size=95, n_embd=32, n_layer=3, n_head=4, n_positions=128)),
 }

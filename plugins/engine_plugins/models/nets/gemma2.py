@@ -31,9 +31,7 @@ class Gemma2Attention(nn.Module):
             num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim, bias=bias,
         )  # fmt: skip
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.o_proj", heads.queries * heads.dim, hidden, bias=bias, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, hidden, bias=bias, unit=heads.dim)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
@@ -55,9 +53,7 @@ class Gemma2Block(nn.Module):
         self.attention = Gemma2Attention(context, config, index)
         self.after_attention = norm("post_attention")
         self.before_mlp = norm("pre_feedforward")
-        self.mlp = GatedMLP(
-            context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_activation
-        )
+        self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_activation)
         self.after_mlp = norm("post_feedforward")
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:

@@ -34,9 +34,7 @@ class Gemma3Attention(nn.Module):
         self.q_norm = RMSNorm(context, f"{name}.q_norm", heads.dim, config.rms_norm_eps, offset=1.0)
         self.k_norm = RMSNorm(context, f"{name}.k_norm", heads.dim, config.rms_norm_eps, offset=1.0)
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.o_proj", heads.queries * heads.dim, hidden, bias=bias, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, hidden, bias=bias, unit=heads.dim)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
@@ -58,9 +56,7 @@ class Gemma3Block(nn.Module):
         self.attention = Gemma3Attention(context, config, index)
         self.after_attention = norm("post_attention")
         self.before_mlp = norm("pre_feedforward")
-        self.mlp = GatedMLP(
-            context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_activation
-        )
+        self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_activation)
         self.after_mlp = norm("post_feedforward")
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:

@@ -32,9 +32,7 @@ class GPT2Block(nn.Module):
             num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim, bias=True, transposed=True,
         )  # fmt: skip
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.attn.c_proj", hidden, hidden, bias=True, transposed=True, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.attn.c_proj", hidden, hidden, bias=True, transposed=True, unit=heads.dim)
         self.mlp_norm = LayerNorm(context, f"{name}.ln_2", hidden, eps)
         self.up = ColumnParallelLinear(context, f"{name}.mlp.c_fc", hidden, config.n_inner, bias=True, transposed=True)
         self.down = RowParallelLinear(context, f"{name}.mlp.c_proj", config.n_inner, hidden, bias=True, transposed=True)

@@ -30,9 +30,7 @@ class GPTNeoXBlock(nn.Module):
         self.parallel = config.use_parallel_residual
         self.attention_norm = LayerNorm(context, f"{name}.input_layernorm", hidden, eps)
         # The fused rows are ordered by head, then q, k, v: a head's three parts stay on one rank.
-        self.qkv = ColumnParallelLinear(
-            context, f"{name}.attention.query_key_value", hidden, 3 * hidden, bias=bias, unit=3 * dim
-        )
+        self.qkv = ColumnParallelLinear(context, f"{name}.attention.query_key_value", hidden, 3 * hidden, bias=bias, unit=3 * dim)
         self.dim = dim
         self.attention = Attention(context, index)
         self.output = RowParallelLinear(context, f"{name}.attention.dense", hidden, hidden, bias=bias, unit=dim)
@@ -62,9 +60,7 @@ class GPTNeoXBlock(nn.Module):
 class GPTNeoX(NativeModel):
     """Embedding, blocks, norm, head."""
 
-    names = NameRules(
-        base_prefix="gpt_neox.", leftovers=(r".*\.attention\.(masked_)?bias", r".*\.rotary_emb\.inv_freq")
-    )
+    names = NameRules(base_prefix="gpt_neox.", leftovers=(r".*\.attention\.(masked_)?bias", r".*\.rotary_emb\.inv_freq"))
     layer_prefix = "gpt_neox.layers."
     end_prefixes = ("gpt_neox.embed_in.", "gpt_neox.final_layer_norm.", "embed_out.")
 

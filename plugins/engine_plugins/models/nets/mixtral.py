@@ -31,9 +31,7 @@ class MixtralAttention(nn.Module):
             num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim,
         )  # fmt: skip
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.o_proj", heads.queries * heads.dim, config.hidden_size, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, config.hidden_size, unit=heads.dim)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))

@@ -38,9 +38,7 @@ class OPTBlock(nn.Module):
             num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim, bias=bias,
         )  # fmt: skip
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.self_attn.out_proj", hidden, hidden, bias=bias, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.self_attn.out_proj", hidden, hidden, bias=bias, unit=heads.dim)
         self.mlp_norm = LayerNorm(context, f"{name}.final_layer_norm", hidden, EPS, affine=affine)
         self.up = ColumnParallelLinear(context, f"{name}.fc1", hidden, config.ffn_dim, bias=bias)
         self.down = RowParallelLinear(context, f"{name}.fc2", config.ffn_dim, hidden, bias=bias)

@@ -30,9 +30,7 @@ class Phi3Attention(nn.Module):
             num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim,
         )  # fmt: skip
         self.attention = Attention(context, index)
-        self.output = RowParallelLinear(
-            context, f"{name}.o_proj", heads.queries * heads.dim, config.hidden_size, unit=heads.dim
-        )
+        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, config.hidden_size, unit=heads.dim)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
@@ -49,9 +47,7 @@ class Phi3Block(nn.Module):
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = Phi3Attention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
-        self.mlp = GatedMLP(
-            context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_act, fused=True
-        )
+        self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_act, fused=True)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         x = x + self.attention(self.attention_norm(x), batch, rotation)
