@@ -71,6 +71,7 @@ def build_model(config: EngineConfig, device: Device, parallel: Parallel, attent
         kernel=kernel_of(device),
         quantizer=_quantizer(config),
         checkpoint_path=m.checkpoint.path,
+        max_model_len=m.max_model_len,
     )
     return _architecture(config).build(context)
 
