@@ -12,7 +12,7 @@ from engine.args import model_facts, serving
 from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.limits import scheduler_config
-from engine.args.rules import check_rules
+from engine.args.rules import check_rules, host_memory
 from engine.checkpoint import locate
 from engine.config import (
     CacheConfig,
@@ -62,6 +62,7 @@ class Resolver:
         self.dtype: str | None = None
         self.dtype_reason = ""
         self.max_model_len: int | None = None
+        self.load_format: str = args.load_format
         self.task = "generate"
         self.storage: str | None = None
         self.weights: plan.Weights | None = None
@@ -74,6 +75,8 @@ class Resolver:
         args, host = self.args, self.host
         raise_problems(check_rules(args))
         self.checkpoint = checkpoint = self._locate()
+        if checkpoint.directory.is_file():
+            self.load_format = host.resolve(kinds.LOADER, "gguf").name  # the only format that is a single file
         self.device, self.choices["device"] = device, _ = choose_device(host, args.device)
         info = self._describe(checkpoint, device)
         self.info, self.max_model_len, notes = model_facts.choose_length(args, info)
@@ -129,13 +132,16 @@ class Resolver:
     def _weigh(self, checkpoint: Checkpoint, info: ModelInfo) -> plan.Weights:
         options = self.args.model_loader_extra_config or {}
         created = self.host.create(
-            kinds.LOADER, self.args.load_format, checkpoint=checkpoint, info=info, options=options
+            kinds.LOADER, self.load_format, checkpoint=checkpoint, info=info, options=options
         )
         self.choices["loader"] = created.choice
         try:
-            return plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
+            weights = plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
         finally:
             created.plugin.close()
+        if not weights.tensors:
+            self.warnings.append("There are no weight files to measure; the memory that the weights take is not in the plan.")
+        return weights
 
     def _size_cache(
         self, info: ModelInfo, device: DeviceFacts, weights: plan.Weights, max_model_len: int
@@ -147,6 +153,8 @@ class Resolver:
         preemption = host.create(kinds.PREEMPTION, args.preemption_mode or "recompute")
         self.choices["preemption"] = preemption.choice
         swaps = preemption.plugin.needs_host_pages()
+        if swaps and args.swap_space * plan.GIB * args.tensor_parallel_size > 0.4 * host_memory() > 0:
+            self.warnings.append(f"--swap-space {args.swap_space:g} may take more than 40 % of the host's memory.")
         wish = plan.CacheWish(
             block_size=args.block_size or device.block_size, fraction=args.gpu_memory_utilization, max_model_len=max_model_len,
             max_num_seqs=self.scheduler.max_num_seqs if self.scheduler else 1, tensor_parallel=args.tensor_parallel_size,

@@ -163,7 +163,7 @@ def _speculation(args: EngineArgs) -> Iterator[Problem]:
 
 
 def _memory(args: EngineArgs) -> Iterator[Problem]:
-    host = _host_memory()
+    host = host_memory()
     asked = args.swap_space * 2**30 * args.tensor_parallel_size
     if host and "swap_space" in args.given and asked > 0.7 * host:
         fits = int(0.7 * host / 2**30 / args.tensor_parallel_size)
@@ -176,7 +176,8 @@ def _memory(args: EngineArgs) -> Iterator[Problem]:
         yield Problem(f"--allowed-local-media-path {path}: no such directory.", "name a directory that exists")
 
 
-def _host_memory() -> int:
+def host_memory() -> int:
+    """Bytes of the machine's memory; 0 where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

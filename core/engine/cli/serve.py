@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.cli.start import Command
+from engine.cli.start import Command, show_log
 
 COMMAND = Command("serve", "engine serve MODEL [flags]", "Serve a model over the OpenAI API.", http=True)
 
@@ -12,6 +12,7 @@ def run(argv: list[str]) -> int:
     line = COMMAND.read(argv)
     if line is None:
         return 0
+    show_log()
     config = COMMAND.resolve(line)
     from engine.server.run import run as serve
 

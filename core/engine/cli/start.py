@@ -48,6 +48,14 @@ class Command:
         return config
 
 
+def show_log() -> None:
+    """The engine's own log, and warnings of everything else, on standard error."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s:     %(message)s")
+    logging.getLogger("engine").setLevel(logging.INFO)
+
+
 def open_model(command: Command, line: CommandLine) -> LLM:
     """The model, started; close it, or use it in a ``with`` block."""
     from engine.llm import LLM

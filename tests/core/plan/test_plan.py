@@ -111,7 +111,7 @@ def test_host_blocks_only_where_something_swaps(arguments, host):
 
 def test_swap_space_that_does_not_fit(arguments, host, monkeypatch):
     monkeypatch.setenv("FAKE_FREE", "2")
-    monkeypatch.setattr("engine.args.rules._host_memory", lambda: 0)
+    monkeypatch.setattr("engine.args.rules.host_memory", lambda: 0)
     with pytest.raises(MemoryShortage, match="--swap-space 3 needs 3.00 GiB"):
         resolve(arguments(swap_space=3.0, preemption_mode="swap"), host)
 
@@ -160,3 +160,12 @@ def test_a_plan_imports_no_torch(llama):
 @pytest.mark.parametrize(("count", "text"), [(5, "5 B"), (2048, "2.00 KiB"), (3 * 2**20, "3.00 MiB"), (1.5 * GIB, "1.50 GiB")])
 def test_gib(count, text):
     assert gib(count) == text
+
+
+def test_unmeasured_weights_and_large_swap_spaces_are_warned_of(arguments, host, llama, monkeypatch):
+    monkeypatch.setattr("engine.args.resolve.host_memory", lambda: 4 * GIB)
+    plan = resolve(arguments(preemption_mode="swap"), host).plan
+    assert plan["warnings"] == ["--swap-space 4 may take more than 40 % of the host's memory."]
+    (llama / "model.safetensors").unlink()
+    plan = resolve(arguments(load_format="dummy"), host).plan
+    assert "no weight files to measure" in plan["warnings"][0]

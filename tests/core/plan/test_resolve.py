@@ -175,3 +175,10 @@ def test_damaged_configs_end_with_status_4(arguments, host, llama, content):
     with pytest.raises(EngineError) as caught:
         resolve(arguments(), host)
     assert caught.value.status == 4
+
+
+def test_a_gguf_file_needs_its_loader(arguments, host, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    with pytest.raises(PluginError, match="--load-format gguf: no such plugin") as caught:
+        resolve(arguments(model=str(tmp_path / "m.gguf")), host)
+    assert caught.value.status == 3
