@@ -100,8 +100,13 @@ def _load(file: Path, settings: Settings) -> tokenizers.Tokenizer:
 
     try:
         tokenizer = LibraryTokenizer.from_file(str(file))
-    except Exception as error:
-        # the library raises nothing more precise; a file that is no JSON object at all has the better message below
+        # some contradictions in the file show only at the first use
+        tokenizer.encode("a")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # A panic inside the library is no Exception, and its other errors are nothing more precise.
+        # A file that is no JSON object at all has the better message of read_json.
         read_json(file)
         raise ModelFileError(f"{file} is not understood: {error}.", fix="download it again") from error
     tokenizer.no_truncation()

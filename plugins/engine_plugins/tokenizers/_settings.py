@@ -56,7 +56,8 @@ def read_settings(place: Path) -> Settings:
     named: dict[str, str] = {}
     special: list[AddedToken] = []
     # the usual roles first, then the model's own such as image_token: new tokens get their ids in this order
-    roles = [key for key in values if key.endswith("_token") and isinstance(values[key], str | dict)]
+    roles = [key for key in values if key in NAMED and values[key] is not None]
+    roles += [key for key in values if key.endswith("_token") and key not in NAMED and isinstance(values[key], str | dict)]
     for key in sorted(roles, key=lambda key: NAMED.index(key) if key in NAMED else len(NAMED)):
         token = _token(place / "tokenizer_config.json", key, values[key], special=True)
         named[key] = token.content
@@ -122,4 +123,6 @@ def _chat_template(place: Path, config: dict[str, Any]) -> str | dict[str, str] 
             raise ModelFileError(f"{place}: chat_template is a list without name and template.") from error
     elif isinstance(entry, dict):
         found = {str(name): str(template) for name, template in entry.items()}
+    elif entry is not None:
+        raise ModelFileError(f"{place}: chat_template is {entry!r:.100}, which is no template.")
     return found["default"] if list(found) == ["default"] else found or None

@@ -245,6 +245,8 @@ def test_chat_templates(tmp_path, files, expected):
         ("tokenizer_config.json", "[]", "tokenizer_config.json holds no JSON object"),
         ("tokenizer_config.json", '{"eos_token": {"nothing": 1}}', "eos_token holds"),
         ("tokenizer_config.json", '{"chat_template": [1]}', "chat_template is a list without"),
+        ("tokenizer_config.json", '{"chat_template": 1}', "chat_template is 1"),
+        ("tokenizer_config.json", '{"bos_token": 7}', "bos_token holds 7"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, file, content, shown):
@@ -253,6 +255,17 @@ def test_damaged_files_are_named(tmp_path, file, content, shown):
     with pytest.raises(ModelFileError, match=shown) as caught:
         auto.engine_create_tokenizer(checkpoint(tmp_path))
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_contradiction_that_shows_at_first_use_is_found_at_load(tmp_path):
+    make(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    piece = {"Sequence": {"id": "A", "type_id": 0}}
+    special = {"SpecialToken": {"id": "<|end|>", "type_id": 0}}
+    content["post_processor"] = {"type": "TemplateProcessing", "single": [special, piece], "pair": [piece], "special_tokens": {}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json is not understood"):
+        auto.engine_create_tokenizer(checkpoint(tmp_path))
 
 
 def test_slow_names_the_place_without_a_tokenizer(tmp_path):
