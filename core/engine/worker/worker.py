@@ -85,7 +85,7 @@ class LocalWorker(Worker):
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
         self._runner = StepRunner(self._model, caches, block_size, self._torch_device)
-        recorder = None if config.run.enforce_eager else device.recorder()
+        recorder = None if config.run.enforce_eager or not self._model.recordable else device.recorder()
         if recorder is not None:
             longest = min(config.run.max_seq_len_to_capture, config.model.max_model_len)
             self._runner.record(recorder, recorded_sizes(config.scheduler.max_num_seqs), longest)
