@@ -204,14 +204,15 @@ class LLM:
 
 def create_service(config: EngineConfig, client: EngineClient) -> Service:
     """Tokenizer, policy and renderers around a client, from the resolved plugins."""
-    from engine.plugin.host import load
+    from engine.plugin.host import PluginHost, load
     from engine.plugin.kinds import POLICY, TOKENIZER
 
     tokenizer = None
     if not config.model.skip_tokenizer_init:
-        tokenizer = load(
-            config.choices["tokenizer"], TOKENIZER, checkpoint=config.model.checkpoint, name=config.model.tokenizer_name
-        )
+        # through the host: auto may answer with another tokenizer mode, which only the tokenizer's files decide
+        tokenizer = PluginHost().create(
+            TOKENIZER, config.choices["tokenizer"], checkpoint=config.model.checkpoint, name=config.model.tokenizer_name
+        ).plugin
     return Service(config, client, tokenizer, policy=load(config.choices["policy"], POLICY))
 
 
