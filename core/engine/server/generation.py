@@ -58,6 +58,8 @@ class Generation:
 
     async def events(self) -> AsyncIterator[Event]:
         """What is new, with the number of its sequence. Closing the iterator aborts what still runs."""
+        for params in self.job.params:
+            self._service.metrics.asked(params)
         if len(self._requests) == 1:
             stream = self._sequence(0)
             try:
@@ -138,7 +140,6 @@ class Generation:
         request, choice = self._requests[index], self.choices[index]
         metrics = self._service.metrics
         times = RequestTimes(arrival=request.arrival)
-        metrics.started(request)
         outputs = self._service.client.generate(request)
         reason = FinishReason.ABORT.value
         try:

@@ -76,7 +76,7 @@ async def _serve(config: EngineConfig, listening: socket.socket) -> int:
     ending = _Ending()
     with ending.caught():
         host = PluginHost()
-        tokenizer, policy = _plugins(config, host)
+        tokenizer, policy, endpoints = _plugins(config, host)
         extensions = Extensions(host, config.server.extensions)
         client = EngineClient(config)
         try:
@@ -89,6 +89,7 @@ async def _serve(config: EngineConfig, listening: socket.socket) -> int:
                     client,
                     tokenizer,
                     policy=policy,
+                    endpoints=endpoints,
                     observers=[extensions.request_finished],
                     add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
                 )
@@ -100,7 +101,7 @@ async def _serve(config: EngineConfig, listening: socket.socket) -> int:
     return ending.status
 
 
-def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, SchedulingPolicy | None]:
+def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, SchedulingPolicy, frozenset[str]]:
     from engine.plugin import kinds
 
     model = config.model
@@ -109,8 +110,9 @@ def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, 
         tokenizer = host.create(
             kinds.TOKENIZER, config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name
         ).plugin
-    policy = host.create(kinds.POLICY, config.choices["policy"]).plugin if "policy" in config.choices else None
-    return tokenizer, policy
+    policy = host.create(kinds.POLICY, config.choices["policy"]).plugin
+    task = host.create(kinds.TASK, config.choices["task"], info=model.info).plugin
+    return tokenizer, policy, task.endpoints()
 
 
 async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, ending: _Ending | None = None) -> None:

@@ -42,6 +42,7 @@ BAD: dict[str, tuple[str, Any, int, str | None]] = {
     "control in model": c("model", model="toy\u0000"),
     "control in user": c("user", user="a\nb"),
     "control in id": c("request_id", request_id="a\r\nx: y"),
+    "odd id": c("request_id", request_id="a b"),
     # row 16
     "n huge": c("n", n=10**9),
     "n zero": c("n", n=0),

@@ -116,7 +116,8 @@ async def test_ids_are_echoed_only_where_harmless():
             assert (await http.get("/version", headers={"x-request-id": bad})).headers["x-request-id"] != bad
         for _ in range(2):
             body = {"prompt": "a", "max_tokens": 1, "request_id": "same"}
-            await http.post("/v1/completions", json=body, headers={"x-request-id": "same"})
+            answer = await http.post("/v1/completions", json=body, headers={"x-request-id": "same"})
+            assert answer.json()["id"] == "cmpl-same"
         assert len({request.id for request in http.engine.seen}) == 2
 
 

@@ -37,7 +37,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         server = service.config.server
         as_ids = body.return_tokens_as_token_ids
         return cls(
-            id=prefix + service.new_id(),
+            id=prefix + (body.request_id or service.new_id()),
             object=kind,
             created=int(time.time()),
             model=model,

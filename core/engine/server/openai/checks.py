@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from engine.errors import RequestError
+from engine.server.identity import clean_id
 from engine.server.openai.protocol import ChatBody, CompletionBody, GenerationBody
 
 MAX_SALT = 1024
@@ -23,6 +24,9 @@ def check_generation(body: GenerationBody) -> None:
     kind = (body.response_format or {"type": "text"}).get("type")
     if kind != "text":
         raise _absent("response_format", f"type {str(kind)[:40]!r}; allowed: 'text'")
+    if body.request_id is not None and clean_id(body.request_id) is None:
+        cause = "request_id cannot hold other characters than letters, digits and ._:@/+=-, nor more than 128."
+        raise RequestError(cause, param="request_id")
     if body.length_penalty not in (None, 1.0):
         raise _absent("length_penalty", "it belongs to beam search")
     if body.stream_options is not None and not body.stream:
