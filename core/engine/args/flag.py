@@ -11,6 +11,10 @@ TYPES = (
 
 WITHOUT_VALUE = frozenset(("flag", "pair"))
 REPEATABLE = frozenset(("each",))
+_EXAMPLES = {
+    "switch": "true", "int": "64", "float": "1.0", "json": "'{\"key\": 1}'", "literal": "'{\"key\": 1}'", "list": "'[\"*\"]'",
+    "counts": "image=1", "floats": "2.0",
+}  # fmt: skip
 
 
 class Flag:
@@ -57,6 +61,15 @@ class Flag:
     def initial(self) -> object:
         """The default; a fresh list for repeatable flags."""
         return list(self.default) if isinstance(self.default, list) else self.default
+
+    def example(self) -> str:
+        """The flag with a value that it takes, for suggestions."""
+        value = _EXAMPLES.get(self.type, self.metavar or "VALUE")
+        if isinstance(self.default, int | float | str) and self.default not in ("", True, False):
+            value = str(self.default)
+        elif self.choices:
+            value = self.choices[0]
+        return self.name if self.type in WITHOUT_VALUE else f"{self.name} {value}"
 
     def __repr__(self) -> str:
         return f"Flag({self.name!r})"

@@ -79,7 +79,7 @@ class Grammar:
         try:
             self._take(flag, full, glued if sign else None, rest, parsed)
         except BadValue as error:
-            parsed.problems.append(Problem(f"{flag.name} {error}.", error.fix))
+            parsed.problems.append(Problem(f"{flag.name} {error}.", error.fix or flag.example()))
 
     def _take(self, flag: Flag, full: str, glued: str | None, rest: _Rest, parsed: Parsed) -> None:
         dest = flag.dest
@@ -98,7 +98,7 @@ class Grammar:
         else:
             text = glued if glued is not None else rest.value()
             if text is None:
-                raise BadValue("expects a value", f"{flag.name} {flag.metavar or 'VALUE'}")
+                raise BadValue("expects a value")
             value = _read(flag, text)
             if flag.type in REPEATABLE:
                 earlier = parsed.values.get(dest, [])

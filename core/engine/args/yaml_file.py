@@ -56,7 +56,7 @@ def _read_mapping(path: str, root: Any, grammar: Grammar) -> tuple[dict[str, obj
             plain = constructor.construct_object(node, deep=True)
             values[flag.dest] = _value(flag, full, plain, str(node.value))
         except BadValue as error:
-            problems.append(Problem(f"{where}: {flag.name} {error}.", error.fix))
+            problems.append(Problem(f"{where}: {flag.name} {error}.", error.fix or flag.example()))
         except yaml.YAMLError as error:
             problems.append(Problem(f"{where}: {flag.name}: not valid YAML ({getattr(error, 'problem', error)})."))
     return values, problems

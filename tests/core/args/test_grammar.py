@@ -81,7 +81,7 @@ def test_a_switch_does_not_swallow_the_model():
     [
         (["--lod-format", "auto"], "--lod-format: no such flag. Did you mean --load-format? Try: --load-format"),
         (["--max-num"], "--max-num is the beginning of"),
-        (["--port"], "--port expects a value. Try: --port VALUE"),
+        (["--port"], "--port expects a value. Try: --port 8000"),
         (["--port", "--seed", "1"], "--port expects a value."),
         (["--port", "x"], "--port x: not an integer."),
         (["--port", "1.5"], "--port 1.5: not an integer."),
@@ -108,6 +108,7 @@ def test_refusals_name_the_flag_and_the_value(argv, says):
     problem = read("demo", *argv).problems[0]
     assert says in problem.line()
     assert problem.status == 2
+    assert problem.fix
 
 
 def test_all_problems_are_told_at_once_and_the_first_usage_error_last():

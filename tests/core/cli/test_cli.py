@@ -56,7 +56,7 @@ def test_an_unknown_command(capsys):
     ("argv", "status", "line"),
     [
         (["serve", "x", "--sed", "1"], 2, "engine serve: --sed: no such flag. Did you mean --seed? Try: --seed"),
-        (["serve", "demo", "--port", "x"], 2, "engine serve: --port x: not an integer."),
+        (["serve", "demo", "--port", "x"], 2, "engine serve: --port x: not an integer. Try: --port 8000"),
         (["serve"], 2, "engine serve: No model is given. Try: name a directory, a hub repository, or the bundled model demo"),
         (["generate", "demo", "--port", "1"], 2, "engine generate: --port is for engine serve alone. Try: leave --port out"),
         (["bench", "speed", "demo"], 2, "engine bench: speed: no such benchmark (latency, throughput). Try: engine bench latency MODEL"),
