@@ -106,7 +106,8 @@ def _device(resolver: Resolver) -> dict[str, Any]:
     processes = resolver.args.tensor_parallel_size if facts.shared_memory else 1
     return {
         "name": facts.name, "description": facts.description, "total_memory": facts.total_memory, "free_memory": facts.free_memory,
-        "shared_memory": facts.shared_memory, "runtime_bytes": facts.runtime_bytes * processes, "memory_fraction": resolver.args.gpu_memory_utilization,
+        "shared_memory": facts.shared_memory,
+        "runtime_bytes": facts.runtime_bytes * processes, "memory_fraction": resolver.args.gpu_memory_utilization,
     }  # fmt: skip
 
 
