@@ -42,9 +42,6 @@ class EngineLoop:
         self._executor = executor
         self._receive = receive
         self._send = send
-        self._steps = 0
-        self._seconds = 0.0
-        self._tokens = 0
 
     def run(self) -> None:
         """Serve until :class:`~engine.messages.Stop` (or the inbox's end)."""
@@ -68,18 +65,7 @@ class EngineLoop:
             return
         result = self._executor.submit(step).result()
         outputs = self._scheduler.commit(step, result)
-        self._steps += 1
-        self._tokens += step.num_tokens
-        self._seconds += result.seconds
-        self._send(Outputs(outputs, self.stats()))
-
-    def stats(self) -> Stats:
-        """The scheduler's state and the loop's own counters."""
-        from msgspec.structs import replace
-
-        return replace(
-            self._scheduler.stats(), steps=self._steps, step_tokens=self._tokens, step_seconds=self._seconds
-        )
+        self._send(Outputs(outputs, self._scheduler.stats()))
 
     def _handle(self, message: ToEngine) -> None:
         match message:
@@ -90,6 +76,9 @@ class EngineLoop:
                     self._send(Outputs([Output(id=request.id, finish_reason=FinishReason.ERROR, error=refused.line())]))
             case Abort(ids):
                 self._scheduler.abort(ids)
+                if not self._scheduler.has_work():
+                    # No step will follow that could tell the front end that the pages are free.
+                    self._send(Outputs([], self._scheduler.stats()))
             case Call(number, method, arguments):
                 self._send(self._answer(number, method, arguments))
             case Stop():
@@ -97,7 +86,7 @@ class EngineLoop:
 
     def _answer(self, number: int, method: str, arguments: dict[str, Any]) -> Returned:
         if method == "stats":
-            return Returned(number, self.stats())
+            return Returned(number, self._scheduler.stats())
         if method == "reset_prefix_cache":
             return Returned(number, self._scheduler.reset_prefix_cache())
         try:
