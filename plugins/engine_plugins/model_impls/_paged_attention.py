@@ -86,10 +86,10 @@ class PagedCalls:
         if silent:
             raise ModelFileError(f"Layers {silent} of the model do not attend through transformers' attention interface.")
 
-    def small_caches(self, block_size: int) -> list[Tensor]:
-        """One page per layer, for the check after loading."""
+    def small_caches(self, pages: int, block_size: int) -> list[Tensor]:
+        """A few pages per layer, for the check after loading."""
         c = self.context
-        return [c.attention.allocate(spec, 1, block_size, c.dtype, c.device) for spec in c.info.layers]
+        return [c.attention.allocate(spec, pages, block_size, c.dtype, c.device) for spec in c.info.layers]
 
     def _learn(self, index: int, module: nn.Module, query: Tensor, key: Tensor, options: dict[str, Any]) -> AttentionSpec:
         described = self.context.info.layers[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from typing import Any
 
@@ -22,8 +23,10 @@ class AutoImplementation(ModelImplementation):
         for name in names:
             if name in native:
                 return name
-        logging.getLogger("engine").warning("No native implementation of %s: serving transformers' class.", names[0])
-        return TransformersArchitecture()
+        near = difflib.get_close_matches(names[0], native, n=1)
+        note = f"No plugin implements the architecture {names[0]!r}" + (f" (the nearest is {near[0]})." if near else ".")
+        logging.getLogger("engine").warning("%s Serving transformers' class.", note)
+        return TransformersArchitecture(note)
 
 
 @hookimpl

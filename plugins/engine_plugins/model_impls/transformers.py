@@ -19,10 +19,22 @@ _ATTENTION_TYPES = ("full_attention", "sliding_attention")
 
 
 class TransformersArchitecture(ModelArchitecture):
-    """What transformers' own configuration class says. Imports transformers, and with it torch."""
+    """What transformers' own configuration class says. Imports transformers, and with it torch.
+
+    ``note`` says why this class was taken; it precedes the complaint where the class cannot be served.
+    """
+
+    def __init__(self, note: str = "") -> None:
+        self.note = note
 
     def describe(self, config: dict[str, Any]) -> ModelInfo:
         """Attention shapes from the config; the model checks them against its layers when it is loaded."""
+        try:
+            return self._describe(config)
+        except ModelFileError as error:
+            raise ModelFileError(f"{self.note} {error}".strip(), fix=error.fix) from error
+
+    def _describe(self, config: dict[str, Any]) -> ModelInfo:
         own = own_config(config)
         causal_class(own)
         text = own.get_text_config(decoder=True)

@@ -40,6 +40,13 @@ def test_auto_prefers_native_and_warns_where_there_is_none(caplog):
     assert "OlmoForCausalLM" in caplog.text
 
 
+def test_auto_says_what_both_providers_lack():
+    config = {"architectures": ["LlamaForCausalLm"], "model_type": "lama"}
+    found = auto.engine_create_model_impl().architecture(config, NATIVE)
+    with pytest.raises(ModelFileError, match=r"'LlamaForCausalLm' \(the nearest is LlamaForCausalLM\)\. .*'lama'.*'llama'"):
+        found.describe(config)
+
+
 def test_transformers_never_takes_a_native_one():
     found = transformers.engine_create_model_impl().architecture({"architectures": ["LlamaForCausalLM"]}, NATIVE)
     assert isinstance(found, ModelArchitecture)

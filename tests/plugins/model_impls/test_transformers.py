@@ -122,6 +122,17 @@ def test_configs_that_cannot_be_served(changes, message):
         TransformersArchitecture().describe(config)
 
 
+def test_longrope_is_fixed(tmp_path):
+    lists = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 3.0, 5.0, 8.0]}
+    rope = {"rope_type": "longrope", "rope_theta": 100.0, **lists}
+    reference = save(transformers.Phi3Config(**G, original_max_position_embeddings=32, rope_parameters=rope), tmp_path)
+    model, made = build(TransformersArchitecture(), *checkpoint(tmp_path))
+    sequence = Player(model, made).run([prompts()[0]], 40)[0]
+    with torch.inference_mode():
+        expected = reference(torch.tensor([sequence.tokens]), use_cache=False).logits[0]
+    assert (torch.stack(sequence.logits) - expected).abs().max() < 1e-4
+
+
 def test_rope_that_follows_the_length_is_fixed(tmp_path):
     """Longer than the pretrained length, all rows rotate as transformers rotates a whole sequence of the longest length."""
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 100.0}
