@@ -116,7 +116,7 @@ class TransformersModel(Model):
         for sizes in CHECK_STEPS:
             logits = self.logits(self.forward(_packed(ids, starts, sizes, caches)))
             self.calls.check_layers()
-            for index, part in enumerate(logits.split(list(sizes))):
+            for index, part in enumerate(torch.split(logits, list(sizes))):
                 rows[index].append(part)
                 starts[index] += sizes[index]
         model.set_attn_implementation("eager")
