@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from engine.errors import ModelFileError
 #: Beyond any model that exists; a larger number is a damaged file, and must not size an allocation.
 LARGEST_SIZE = 1 << 24
 MOST_LAYERS = 1024
+LARGEST_NUMBER = 1e30
 
 
 class ConfigReader:
@@ -35,9 +35,9 @@ class ConfigReader:
         return default if self.values.get(key) is None else self.integer(key, low=low, high=high)
 
     def number(self, key: str, default: float | None = None, *, above: float = 0.0) -> float:
-        """A finite number > ``above``."""
+        """A number > ``above`` of sensible size."""
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= above:
+        if not _is_number(value) or value <= above:
             raise self.complaint(key, value, f"a number above {above:g}")
         return float(value)
 
@@ -50,7 +50,7 @@ class ConfigReader:
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         """A list of ``length`` positive numbers."""
         value = self._value(key, None)
-        good = isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in value)
+        good = isinstance(value, list) and all(_is_number(x) and x > 0 for x in value)
         if not good or len(value) != length:
             raise self.complaint(key, value, f"a list of {length} positive numbers")
         return tuple(float(x) for x in value)
@@ -115,3 +115,10 @@ class ConfigReader:
                 fix=f"a complete config.json, or --hf-overrides '{{\"{key}\": ...}}'",
             )
         return default
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -LARGEST_NUMBER <= value <= LARGEST_NUMBER

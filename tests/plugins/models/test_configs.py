@@ -152,3 +152,31 @@ def test_gemma3_in_a_tower_reads_the_text_part():
     info = architecture("gemma3_conditional").describe(config)
     assert (info.hidden_size, info.eos_token_ids, info.dtype) == (64, (1, 106), "bfloat16")
     assert info.architecture == "Gemma3ForConditionalGeneration"
+
+
+WRONG = [None, 0, -1, 1, 10**9, 10**400, "x", "", [], [1], [None], {}, {"a": 1}, True, False, 1.5, -0.5, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_value_is_read_or_refused(name):
+    """Whatever stands at a key, the answer is a description or an error that names the file."""
+    module, theirs, required, _ = FAMILIES[name]
+    saved = json.loads(theirs(**required, architectures=[name]).to_json_string())
+    saved |= {"rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}, "head_dim": saved.get("head_dim", 64)}
+    arch = architecture(module)
+    refused = 0
+    for key in saved:
+        for value in WRONG:
+            try:
+                arch.describe(saved | {key: value})
+            except ModelFileError as error:
+                refused += 1
+                assert "config.json" in str(error)
+    for key in ("rope_type", "factor", "rope_theta", "original_max_position_embeddings", "beta_fast", "truncate", "mscale"):
+        for value in WRONG:
+            try:
+                arch.describe(saved | {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, key: value}})
+            except ModelFileError as error:
+                refused += 1
+                assert "config.json" in str(error)
+    assert refused > 40

@@ -33,7 +33,8 @@ class CheckpointTensor(msgspec.Struct, frozen=True):
 
     ``output_axis``/``input_axis``: the axis that runs along the layer's outputs/inputs (None: the tensor has none);
     ``output_group``/``input_group``: how many outputs/inputs one element of that axis covers (packing factor or group size).
-    From these the layer cuts tensor-parallel shards and joins fused parts.
+    From these the layer cuts tensor-parallel shards and joins fused parts. A tensor without an output axis of a layer that is fused from
+    several parts arrives in ``pack`` stacked: [parts, …].
     """
 
     suffix: str
