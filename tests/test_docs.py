@@ -48,6 +48,8 @@ def test_every_package_is_in_the_architecture():
     assert packages
     for package in [*packages, "engine.bundled", *ROOTS]:
         assert f"`{package}`" in text or package == "engine", package
+    for module in core.glob("[a-z]*.py"):
+        assert f"`{module.stem}`" in text, module.stem
     for named in re.findall(r"^\| `engine\.(\w+)` ", text, re.MULTILINE):
         assert (core / named).is_dir(), named
 

@@ -65,14 +65,18 @@ class TransformersTokenizer(Tokenizer):
 
     @cached_property
     def _size(self) -> int:
-        return max(self._tokenizer.get_vocab().values(), default=-1) + 1
+        return max(self._vocabulary.values(), default=-1) + 1
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._tokenizer.get_vocab())
 
     def special_ids(self) -> frozenset[int]:
         return frozenset(self._tokenizer.all_special_ids)
 
     def token_id(self, text: str) -> int | None:
-        found: int | None = self._tokenizer.get_vocab().get(text)
-        return found
+        return self._vocabulary.get(text)
 
     @property
     def eos_token_id(self) -> int | None:
