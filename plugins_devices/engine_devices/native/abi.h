@@ -1,0 +1,47 @@
+// The C interface between Python and the native CPU kernels: plain pointers and structs, no torch.
+//
+// A kernel is `void kernel(const void* arguments, int thread, int threads)`: every thread of the pool calls it with the same
+// arguments and its own number, and does its share. An operation is a kernel with its arguments. A step is a list of operations:
+// the pool runs them in order with a barrier after each, in one call. Python fills the argument structs through ctypes (or writes
+// them with struct.pack into buffers), keeps them and the tensors behind their pointers alive, and calls `engine_run`.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef void (*engine_kernel)(const void* arguments, int thread, int threads);
+
+typedef struct {
+    engine_kernel kernel;
+    const void* arguments;
+} engine_operation;
+
+// Element types, as argument structs name them.
+enum engine_type {
+    ENGINE_F32 = 0,
+    ENGINE_BF16 = 1,
+    ENGINE_F16 = 2,
+    ENGINE_F8_E4M3 = 3,
+    ENGINE_F8_E5M2 = 4,
+    ENGINE_I8 = 5,
+    ENGINE_I4 = 6,
+};
+
+// Starts the pool: `threads` threads including the caller's, pinned to `cores` (may be null). Returns the number running.
+int engine_start(int threads, const int* cores);
+
+// Runs operations in order on the pool. Call from one thread at a time.
+void engine_run(const engine_operation* operations, int count);
+
+// Seconds spent in each kernel since the last call, for `engine bench roofline`; `count` entries of `seconds`, in operation order of the last run.
+void engine_profile(int enabled);
+int engine_profile_read(double* seconds, int count);
+
+// The instruction set that the loaded library uses: "avx512_bf16", "avx512", "avx2" or "portable".
+const char* engine_instruction_set(void);
+
+#ifdef __cplusplus
+}
+#endif
