@@ -132,6 +132,8 @@ def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages
 
 def serve(connection: Connection) -> int:
     """Run an engine over a connection: the first frame is the configuration. Returns the exit status."""
+    # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config = msgspec.msgpack.decode(connection.recv_bytes(), type=EngineConfig)
     link = Link(connection)
     link.start()
@@ -183,8 +185,6 @@ def main() -> int:
     """Entry of the engine process."""
     import signal
 
-    # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ctrl-C reaches the whole process group; the front end decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
