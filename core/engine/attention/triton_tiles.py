@@ -22,9 +22,9 @@ class Tiles:
 
 
 def decode_tiles(group: int, head_dim: int, element_bytes: int) -> Tiles:
-    """A program works on the query heads of one KV head (at most 32 at once); tl.dot wants 16 rows or more."""
-    rows = min(32, max(16, triton.next_power_of_2(group)))
+    """A program works on the query heads of one KV head, 32 at once (16 of the widest); tl.dot wants 16 rows or more."""
     width = triton.next_power_of_2(head_dim) * element_bytes
+    rows = min(32 if width <= 512 else 16, max(16, triton.next_power_of_2(group)))
     return Tiles(rows, 64 if width <= 256 else 32 if width <= 512 else 16, 4, 3 if width <= 256 else 2)
 
 

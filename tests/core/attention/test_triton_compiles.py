@@ -22,15 +22,15 @@ FULL = dataclasses.replace(PLAIN, window=512, soft_cap=30.0, sinks=True)
 DEFAULT = [
     (dataclasses.replace(PLAIN, head_dim=128), 90),
     (dataclasses.replace(FULL, head_dim=256), 80),
-    (dataclasses.replace(FULL, head_dim=128, dtype="float32"), 80),
+    (dataclasses.replace(FULL, head_dim=256, dtype="float32", heads=128, kv_heads=1), 80),
     (dataclasses.replace(PLAIN, head_dim=80, dtype="float16", heads=32, kv_heads=1), 90),
 ]
 WIDE = [
     (dataclasses.replace(case, head_dim=head_dim, dtype=dtype, heads=heads, kv_heads=kv_heads), capability)
     for case in (PLAIN, FULL)
-    for head_dim in (8, 64, 80, 96, 128, 192, 256)
-    for dtype in ("float32", "float16", "bfloat16")
-    for heads, kv_heads in ((2, 2), (8, 2), (32, 1), (128, 1))
+    for head_dim in (8, 64, 128, 192, 256)
+    for dtype in ("float32", "bfloat16")
+    for heads, kv_heads in ((2, 2), (8, 2), (128, 1))
     for capability in (80, 90, 100)
 ]
 
@@ -48,9 +48,8 @@ def compile_all(cases, cache):
 def check(built, cases):
     assert len(built) == len(cases) * len(KERNELS)
     assert {line["kernel"] for line in built} == KERNELS
-    for line in built:
-        assert line["cubin"] > 0
-        assert line["shared"] <= SHARED, line
+    assert all(line["cubin"] > 0 for line in built)
+    assert not [line for line in built if line["shared"] > SHARED]
 
 
 def test_kernels_compile(tmp_path):
