@@ -24,12 +24,14 @@ def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
 
 
 class VocabParallelEmbedding(CheckpointLayer):
-    """Token embeddings, rows divided among the ranks."""
+    """Token embeddings, rows divided among the ranks. ``scale`` multiplies them, rounded to the activations' dtype."""
 
-    def __init__(self, context: ModelContext, name: str, vocab: int, size: int) -> None:
+    def __init__(self, context: ModelContext, name: str, vocab: int, size: int, *, scale: float | None = None) -> None:
         super().__init__()
         self.name = name
         self.vocab = vocab
+        self.scale = scale
+        self.ops = context.ops
         self.parallel = context.parallel
         self.rows, self.share = vocab_share(vocab, context.parallel)
         self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
@@ -37,10 +39,10 @@ class VocabParallelEmbedding(CheckpointLayer):
     def forward(self, ids: Tensor) -> Tensor:
         """int64 [T] → [T, size]."""
         if self.parallel.size == 1:
-            return functional.embedding(ids, self.weight)
+            return self.ops.embed(ids, self.weight, scale=self.scale)
         local = ids - self.share.start
         outside = (local < 0) | (local >= self.share.size)
-        rows = functional.embedding(local.masked_fill(outside, 0), self.weight)
+        rows = self.ops.embed(local.masked_fill(outside, 0), self.weight, scale=self.scale)
         return self.parallel.all_reduce(rows.masked_fill(outside.unsqueeze(-1), 0))
 
     def slots(self) -> Iterable[Slot]:
@@ -59,11 +61,12 @@ class PositionEmbedding(CheckpointLayer):
         super().__init__()
         self.name = name
         self.offset = offset
+        self.ops = context.ops
         self.weight = torch.empty(count + offset, size, dtype=context.dtype, device=context.device)
 
     def forward(self, positions: Tensor) -> Tensor:
         """int64 [T] → [T, size]."""
-        return functional.embedding(positions + self.offset, self.weight)
+        return self.ops.embed(positions, self.weight, offset=self.offset)
 
     def slots(self) -> Iterable[Slot]:
         """The weight."""

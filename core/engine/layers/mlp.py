@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from engine.layers.activation import activation, gate
+from engine.layers.activation import Activation
 from engine.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
 
@@ -27,8 +27,8 @@ class GatedMLP(nn.Module):
         parts = () if fused else (f"{name}.gate_proj", f"{name}.up_proj")
         self.gate_up = MergedColumnParallelLinear(context, f"{name}.gate_up_proj", parts, hidden, (inner, inner), bias=bias)
         self.down = RowParallelLinear(context, f"{name}.down_proj", inner, hidden, bias=bias)
-        self.act = activation(act)
+        self.act = Activation(context, act)
 
     def forward(self, x: Tensor, adapters: AdapterBatch | None = None) -> Tensor:
         """[T, hidden] → [T, hidden]."""
-        return self.down(gate(self.gate_up(x, adapters), self.act), adapters)  # type: ignore[no-any-return]
+        return self.down(self.act.gate(self.gate_up(x, adapters)), adapters)  # type: ignore[no-any-return]

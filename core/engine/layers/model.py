@@ -46,11 +46,11 @@ class NativeModel(nn.Module, Model):
         self.first = context.parallel.first_stage
         self.last = context.parallel.last_stage
 
-    def build_ends(self, embedding: str, head: str, hidden: int, vocab: int, *, bias: bool = False) -> None:
-        """The embedding and the head under their checkpoint names, where this stage needs them."""
+    def build_ends(self, embedding: str, head: str, hidden: int, vocab: int, *, bias: bool = False, scale: float | None = None) -> None:
+        """The embedding (times ``scale``) and the head under their checkpoint names, where this stage needs them."""
         tied = self.context.info.tied_embeddings
         if self.first or (self.last and tied):
-            self.embedding = VocabParallelEmbedding(self.context, embedding, vocab, hidden)
+            self.embedding = VocabParallelEmbedding(self.context, embedding, vocab, hidden, scale=scale)
         if self.last:
             self.head = LMHead(self.context, head, hidden, vocab, bias=bias, tied=self.embedding if tied else None)
 

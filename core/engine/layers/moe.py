@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.layers.activation import activation, gate
+from engine.layers.activation import Activation
 from engine.layers.linear import Linear, MergedColumnParallelLinear, ReplicatedLinear, RowParallelLinear
 from engine.layers.loading import CheckpointLayer, Slot
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
@@ -64,7 +64,7 @@ class SparseMLP(nn.Module):
         self.parallel = context.parallel
         self.top_k = top_k
         self.renormalize = renormalize
-        self.act = activation(act)
+        self.act = Activation(context, act)
         self.router = ReplicatedLinear(context, f"{name}.gate", hidden, experts)
         prefixes = [f"{name}.experts.{number}" for number in range(experts)]
         self.gate_up = nn.ModuleList(
@@ -105,7 +105,7 @@ class SparseMLP(nn.Module):
 
     def expert(self, number: int, x: Tensor) -> Tensor:
         """One expert's output for its rows."""
-        return self.down[number](gate(self.gate_up[number](x), self.act))  # type: ignore[no-any-return]
+        return self.down[number](self.act.gate(self.gate_up[number](x)))  # type: ignore[no-any-return]
 
 
 def _linears(modules: nn.ModuleList) -> list[Linear]:

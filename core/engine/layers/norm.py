@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from engine.layers.loading import CheckpointLayer, Slot, copy_slot
 from engine.plugin.contracts.model import ModelContext
@@ -20,16 +19,12 @@ class RMSNorm(CheckpointLayer):
         self.name = name
         self.eps = eps
         self.offset = offset
+        self.ops = context.ops
         self.weight = torch.empty(size, dtype=context.dtype, device=context.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as x."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        if self.offset:
-            # Gemma multiplies before it rounds, Llama after.
-            return (wide * (self.weight.float() + self.offset)).to(x.dtype)
-        return self.weight * wide.to(x.dtype)
+        return self.ops.rms_norm(x, self.weight, self.eps, offset=self.offset)
 
     def slots(self) -> Iterable[Slot]:
         """The weight."""
@@ -43,13 +38,13 @@ class LayerNorm(CheckpointLayer):
         super().__init__()
         self.name = name
         self.eps = eps
-        self.size = size
+        self.ops = context.ops
         self.weight: Tensor | None = torch.empty(size, dtype=context.dtype, device=context.device) if affine else None
         self.bias: Tensor | None = torch.empty(size, dtype=context.dtype, device=context.device) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as x."""
-        return functional.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
+        return self.ops.layer_norm(x, self.weight, self.bias, self.eps)
 
     def slots(self) -> Iterable[Slot]:
         """Weight and bias."""

@@ -8,14 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from engine.layers.operations import TorchOperations
 from engine.layers.rope import RopeSpec
+from engine.plugin.contracts.operations import Operations
 
 
 class Rotation(NamedTuple):
-    """cos and sin of a step's rows, [T, 1, dim / 2] each; made once per step, used by every layer."""
+    """cos and sin of a step's rows, [T, 1, dim / 2] each; made once per step, used by every layer with ``ops``."""
 
     cos: Tensor
     sin: Tensor
+    ops: Operations = TorchOperations()
 
 
 class RotaryEmbedding(nn.Module):
@@ -27,16 +30,16 @@ class RotaryEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, spec: RopeSpec, max_length: int, device: torch.device) -> None:
+    def __init__(self, spec: RopeSpec, max_length: int, device: torch.device, ops: Operations | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.ops = ops or TorchOperations()
         frequencies, self.scale = inverse_frequencies(spec, max_length)
         self.frequencies = frequencies.to(device)
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
         """int64 [T] → cos and sin in ``dtype``, computed in float32."""
-        angles = positions.float().unsqueeze(-1) * self.frequencies
-        return Rotation((angles.cos() * self.scale).to(dtype).unsqueeze(1), (angles.sin() * self.scale).to(dtype).unsqueeze(1))
+        return Rotation(*self.ops.rotation(positions, self.frequencies, self.scale, dtype), self.ops)
 
 
 def rotate(x: Tensor, rotation: Rotation, *, interleaved: bool = False) -> Tensor:
@@ -44,16 +47,7 @@ def rotate(x: Tensor, rotation: Rotation, *, interleaved: bool = False) -> Tenso
 
     Pairs are (i, i + dim/2), or (2i, 2i + 1) where ``interleaved``.
     """
-    cos, sin = rotation
-    half = cos.shape[-1]
-    head, rest = x[..., : 2 * half], x[..., 2 * half :]
-    if interleaved:
-        a, b = head[..., ::2], head[..., 1::2]
-        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
-    else:
-        a, b = head[..., :half], head[..., half:]
-        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+    return rotation.ops.rotate(x, rotation.cos, rotation.sin, interleaved=interleaved)
 
 
 def inverse_frequencies(spec: RopeSpec, max_length: int) -> tuple[Tensor, float]:

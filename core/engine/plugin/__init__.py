@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.model import Model as Model
     from engine.plugin.contracts.model import ModelContext as ModelContext
     from engine.plugin.contracts.model import Parallel as Parallel
+    from engine.plugin.contracts.operations import Operations as Operations
     from engine.plugin.contracts.packed import CheckpointTensor as CheckpointTensor
     from engine.plugin.contracts.packed import LinearKernel as LinearKernel
     from engine.plugin.contracts.packed import LinearShape as LinearShape
@@ -82,6 +83,7 @@ _HOME = {
     "engine.plugin.contracts.generation": "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer",
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
+    "engine.plugin.contracts.operations": "Operations",
     "engine.plugin.contracts.packed": "CheckpointTensor LinearKernel LinearShape PackedWeight Quantizer WeightFormat",
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",

@@ -13,7 +13,7 @@ from engine.errors import ConfigError, ModelFileError
 from engine.plugin.contracts.attention import AttentionBackend
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.loading import Loader
-from engine.plugin.contracts.model import Model, ModelContext, Parallel
+from engine.plugin.contracts.model import Model, ModelContext, Parallel, torch_operations
 from engine.plugin.contracts.packed import Quantizer
 from engine.plugin.contracts.serving import ModelArchitecture
 from engine.plugin.host import load
@@ -72,6 +72,7 @@ def build_model(config: EngineConfig, device: Device, parallel: Parallel, attent
         quantizer=_quantizer(config),
         checkpoint_path=m.checkpoint.path,
         max_model_len=m.max_model_len,
+        ops=device.operations() or torch_operations(),
     )
     return _architecture(config).build(context)
 

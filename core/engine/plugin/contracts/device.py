@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.plugin.contracts.attention import AttentionBackend
+    from engine.plugin.contracts.operations import Operations
     from engine.plugin.contracts.packed import LinearKernel, PackedWeight
 
 
@@ -59,6 +60,10 @@ class Device(ABC):
 
     def linear_kernel(self, packed: PackedWeight) -> LinearKernel | None:
         """The device's kernel for a canonical layout; None takes the core's dequantize-and-matmul reference."""
+        return None
+
+    def operations(self) -> Operations | None:
+        """The device's own operations between linear layers and attention; None takes the core's in torch."""
         return None
 
     def recorder(self) -> Recorder | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.plugin.contracts.attention import AttentionBackend, AttentionBatch
+    from engine.plugin.contracts.operations import Operations
     from engine.plugin.contracts.packed import LinearKernel, PackedWeight, Quantizer
     from engine.plugin.facts import ModelInfo
 
@@ -74,9 +75,17 @@ class Batch:
     hidden: Tensor | None = None
 
 
+def torch_operations() -> Operations:
+    """The core's operations."""
+    from engine.layers.operations import TorchOperations
+
+    return TorchOperations()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelContext:
-    """What a model is built from. ``kernel`` turns a packed weight into the device's (or the reference) linear kernel.
+    """What a model is built from. ``kernel`` turns a packed weight into the device's (or the reference) linear kernel;
+    ``ops`` are the device's (or the reference) operations between linear layers and attention.
 
     ``device`` is where parameters live, ``dtype`` that of activations and unquantized weights. ``max_model_len``: the longest context that
     will be served (0: as long as ``info`` allows); positions whose encoding depends on it are fixed by it.
@@ -92,6 +101,7 @@ class ModelContext:
     quantizer: Quantizer | None = None
     checkpoint_path: str = ""
     max_model_len: int = 0
+    ops: Operations = field(default_factory=torch_operations)
 
     @property
     def longest(self) -> int:

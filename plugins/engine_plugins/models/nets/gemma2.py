@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from engine.layers.activation import soft_cap
 from engine.layers.attention import Attention
 from engine.layers.linear import QKVParallelLinear, RowParallelLinear
 from engine.layers.mlp import GatedMLP
@@ -45,6 +44,7 @@ class Gemma2Block(nn.Module):
     def __init__(self, context: ModelContext, config: Gemma2Config, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
 
         def norm(which: str) -> RMSNorm:
             return RMSNorm(context, f"{name}.{which}_layernorm", config.hidden_size, config.rms_norm_eps, offset=1.0)
@@ -57,8 +57,8 @@ class Gemma2Block(nn.Module):
         self.after_mlp = norm("post_feedforward")
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.after_attention(self.attention(self.before_attention(x), batch, rotation))
-        return x + self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters))  # type: ignore[no-any-return]
+        x = self.add(x, self.after_attention(self.attention(self.before_attention(x), batch, rotation)))
+        return self.add(x, self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters)))
 
 
 class Gemma2(NativeModel):
@@ -67,17 +67,12 @@ class Gemma2(NativeModel):
     def __init__(self, context: ModelContext, config: Gemma2Config) -> None:
         super().__init__(context)
         self.cap = config.final_logit_softcapping
-        self.scale = config.hidden_size**0.5
-        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        # Gemma was trained with the scale rounded to the activations' dtype.
+        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size, scale=config.hidden_size**0.5)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(Gemma2Block(context, config, index) for index in self.layers)
         final = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps, offset=1.0)
         self.norm = final if self.last else None
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        rows = super().embed(token_ids)
-        # Gemma was trained with the scale rounded to the activations' dtype.
-        return rows * rows.new_tensor(self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.enter(batch)
@@ -87,4 +82,5 @@ class Gemma2(NativeModel):
         return x if self.norm is None else self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return soft_cap(super().logits(hidden), self.cap)
+        logits = super().logits(hidden)
+        return logits if self.cap is None else self.context.ops.soft_cap(logits, self.cap)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from engine.layers.activation import soft_cap
 from engine.layers.attention import Attention
 from engine.layers.linear import QKVParallelLinear, RowParallelLinear
 from engine.layers.loading import NameRules
@@ -48,6 +47,7 @@ class Gemma3Block(nn.Module):
     def __init__(self, context: ModelContext, config: Gemma3Config, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
 
         def norm(which: str) -> RMSNorm:
             return RMSNorm(context, f"{name}.{which}_layernorm", config.hidden_size, config.rms_norm_eps, offset=1.0)
@@ -60,8 +60,8 @@ class Gemma3Block(nn.Module):
         self.after_mlp = norm("post_feedforward")
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.after_attention(self.attention(self.before_attention(x), batch, rotation))
-        return x + self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters))  # type: ignore[no-any-return]
+        x = self.add(x, self.after_attention(self.attention(self.before_attention(x), batch, rotation)))
+        return self.add(x, self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters)))
 
 
 class Gemma3(NativeModel):
@@ -70,19 +70,14 @@ class Gemma3(NativeModel):
     def __init__(self, context: ModelContext, config: Gemma3Config) -> None:
         super().__init__(context)
         self.cap = config.final_logit_softcapping
-        self.scale = config.hidden_size**0.5
-        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.full_rotary = RotaryEmbedding(config.full_rope, context.longest, context.device)
-        self.sliding_rotary = RotaryEmbedding(config.sliding_rope, context.longest, context.device)
+        # Gemma was trained with the scale rounded to the activations' dtype.
+        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size, scale=config.hidden_size**0.5)
+        self.full_rotary = RotaryEmbedding(config.full_rope, context.longest, context.device, context.ops)
+        self.sliding_rotary = RotaryEmbedding(config.sliding_rope, context.longest, context.device, context.ops)
         self.sliding = [config.sliding[index] for index in self.layers]
         self.blocks = nn.ModuleList(Gemma3Block(context, config, index) for index in self.layers)
         final = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps, offset=1.0)
         self.norm = final if self.last else None
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        rows = super().embed(token_ids)
-        # Gemma was trained with the scale rounded to the activations' dtype.
-        return rows * rows.new_tensor(self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.enter(batch)
@@ -93,7 +88,8 @@ class Gemma3(NativeModel):
         return x if self.norm is None else self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return soft_cap(super().logits(hidden), self.cap)
+        logits = super().logits(hidden)
+        return logits if self.cap is None else self.context.ops.soft_cap(logits, self.cap)
 
 
 class Gemma3InTower(Gemma3):

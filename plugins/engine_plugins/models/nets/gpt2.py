@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from engine.layers.activation import activation
+from engine.layers.activation import Activation
 from engine.layers.attention import Attention
 from engine.layers.embedding import PositionEmbedding
 from engine.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
@@ -25,6 +25,7 @@ class GPT2Block(nn.Module):
     def __init__(self, context: ModelContext, config: GPT2Config, index: int) -> None:
         super().__init__()
         name = f"transformer.h.{index}"
+        self.add = context.ops.add
         heads, hidden, eps = config.heads, config.n_embd, config.layer_norm_epsilon
         self.attention_norm = LayerNorm(context, f"{name}.ln_1", hidden, eps)
         self.qkv = QKVParallelLinear(
@@ -36,13 +37,13 @@ class GPT2Block(nn.Module):
         self.mlp_norm = LayerNorm(context, f"{name}.ln_2", hidden, eps)
         self.up = ColumnParallelLinear(context, f"{name}.mlp.c_fc", hidden, config.n_inner, bias=True, transposed=True)
         self.down = RowParallelLinear(context, f"{name}.mlp.c_proj", config.n_inner, hidden, bias=True, transposed=True)
-        self.act = activation(config.activation_function)
+        self.act = Activation(context, config.activation_function)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         heads = self.attention.heads(*self.qkv.project(self.attention_norm(x), batch.adapters))
-        x = x + self.output(self.attention(*heads, batch), batch.adapters)
+        x = self.add(x, self.output(self.attention(*heads, batch), batch.adapters))
         inner = self.act(self.up(self.mlp_norm(x), batch.adapters))
-        return x + self.down(inner, batch.adapters)  # type: ignore[no-any-return]
+        return self.add(x, self.down(inner, batch.adapters))
 
 
 class GPT2(NativeModel):
@@ -66,7 +67,7 @@ class GPT2(NativeModel):
     def forward(self, batch: Batch) -> Tensor:
         x = self.enter(batch)
         if self.positions is not None:
-            x = x + self.positions(batch.positions)
+            x = self.context.ops.add(x, self.positions(batch.positions))
         for block in self.blocks:
             x = block(x, batch)
         return x if self.norm is None else self.norm(x)

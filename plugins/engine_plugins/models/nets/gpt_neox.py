@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from engine.layers.activation import activation
+from engine.layers.activation import Activation
 from engine.layers.attention import Attention
 from engine.layers.linear import ColumnParallelLinear, RowParallelLinear
 from engine.layers.loading import NameRules
@@ -25,6 +25,7 @@ class GPTNeoXBlock(nn.Module):
     def __init__(self, context: ModelContext, config: GPTNeoXConfig, index: int) -> None:
         super().__init__()
         name = f"gpt_neox.layers.{index}"
+        self.add = context.ops.add
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         dim, bias = config.heads.dim, config.attention_bias
         self.parallel = config.use_parallel_residual
@@ -37,14 +38,14 @@ class GPTNeoXBlock(nn.Module):
         self.mlp_norm = LayerNorm(context, f"{name}.post_attention_layernorm", hidden, eps)
         self.up = ColumnParallelLinear(context, f"{name}.mlp.dense_h_to_4h", hidden, inner, bias=True)
         self.down = RowParallelLinear(context, f"{name}.mlp.dense_4h_to_h", inner, hidden, bias=True)
-        self.act = activation(config.hidden_act)
+        self.act = Activation(context, config.hidden_act)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         mixed = self.attend(self.attention_norm(x), batch, rotation)
         if self.parallel:
-            return self.feed(self.mlp_norm(x), batch) + mixed + x
-        x = mixed + x
-        return self.feed(self.mlp_norm(x), batch) + x
+            return self.add(self.add(self.feed(self.mlp_norm(x), batch), mixed), x)
+        x = self.add(mixed, x)
+        return self.add(self.feed(self.mlp_norm(x), batch), x)
 
     def attend(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         """The attention branch."""
@@ -67,7 +68,7 @@ class GPTNeoX(NativeModel):
     def __init__(self, context: ModelContext, config: GPTNeoXConfig) -> None:
         super().__init__(context)
         self.build_ends("gpt_neox.embed_in", "embed_out", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(GPTNeoXBlock(context, config, index) for index in self.layers)
         self.norm = None
         if self.last:

@@ -51,6 +51,7 @@ class LlamaBlock(nn.Module):
     def __init__(self, context: ModelContext, config: LlamaConfig, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = LlamaAttention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
@@ -64,8 +65,8 @@ class LlamaBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), batch, rotation)
-        return x + self.mlp(self.mlp_norm(x), batch.adapters)  # type: ignore[no-any-return]
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
 
 
 class Llama(NativeModel):
@@ -74,7 +75,7 @@ class Llama(NativeModel):
     def __init__(self, context: ModelContext, config: LlamaConfig) -> None:
         super().__init__(context)
         self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(LlamaBlock(context, config, index) for index in self.layers)
         self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
 

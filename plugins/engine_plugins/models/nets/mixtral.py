@@ -45,6 +45,7 @@ class MixtralBlock(nn.Module):
     def __init__(self, context: ModelContext, config: MixtralConfig, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = MixtralAttention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
@@ -55,8 +56,8 @@ class MixtralBlock(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), batch, rotation)
-        return x + self.mlp(self.mlp_norm(x), batch.adapters)  # type: ignore[no-any-return]
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
 
 
 class Mixtral(NativeModel):
@@ -69,7 +70,7 @@ class Mixtral(NativeModel):
     def __init__(self, context: ModelContext, config: MixtralConfig) -> None:
         super().__init__(context)
         self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(MixtralBlock(context, config, index) for index in self.layers)
         self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
 

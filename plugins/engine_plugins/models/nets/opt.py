@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from engine.layers.activation import activation
+from engine.layers.activation import Activation
 from engine.layers.attention import Attention
 from engine.layers.embedding import PositionEmbedding
 from engine.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
@@ -28,6 +28,7 @@ class OPTBlock(nn.Module):
     def __init__(self, context: ModelContext, config: OPTConfig, index: int) -> None:
         super().__init__()
         name = f"model.decoder.layers.{index}"
+        self.add = context.ops.add
         heads, hidden, bias = config.heads, config.hidden_size, config.enable_bias
         affine = config.layer_norm_elementwise_affine
         self.before = config.do_layer_norm_before
@@ -42,14 +43,14 @@ class OPTBlock(nn.Module):
         self.mlp_norm = LayerNorm(context, f"{name}.final_layer_norm", hidden, EPS, affine=affine)
         self.up = ColumnParallelLinear(context, f"{name}.fc1", hidden, config.ffn_dim, bias=bias)
         self.down = RowParallelLinear(context, f"{name}.fc2", config.ffn_dim, hidden, bias=bias)
-        self.act = activation(config.activation_function)
+        self.act = Activation(context, config.activation_function)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         if self.before:
-            x = x + self.attend(self.attention_norm(x), batch)
-            return x + self.feed(self.mlp_norm(x), batch)
-        x = self.attention_norm(x + self.attend(x, batch))
-        return self.mlp_norm(x + self.feed(x, batch))  # type: ignore[no-any-return]
+            x = self.add(x, self.attend(self.attention_norm(x), batch))
+            return self.add(x, self.feed(self.mlp_norm(x), batch))
+        x = self.attention_norm(self.add(x, self.attend(x, batch)))
+        return self.mlp_norm(self.add(x, self.feed(x, batch)))  # type: ignore[no-any-return]
 
     def attend(self, x: Tensor, batch: Batch) -> Tensor:
         """The attention branch."""
@@ -93,7 +94,7 @@ class OPT(NativeModel):
         if self.project_in is not None:
             x = self.project_in(x)
         if self.positions is not None:
-            x = x + self.positions(batch.positions)
+            x = self.context.ops.add(x, self.positions(batch.positions))
         for block in self.blocks:
             x = block(x, batch)
         if self.norm is not None:

@@ -44,14 +44,15 @@ class Phi3Block(nn.Module):
     def __init__(self, context: ModelContext, config: Phi3Config, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = Phi3Attention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_act, fused=True)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), batch, rotation)
-        return x + self.mlp(self.mlp_norm(x), batch.adapters)  # type: ignore[no-any-return]
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
 
 
 class Phi3(NativeModel):
@@ -60,7 +61,7 @@ class Phi3(NativeModel):
     def __init__(self, context: ModelContext, config: Phi3Config) -> None:
         super().__init__(context)
         self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(Phi3Block(context, config, index) for index in self.layers)
         self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
 

@@ -53,14 +53,15 @@ class Qwen3Block(nn.Module):
     def __init__(self, context: ModelContext, config: Qwen3Config, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = Qwen3Attention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_act)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), batch, rotation)
-        return x + self.mlp(self.mlp_norm(x), batch.adapters)  # type: ignore[no-any-return]
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
 
 
 class Qwen3(NativeModel):
@@ -69,7 +70,7 @@ class Qwen3(NativeModel):
     def __init__(self, context: ModelContext, config: Qwen3Config) -> None:
         super().__init__(context)
         self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(Qwen3Block(context, config, index) for index in self.layers)
         self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
 

@@ -54,6 +54,7 @@ class Qwen3MoeBlock(nn.Module):
     def __init__(self, context: ModelContext, config: Qwen3MoeConfig, index: int) -> None:
         super().__init__()
         name = f"model.layers.{index}"
+        self.add = context.ops.add
         self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
         self.attention = Qwen3MoeAttention(context, config, index)
         self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
@@ -69,8 +70,8 @@ class Qwen3MoeBlock(nn.Module):
             self.mlp = GatedMLP(context, f"{name}.mlp", hidden, config.intermediate_size, act)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), batch, rotation)
-        return x + self.mlp(self.mlp_norm(x), batch.adapters)  # type: ignore[no-any-return]
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
 
 
 class Qwen3Moe(NativeModel):
@@ -81,7 +82,7 @@ class Qwen3Moe(NativeModel):
     def __init__(self, context: ModelContext, config: Qwen3MoeConfig) -> None:
         super().__init__(context)
         self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device)
+        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(Qwen3MoeBlock(context, config, index) for index in self.layers)
         self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
 

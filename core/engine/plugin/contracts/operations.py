@@ -1,0 +1,79 @@
+"""Contract of a device's small operations: what a model computes between its linear layers and its attention."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Activations by the names that :meth:`Operations.activate` and :meth:`Operations.gate` take.
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2", "tanh", "sigmoid")
+
+
+class Operations(ABC):
+    """The operations that layers call through ``ModelContext.ops``; the core's torch implementation defines them.
+
+    Every result is a new tensor, contiguous, in the dtype of ``x``; arguments stay as they are. ``x`` is in the
+    activations' dtype (float32, bfloat16, float16) and may be a view whose rows lie apart: only its last axis has stride 1.
+    Weights are contiguous and in the activations' dtype. A row's result does not depend on the other rows. Any number
+    of rows, also none.
+    """
+
+    @abstractmethod
+    def embed(self, ids: Tensor, weight: Tensor, *, offset: int = 0, scale: float | None = None) -> Tensor:
+        """Rows ``ids + offset`` of weight [count, n]: int64 [T] → [T, n], times ``scale`` rounded to the weight's dtype.
+
+        Ids are valid: the engine checks them before they come here.
+        """
+
+    @abstractmethod
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> Tensor:
+        """x [..., n] / sqrt(mean(x²) + eps) · weight [n] over the last axis, computed in float32.
+
+        ``offset`` 0: rounded to x's dtype before the weight is multiplied in that dtype (Llama). Otherwise the product with
+        (weight + offset) is made in float32 and rounded once (Gemma).
+        """
+
+    @abstractmethod
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        """(x - mean) / sqrt(variance + eps) · weight + bias over the last axis [..., n]; statistics in float32."""
+
+    @abstractmethod
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y of one shape."""
+
+    @abstractmethod
+    def activate(self, x: Tensor, name: str) -> Tensor:
+        """One of :data:`ACTIVATIONS` on every element."""
+
+    @abstractmethod
+    def gate(self, x: Tensor, name: str) -> Tensor:
+        """[rows, 2n] of gate and up → [rows, n]: activation(gate), rounded to x's dtype, times up."""
+
+    @abstractmethod
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        """cap · tanh(x / cap)."""
+
+    @abstractmethod
+    def rotation(self, positions: Tensor, frequencies: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin of a step's rows: int64 [T] and float32 [n] → [T, 1, n] each in ``dtype``.
+
+        The angles position · frequency, their cos and sin, and the factor ``scale`` on both are float32.
+        """
+
+    @abstractmethod
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
+        """Rotate the first 2n elements of each head of x [T, heads, head_dim] by cos and sin [T, 1, n]; the rest passes.
+
+        Pairs are (i, i + n), or (2i, 2i + 1) where ``interleaved``.
+        """
+
+    @abstractmethod
+    def best(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """[rows, V] → the largest value of each row, float32 [rows], and its id, int64 [rows], the lowest among equals.
+
+        The value is NaN where the row holds a NaN; the id then means nothing.
+        """
