@@ -1,0 +1,310 @@
+// The thread pool: runs a list of operations with a barrier after each. The caller is thread 0.
+//
+// Waiting spins for some microseconds, then sleeps in the kernel: a descheduled thread must not make the others burn the core that
+// it waits for, and an idle engine must cost nothing. A child of fork() has none of the threads and starts its own at the first run.
+#include "pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "abi.h"
+
+namespace {
+
+const int COUNTERS = 4;
+const int64_t SPIN_NANOSECONDS = 30000;
+// Moving the caller to its core and back costs two system calls: worth it for a step, not for single operations.
+const int OPERATIONS_WORTH_PINNING = 8;
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+inline int64_t now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return int64_t(time.tv_sec) * 1000000000 + time.tv_nsec;
+}
+
+// A number that threads wait to see changed.
+struct alignas(64) Signal {
+    std::atomic<uint32_t> value{0};
+    alignas(64) std::atomic<int> sleepers{0};
+#ifndef __linux__
+    std::mutex mutex;
+    std::condition_variable condition;
+#endif
+
+    void advance() {
+        value.fetch_add(1, std::memory_order_seq_cst);
+        if (sleepers.load(std::memory_order_seq_cst) == 0) return;
+#ifdef __linux__
+        syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value), FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, nullptr, 0);
+#else
+        { std::lock_guard<std::mutex> lock(mutex); }
+        condition.notify_all();
+#endif
+    }
+
+    void wait(uint32_t seen, int64_t spin) {
+        for (int round = 0; round < 64; round++) {
+            if (value.load(std::memory_order_acquire) != seen) return;
+            relax();
+        }
+        for (int64_t end = spin > 0 ? now() + spin : 0; spin > 0 && now() < end;)
+            for (int round = 0; round < 32; round++) {
+                if (value.load(std::memory_order_acquire) != seen) return;
+                relax();
+            }
+        sleepers.fetch_add(1, std::memory_order_seq_cst);
+#ifdef __linux__
+        while (value.load(std::memory_order_seq_cst) == seen)
+            syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value), FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+#else
+        std::unique_lock<std::mutex> lock(mutex);
+        condition.wait(lock, [&] { return value.load(std::memory_order_seq_cst) != seen; });
+#endif
+        sleepers.fetch_sub(1, std::memory_order_relaxed);
+    }
+};
+
+struct alignas(64) Counter {
+    std::atomic<int64_t> next{0};
+};
+
+struct Pool {
+    Signal work;          // a new list of operations, or the end
+    Signal passed;        // the barrier opened
+    alignas(64) std::atomic<int> arrived{0};
+    Counter counters[COUNTERS];
+    const engine_operation* operations = nullptr;
+    int count = 0;
+    int threads = 1;
+    int64_t spin = SPIN_NANOSECONDS;
+    bool stopping = false;
+    std::vector<std::thread> workers;
+
+    void barrier() {
+        const uint32_t seen = passed.value.load(std::memory_order_acquire);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < threads) {
+            passed.wait(seen, spin);
+            return;
+        }
+        arrived.store(0, std::memory_order_relaxed);
+        for (Counter& counter : counters) counter.next.store(0, std::memory_order_relaxed);
+        passed.advance();
+    }
+
+    void serve(int thread, uint32_t seen) {
+        for (;;) {
+            work.wait(seen, spin);
+            seen++;
+            if (stopping) return;
+            const engine_operation* list = operations;
+            for (int index = 0, end = count; index < end; index++) {
+                list[index].kernel(list[index].arguments, thread, threads);
+                barrier();
+            }
+        }
+    }
+};
+
+// One pool per process. It is never destroyed: threads may still sleep in it while the process ends.
+struct Process {
+    std::mutex mutex;
+    Pool* pool = nullptr;
+    int threads = 1;
+    std::vector<int> cores;
+    bool forked = false;
+    bool profiling = false;
+    const engine_operation* profiled = nullptr;
+    std::vector<double> seconds;
+};
+
+Process& process() {
+    static Process* made = new Process;
+    return *made;
+}
+
+void forget_in_child() {
+    Process& here = process();
+    new (&here.mutex) std::mutex;  // the parent's holder does not exist here
+    here.forked = here.pool != nullptr;
+}
+
+#ifdef __linux__
+bool pin(pthread_t thread, int core) {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    if (core < 0 || core >= CPU_SETSIZE) return false;
+    CPU_SET(core, &mask);
+    return pthread_setaffinity_np(thread, sizeof mask, &mask) == 0;
+}
+#endif
+
+int usable_cores() {
+#ifdef __linux__
+    cpu_set_t mask;
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0) return CPU_COUNT(&mask);
+#endif
+    return int(std::thread::hardware_concurrency());
+}
+
+void stop(Process& here) {
+    Pool* pool = here.pool;
+    here.pool = nullptr;
+    if (!pool) return;
+    if (here.forked) {  // the threads stayed in the parent: the memory is given up, nothing is waited for
+        here.forked = false;
+        return;
+    }
+    pool->stopping = true;
+    pool->work.advance();
+    for (std::thread& worker : pool->workers) worker.join();
+    delete pool;
+}
+
+int start(Process& here) {
+    stop(here);
+    Pool* pool = new Pool;
+    const int cores = usable_cores();
+    if (here.threads > cores) pool->spin = 0;
+    pool->threads = here.threads < 1 ? 1 : here.threads;
+    const uint32_t seen = pool->work.value.load();
+    int running = 1;
+    for (int thread = 1; thread < pool->threads; thread++) {
+        try {
+            pool->workers.emplace_back([pool, thread, seen] { pool->serve(thread, seen); });
+        } catch (...) {  // no more threads to be had: none of them has work yet, so the number can still shrink
+            break;
+        }
+        running++;
+#ifdef __linux__
+        if (!here.cores.empty()) pin(pool->workers.back().native_handle(), here.cores[thread]);
+#endif
+    }
+    pool->threads = running;
+    here.pool = pool;
+    return running;
+}
+
+// Keeps the caller on its core while a step runs; other code of this thread, and threads it starts, stay free.
+struct CallerPin {
+#ifdef __linux__
+    cpu_set_t before;
+    bool pinned = false;
+    CallerPin(const Process& here, int count) {
+        if (here.cores.empty() || count < OPERATIONS_WORTH_PINNING) return;
+        if (pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0) return;
+        pinned = pin(pthread_self(), here.cores[0]);
+    }
+    ~CallerPin() {
+        if (pinned) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+    }
+#else
+    CallerPin(const Process&, int) {}
+#endif
+};
+
+void run_alone(Pool& pool, const engine_operation* operations, int count) {
+    for (int index = 0; index < count; index++) {
+        operations[index].kernel(operations[index].arguments, 0, 1);
+        for (Counter& counter : pool.counters) counter.next.store(0, std::memory_order_relaxed);
+    }
+}
+
+void run_all(Process& here, const engine_operation* operations, int count) {
+    Pool& pool = *here.pool;
+    CallerPin pinned(here, count);
+    if (here.profiling && (here.profiled != operations || int(here.seconds.size()) != count)) {
+        here.profiled = operations;
+        here.seconds.assign(count, 0.0);
+    }
+    if (pool.threads == 1 && !here.profiling) return run_alone(pool, operations, count);
+    pool.operations = operations;
+    pool.count = count;
+    pool.work.advance();
+    int64_t before = here.profiling ? now() : 0;
+    for (int index = 0; index < count; index++) {
+        operations[index].kernel(operations[index].arguments, 0, pool.threads);
+        pool.barrier();
+        if (!here.profiling) continue;
+        const int64_t after = now();
+        here.seconds[index] += double(after - before) * 1e-9;
+        before = after;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t engine_claim(int counter, int64_t amount) {
+    return process().pool->counters[counter].next.fetch_add(amount, std::memory_order_relaxed);
+}
+
+void engine_barrier(void) { process().pool->barrier(); }
+
+int engine_threads(void) {
+    Pool* pool = process().pool;
+    return pool ? pool->threads : 1;
+}
+
+int engine_start(int threads, const int* cores) {
+    static std::once_flag registered;
+    std::call_once(registered, [] { pthread_atfork(nullptr, nullptr, forget_in_child); });
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    here.threads = threads;
+    here.cores.clear();
+    if (cores) here.cores.assign(cores, cores + (threads < 1 ? 1 : threads));
+    return start(here);
+}
+
+void engine_run(const engine_operation* operations, int count) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (count <= 0) return;
+    if (!here.pool || here.forked) start(here);
+    run_all(here, operations, count);
+}
+
+void engine_profile(int enabled) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    here.profiling = enabled != 0;
+    here.profiled = nullptr;
+    here.seconds.clear();
+}
+
+int engine_profile_read(double* seconds, int count) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    const int known = int(here.seconds.size());
+    for (int index = 0; index < known && index < count; index++) seconds[index] = here.seconds[index];
+    here.profiled = nullptr;
+    here.seconds.clear();
+    return known;
+}
+
+}  // extern "C"
