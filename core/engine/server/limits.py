@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http
+import sys
+import uuid
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -64,8 +67,11 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn answers to bytes that are no HTTP."""
-        self._refuse(400, msg)
+        """What uvicorn answers to bytes that are no HTTP, or to a method that HTTP does not have."""
+        if isinstance(sys.exception(), httptools.HttpParserInvalidMethodError):
+            self._refuse(405, "The method is none that HTTP has.")
+        else:
+            self._refuse(400, msg)
 
     def _refuse(self, status: int, message: str) -> None:
         if self._refused or self.transport.is_closing():
@@ -75,7 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
         phrase = http.HTTPStatus(status).phrase
         head = (
             f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "x-should-retry: false\r\nconnection: close\r\n\r\n"
+            f"x-request-id: {uuid.uuid4().hex}\r\nx-should-retry: false\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         # Closing with unread bytes would reset the connection, and the client would never see the answer.
