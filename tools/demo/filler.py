@@ -106,7 +106,7 @@ def repeat(ctx: Context) -> list[Turn]:
         return [user(rng.choice(forms).format(t=word)), answer(" ".join([word] * times), f"{word}, {times} times.")]
     text = phrase(rng, ctx.split, 6 if rng.random() < 0.85 else 30)
     if " " not in text:
-        forms += ["Say the word {t}.", "Repeat the word {t}.", "Repeat the word {t}"]
+        forms += ["Say the word {t}.", "Repeat the word {t}.", "Repeat the word {t}", "Say the word '{t}'.", 'Repeat "{t}".']
     return [user(rng.choice(forms).format(t=text)), answer(text, "I repeat the words.")]
 
 
@@ -117,6 +117,8 @@ def count(ctx: Context) -> list[Turn]:
         low = 1 if rng.random() < 0.6 else rng.randint(0, 90)
         high = low + rng.randint(2, rng.choices((4, 15, 40, 99), (45, 33, 15, 7))[0])
         down = rng.random() < 0.2
+        if rng.random() < 0.08:
+            high = 100
         if high <= 100 and in_split(f"count:{low}:{high}:{down}", ctx.split):
             break
     numbers = [str(number) for number in range(low, high + 1)]

@@ -190,9 +190,9 @@ def fact(ctx: Context) -> list[Turn]:
     statement, reply, question, recall, key = rng.choices(FACTS, (5, 2, 2, 2, 2))[0]
     value = {"name": name, "place": place, "color": color, "number": str(number)}[key]
     values = {"v": value, "p": pet}
-    return [
-        user(rng.choice(statement.split("|")).format(**values)),
-        answer(reply.format(**values), "The user tells me something."),
-        user(vary(rng, rng.choice(question.split("|")).format(**values))),
-        answer(recall.format(**values), f"The user said {value}."),
-    ]
+    said = rng.choice(statement.split("|")).format(**values)
+    asked = vary(rng, rng.choice(question.split("|")).format(**values))
+    recalled = answer(recall.format(**values), f"The user said {value}.")
+    if ctx.split == "train" and rng.random() < 0.1:
+        return [user(f"{said} {asked}"), recalled]
+    return [user(said), answer(reply.format(**values), "The user tells me something."), user(asked), recalled]

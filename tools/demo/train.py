@@ -93,9 +93,9 @@ def fit(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - keep)
         running, seen = running + float(loss.detach()), seen + batch.ids.numel()
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 50 == 0:
             elapsed = time.time() - began
-            print(f"{step + 1} loss {running / 20:.4f} {elapsed:.0f} s {seen / elapsed:.0f} tokens/s", flush=True)
+            print(f"{step + 1} loss {running / 50:.4f} {elapsed:.0f} s {seen / elapsed:.0f} tokens/s", flush=True)
             running = 0.0
         if (step + 1) % options.every == 0:
             save(model, average, samples, target)

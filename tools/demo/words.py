@@ -118,6 +118,8 @@ def city(rng: Random, split: Split) -> str:
         name = rng.choice(CITIES) if rng.random() < 0.5 else made_up(rng)
         if rng.random() < 0.1:
             name = f"{rng.choice(('New', 'Port', 'Saint', 'North', 'East', 'Old', 'Fort', 'Lake'))} {made_up(rng)}"
+        elif rng.random() < 0.04:
+            name = f"{made_up(rng)} {rng.choice(('de', 'la', 'do', 'am', 'on', 'del', 'upon', 'am der'))} {made_up(rng)}"
         if in_split("city:" + name, split):
             return name
 
