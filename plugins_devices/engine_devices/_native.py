@@ -1,0 +1,129 @@
+"""The native kernel library: chosen by the processor, loaded (or compiled) once per process, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine_devices.native.build import INSTRUCTION_SETS, BuildFailed, InstructionSet, build, cache_directory, find, instruction_set
+
+#: ``engine_type`` of native/abi.h by torch's name of the dtype.
+ELEMENT_TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "float8_e4m3fn": 3, "float8_e5m2": 4, "int8": 5, "int4": 6}
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why there is no native library; torch computes instead."""
+
+    reason: str
+
+
+class Operation(ctypes.Structure):
+    """One ``engine_operation``."""
+
+    _fields_ = (("kernel", ctypes.c_void_p), ("arguments", ctypes.c_void_p))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation that ran while a tape was set: its argument struct, and what its pointers point to."""
+
+    kernel: str
+    arguments: ctypes.Structure
+    keep: tuple[object, ...]
+
+
+class Native:
+    """The loaded library. ``tape``: while it is a list, every operation that runs is appended to it."""
+
+    def __init__(self, library: ctypes.CDLL, isa: str, path: Path) -> None:
+        self.cdll = library
+        self.isa = isa
+        self.path = path
+        self.threads = 1
+        self.tape: list[Call] | None = None
+        self._addresses: dict[str, int] = {}
+        library.engine_run.argtypes = (ctypes.c_void_p, ctypes.c_int)
+        library.engine_run.restype = None
+        library.engine_start.restype = ctypes.c_int
+        self._run = library.engine_run
+
+    def start(self, threads: int, cores: Sequence[int] | None = None) -> int:
+        """Start the pool with that many threads, pinned to ``cores`` where given; returns how many run."""
+        pins = None if cores is None else (ctypes.c_int * len(cores))(*cores)
+        self.threads = int(self.cdll.engine_start(threads, pins))
+        return self.threads
+
+    def address(self, kernel: str) -> int:
+        """The address of a kernel, for operations."""
+        found = self._addresses.get(kernel)
+        if found is None:
+            found = ctypes.cast(getattr(self.cdll, kernel), ctypes.c_void_p).value or 0
+            self._addresses[kernel] = found
+        return found
+
+    def run(self, kernel: str, arguments: ctypes.Structure, *keep: object) -> None:
+        """Run one operation now, and note it on the tape if there is one. ``keep``: the tensors behind the pointers."""
+        if self.tape is not None:
+            self.tape.append(Call(kernel, arguments, keep))
+        operation = Operation(self.address(kernel), ctypes.addressof(arguments))
+        self._run(ctypes.addressof(operation), 1)
+
+    def run_list(self, operations: ctypes.Array[Operation]) -> None:
+        """Run prepared operations in one call."""
+        self._run(ctypes.addressof(operations), len(operations))
+
+
+@cache
+def load() -> Native | Absent:
+    """The library for this processor, or why there is none.
+
+    ENGINE_CPU_NATIVE=0 leaves it out; ENGINE_CPU_ISA names the instruction set to use. Raises
+    :class:`engine.errors.ConfigError` for an ENGINE_CPU_ISA that does not exist or that the processor cannot run.
+    """
+    if os.environ.get("ENGINE_CPU_NATIVE", "1") == "0":
+        return Absent("ENGINE_CPU_NATIVE=0")
+    isa = chosen_instruction_set()
+    sanitize = os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1"
+    try:
+        path = find(isa, sanitize=sanitize) or build(isa, cache_directory(), sanitize=sanitize)
+        return Native(ctypes.CDLL(str(path)), isa.name, path)
+    except BuildFailed as error:
+        return Absent(str(error))
+    except OSError as error:
+        return Absent(f"the library cannot be loaded: {error}")
+
+
+def chosen_instruction_set(flags: frozenset[str] | None = None) -> InstructionSet:
+    """What ENGINE_CPU_ISA names, else the best that the processor has."""
+    have = processor_flags() if flags is None else flags
+    name = os.environ.get("ENGINE_CPU_ISA", "")
+    if not name:
+        return next(isa for isa in INSTRUCTION_SETS if isa.needs <= have)
+    try:
+        isa = instruction_set(name)
+    except KeyError:
+        known = ", ".join(isa.name for isa in INSTRUCTION_SETS)
+        raise ConfigError(f"ENGINE_CPU_ISA={name} is no instruction set; known are {known}.", fix="unset ENGINE_CPU_ISA") from None
+    if missing := isa.needs - have:
+        raise ConfigError(
+            f"ENGINE_CPU_ISA={name} needs {', '.join(sorted(missing))}, which this processor lacks.", fix="unset ENGINE_CPU_ISA"
+        )
+    return isa
+
+
+def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The x86 processor's features; none on other machines, where only the portable kernels run."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return frozenset()
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,164 @@
+// Products with dense panels: bf16, f32 and f16 weights.
+#pragma once
+#include "driver.h"
+
+namespace engine {
+
+// How far ahead of its use a panel is fetched, in bytes: across the page that the hardware's prefetcher stops at.
+const int AHEAD = 4096;
+
+inline void fetch(const uint8_t* from) {
+    __builtin_prefetch(from + AHEAD, 0, 3);
+    __builtin_prefetch(from + AHEAD + 64, 0, 3);
+}
+
+// Two consecutive inputs of LANES outputs, as floats. `p` counts pairs of inputs, `part` groups of LANES outputs.
+struct PairsBF16 {
+    static const int pair_bytes = PANEL * 4;
+    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+        const vu both = load_as<vu>(panel + part * LANES * 4);
+        first = as_float(both << 16);
+        second = as_float(both & 0xffff0000u);
+    }
+};
+
+struct PairsF32 {
+    static const int pair_bytes = PANEL * 8;
+    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+        first = load_as<vf>(panel + part * LANES * 4);
+        second = load_as<vf>(panel + PANEL * 4 + part * LANES * 4);
+    }
+};
+
+struct PairsF16 {
+    static const int pair_bytes = PANEL * 4;
+    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+        first = F16::load(reinterpret_cast<const uint16_t*>(panel) + part * LANES);
+        second = F16::load(reinterpret_cast<const uint16_t*>(panel) + PANEL + part * LANES);
+    }
+};
+
+// Registers for sums: what the machine has, less what a step needs.
+#if defined(__AVX512F__)
+const int SUMS = 16;
+#else
+const int SUMS = 12;
+#endif
+
+// y[R][32] (+)= x[R][2·pairs] · panel, parts FIRST.. of P groups of LANES outputs.
+template <class W, int R, int P>
+inline void multiply_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, float* y) {
+    vf sums[R][P] = {};
+    for (int64_t p = 0; p < pairs; p++, panel += W::pair_bytes) {
+        for (int line = 0; line < W::pair_bytes; line += 128) fetch(panel + line);
+        vf low[P], high[P];
+#pragma GCC unroll 8
+        for (int i = 0; i < P; i++) W::read(panel, first + i, low[i], high[i]);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            const vf a = splat(x[r * stride + 2 * p]), b = splat(x[r * stride + 2 * p + 1]);
+#pragma GCC unroll 8
+            for (int i = 0; i < P; i++) sums[r][i] = sums[r][i] + a * low[i] + b * high[i];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int i = 0; i < P; i++) store_as(y + r * PANEL + (first + i) * LANES, sums[r][i]);
+}
+
+constexpr int parts_of(int rows, int parts) { return rows * parts <= SUMS || parts == 1 ? parts : parts_of(rows, parts / 2); }
+
+template <class W, int R>
+inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride, int64_t pairs, float* y) {
+    const int parts = parts_of(R, PANEL / LANES);
+    for (int first = 0; first < PANEL / LANES; first += parts) multiply_floats<W, R, parts>(panel, first, x, stride, pairs, y);
+}
+
+template <class W>
+struct FloatKernel {
+    static const int rows = LANES == 16 ? 8 : 6;
+    const linear_args& a;
+    Rows<F32> x;
+
+    explicit FloatKernel(const linear_args& args) : a(args), x{args, round_up(args.inputs, 2)} {}
+    int64_t panel_bytes() const { return x.padded / 2 * W::pair_bytes; }
+    void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_F32, first, count); }
+
+    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
+        const float* from = x.x + row * x.stride;
+        switch (n) {
+            case 1: return multiply_floats<W, 1>(weight, from, x.stride, x.padded / 2, y);
+            case 2: return multiply_floats<W, 2>(weight, from, x.stride, x.padded / 2, y);
+            case 3: return multiply_floats<W, 3>(weight, from, x.stride, x.padded / 2, y);
+            case 4: return multiply_floats<W, 4>(weight, from, x.stride, x.padded / 2, y);
+            case 5: return multiply_floats<W, 5>(weight, from, x.stride, x.padded / 2, y);
+            case 6: return multiply_floats<W, 6>(weight, from, x.stride, x.padded / 2, y);
+#if defined(__AVX512F__)
+            case 7: return multiply_floats<W, 7>(weight, from, x.stride, x.padded / 2, y);
+            case 8: return multiply_floats<W, 8>(weight, from, x.stride, x.padded / 2, y);
+#endif
+        }
+    }
+};
+
+#if defined(__AVX512BF16__)
+// sums[R][2] += x[R][2·pairs] · panel, two inputs per instruction.
+template <int R>
+inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, __m512 (&sums)[R][2]) {
+    for (int64_t p = 0; p < pairs; p++, panel += 128) {
+        fetch(panel);
+        const __m512bh left = (__m512bh)_mm512_loadu_si512(panel), right = (__m512bh)_mm512_loadu_si512(panel + 64);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            int32_t pair;
+            memcpy(&pair, x + r * stride + 2 * p, 4);
+            const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], left, both);
+            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], right, both);
+        }
+    }
+}
+
+template <int R>
+inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, float* y) {
+    __m512 sums[R][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    accumulate_bf16<R>(panel, x, stride, pairs, sums);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        _mm512_storeu_ps(y + r * PANEL, sums[r][0]);
+        _mm512_storeu_ps(y + r * PANEL + 16, sums[r][1]);
+    }
+}
+
+// bf16 weights and bf16 activations where the machine multiplies them itself.
+struct KernelBF16 {
+    static const int rows = 8;
+    const linear_args& a;
+    Rows<BF16> x;
+
+    explicit KernelBF16(const linear_args& args) : a(args), x{args, round_up(args.inputs, 2)} {}
+    int64_t panel_bytes() const { return x.padded * PANEL * 2; }
+    void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_BF16, first, count); }
+
+    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
+        const uint16_t* from = x.x + row * x.stride;
+        switch (n) {
+            case 1: return multiply_bf16<1>(weight, from, x.stride, x.padded / 2, y);
+            case 2: return multiply_bf16<2>(weight, from, x.stride, x.padded / 2, y);
+            case 3: return multiply_bf16<3>(weight, from, x.stride, x.padded / 2, y);
+            case 4: return multiply_bf16<4>(weight, from, x.stride, x.padded / 2, y);
+            case 5: return multiply_bf16<5>(weight, from, x.stride, x.padded / 2, y);
+            case 6: return multiply_bf16<6>(weight, from, x.stride, x.padded / 2, y);
+            case 7: return multiply_bf16<7>(weight, from, x.stride, x.padded / 2, y);
+            case 8: return multiply_bf16<8>(weight, from, x.stride, x.padded / 2, y);
+        }
+    }
+};
+#endif
+
+}  // namespace engine

@@ -1,0 +1,45 @@
+// The entry points of linear layers: which kernel multiplies which weight.
+#include "linear.h"
+
+#include <stdlib.h>
+
+#include "dense.h"
+
+namespace engine {
+
+namespace {
+struct Scratch {
+    void* memory = nullptr;
+    int64_t bytes = 0;
+    ~Scratch() { free(memory); }
+};
+thread_local Scratch scratches[4];
+}  // namespace
+
+void* thread_scratch(int slot, int64_t bytes) {
+    Scratch& scratch = scratches[slot];
+    if (scratch.bytes < bytes) {
+        free(scratch.memory);
+        scratch.bytes = round_up(bytes, 4096);
+        if (posix_memalign(&scratch.memory, 64, size_t(scratch.bytes)) != 0) abort();
+    }
+    return scratch.memory;
+}
+
+}  // namespace engine
+
+using namespace engine;
+
+extern "C" void engine_linear(const void* arguments, int, int threads) {
+    const linear_args& a = *static_cast<const linear_args*>(arguments);
+    if (a.rows <= 0 || a.outputs <= 0) return;
+    switch (a.weight_type) {
+        case ENGINE_F32: return run_kernel<FloatKernel<PairsF32>>(a, threads);
+        case ENGINE_F16: return run_kernel<FloatKernel<PairsF16>>(a, threads);
+        case ENGINE_BF16:
+#if defined(__AVX512BF16__)
+            if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, threads);
+#endif
+            return run_kernel<FloatKernel<PairsBF16>>(a, threads);
+    }
+}

@@ -1,0 +1,56 @@
+// Linear layers: y = x Wᵀ (+ bias) (then a gate or a residual) over weights packed in panels of 32 outputs.
+//
+// Packed layouts, outputs padded to 32 and inputs to PADDED with zeros; a panel is contiguous and read once, front to back:
+//   bf16                  [outputs/32][inputs/2][32][2]
+//   f32, f16              [outputs/32][inputs][32]
+//   8 bit integer, float8 [outputs/32][inputs/4][32][4]        (integers as value + 128)
+//   4 bit integer         [outputs/32][inputs/8][32][4 bytes]  (byte j: input 8c+j low, 8c+4+j high; as value + 8)
+// Scales and shifts of groups of inputs: [outputs/32][inputs/group][32].
+#pragma once
+#include <stdint.h>
+
+#include "abi.h"
+
+namespace engine {
+
+const int PANEL = 32;
+
+enum Gate { GATE_NONE = 0, GATE_SILU = 1, GATE_GELU_TANH = 2 };
+
+// Arguments of engine_linear. Strides are in elements. weight[o][i] = factor · scale[o][g] · q[o][i] + factor · shift[o][g] for
+// quantized weights. With a gate, out is [rows, outputs/2]: gate(y[:, n]) · y[:, n + outputs/2]; half of the outputs must be a
+// multiple of 32. The residual has the type of out. The steps round to the type of out as separate layers would.
+struct linear_args {
+    const void* x;
+    const void* weight;
+    const void* scale;     // null: dense
+    const void* shift;     // may be null
+    const void* bias;      // may be null
+    const void* residual;  // may be null; may be out
+    void* out;
+    int64_t x_stride;
+    int64_t residual_stride;
+    int64_t out_stride;
+    int32_t rows;
+    int32_t inputs;
+    int32_t outputs;
+    int32_t x_type;
+    int32_t weight_type;
+    int32_t scale_type;  // of scale and shift: f32 or f16
+    int32_t bias_type;
+    int32_t out_type;
+    int32_t group;    // inputs per scale: a multiple of 32, or the padded inputs
+    int32_t x_group;  // inputs per scale of 8-bit activations: 32, 64 or 128, dividing group; 0: activations are not quantized
+    int32_t gate;
+    float factor;
+};
+
+// A panel's product with up to MOST rows, before the epilogue: y[row][32].
+const int MOST_ROWS = 8;
+
+inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+// Memory of the calling thread that lasts until its next use for the same `slot`; 64-byte aligned.
+void* thread_scratch(int slot, int64_t bytes);
+
+}  // namespace engine
