@@ -17,6 +17,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
+from engine.footprint import Phases, age, trim
 from engine.loop import EngineLoop
 from engine.messages import Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
@@ -72,7 +73,9 @@ class Link:
                 self._connection.send_bytes(encoder.encode(message))
 
 
-def start_executor(config: EngineConfig, rendezvous: str, progress: Callable[[str, int, int], None]) -> Executor:
+def start_executor(
+    config: EngineConfig, rendezvous: str, progress: Callable[[str, int, int], None], phases: Phases | None = None
+) -> Executor:
     """Create the chosen executor and load the model on all its workers."""
     from engine.plugin.host import load
     from engine.plugin.kinds import EXECUTOR
@@ -80,6 +83,8 @@ def start_executor(config: EngineConfig, rendezvous: str, progress: Callable[[st
     def start_worker(rank: int) -> Worker:
         from engine.worker.worker import LocalWorker
 
+        if phases is not None:
+            phases.end("imports")
         return LocalWorker(config, rank, rendezvous, progress if rank == 0 else None)
 
     plan = WorkerPlan(
@@ -135,15 +140,20 @@ def serve(connection: Connection) -> int:
     # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config = msgspec.msgpack.decode(connection.recv_bytes(), type=EngineConfig)
+    phases = Phases(age() if config.server.frontend_multiprocessing else 0.0)
+    phases.end("process")
     link = Link(connection)
     link.start()
     rendezvous = tempfile.mkdtemp(prefix="engine-workers-")
     executor: Executor | None = None
     try:
-        executor = start_executor(config, rendezvous, lambda *done: link.send(Progress(*done)))
+        executor = start_executor(config, rendezvous, lambda *done: link.send(Progress(*done)), phases)
+        trim()
+        phases.end("weights")
         budgets = executor.budgets()
         pages, host_pages = agree_on_pages(config, budgets)
         executor.allocate(pages, host_pages)
+        phases.end("cache")
         loop = create_loop(config, executor, pages, host_pages, link)
         link.send(
             Ready(
@@ -153,6 +163,7 @@ def serve(connection: Connection) -> int:
                 page_bytes=budgets[0].page_bytes,
                 weight_bytes=sum(budget.weight_bytes for budget in budgets),
                 max_model_len=config.model.max_model_len,
+                seconds=phases.seconds,
             )
         )
         loop.run()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.plugin.contracts.attention import AttentionBackend
+from engine.plugin.host_memory import zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,9 @@ class PagedLayout(AttentionBackend):
     def allocate(
         self, spec: AttentionSpec, pages: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> Tensor:
-        """One layer's cache, zeroed: the write commits the memory, and pages never hold stray NaN bits."""
+        """One layer's cache, zeroed, so that pages never hold stray NaN bits."""
+        if device.type == "cpu":
+            return zeros((pages, 2, spec.num_kv_heads, block_size, spec.head_dim), dtype)
         cache = torch.empty(
             (pages, 2, spec.num_kv_heads, block_size, spec.head_dim), dtype=dtype, device=device
         )

@@ -11,17 +11,18 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from engine.config import EngineConfig, ServerConfig
-from engine.errors import PortError
+from engine.errors import EngineError, PortError
+from engine.footprint import age, trim
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from engine.client import EngineClient
     from engine.plugin.contracts.scheduling import SchedulingPolicy
     from engine.plugin.contracts.text import Tokenizer
+    from engine.plugin.extensions import Extensions
     from engine.plugin.host import PluginHost
 
 BACKLOG = 2048
@@ -68,37 +69,84 @@ def run(config: EngineConfig) -> int:
 
 async def _serve(config: EngineConfig, listening: socket.socket) -> int:
     from engine.client import EngineClient
-    from engine.plugin.extensions import Extensions
-    from engine.plugin.host import PluginHost
-    from engine.server.app import create_app
     from engine.server.loading import answering_not_ready
 
     ending = _Ending()
     with ending.caught():
-        host = PluginHost()
-        tokenizer, policy, endpoints = _plugins(config, host)
-        extensions = Extensions(host, config.server.extensions)
         client = EngineClient(config)
         try:
             async with answering_not_ready(listening):
-                started = await ending.unless(client.start())
+                parts = _Parts()
+                started = await ending.unless(_start(config, client, parts))
             if started and client.ready is not None:
-                model = msgspec.structs.replace(config.model, max_model_len=client.ready.max_model_len)
-                app = create_app(
-                    msgspec.structs.replace(config, model=model),
-                    client,
-                    tokenizer,
-                    policy=policy,
-                    endpoints=endpoints,
-                    observers=[extensions.request_finished],
-                    add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
-                )
+                app, extensions = parts.app, parts.extensions
+                await _report(config, client)
                 extensions.call("engine_started", info=config.plan)
                 await serve(app, config.server, listening, ending)
                 extensions.call("engine_stopping")
         finally:
             await client.stop()
     return ending.status
+
+
+class _Parts:
+    """What the front end prepares while the engine starts."""
+
+    app: FastAPI
+    extensions: Extensions
+
+
+async def _start(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
+    """The engine starts while the front end prepares itself; the failure of either ends both."""
+    starting = asyncio.ensure_future(client.start())
+    try:
+        # Not before the engine has its configuration: a thread that parses a tokenizer holds this one up.
+        launched = asyncio.ensure_future(client.launched.wait())
+        await asyncio.wait((starting, launched), return_when=asyncio.FIRST_COMPLETED)
+        if launched.done():
+            await asyncio.to_thread(_prepare, config, client, parts)
+        launched.cancel()
+        await starting
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+
+
+async def _report(config: EngineConfig, client: EngineClient) -> None:
+    """Say what was started, with the device's description of its kernels where its worker gives one."""
+    from engine.server.start_report import start_lines
+
+    try:
+        kernels = (await client.call("describe"))[0]
+    except EngineError:
+        kernels = {}
+    if client.ready is not None:
+        for line in start_lines(config, client.ready, kernels, age()):
+            log.info(line)
+
+
+def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
+    """The tokenizer, the plugins of the front end, the application; the modules that serving imports."""
+    import uvicorn  # noqa: F401
+
+    from engine.plugin.extensions import Extensions
+    from engine.plugin.host import PluginHost
+    from engine.server import limits, start_report  # noqa: F401
+    from engine.server.app import create_app
+
+    host = PluginHost()
+    tokenizer, policy, endpoints = _plugins(config, host)
+    extensions = parts.extensions = Extensions(host, config.server.extensions)
+    parts.app = create_app(
+        config,
+        client,
+        tokenizer,
+        policy=policy,
+        endpoints=endpoints,
+        observers=[extensions.request_finished],
+        add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
+    )
+    trim()
 
 
 def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, SchedulingPolicy, frozenset[str]]:

@@ -12,8 +12,9 @@ from engine.config import EngineConfig
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import CacheBudget, Worker
 from engine.plugin.contracts.generation import LogitsProcessor
-from engine.plugin.contracts.model import Model
+from engine.plugin.contracts.model import Model, torch_operations
 from engine.plugin.facts import AttentionSpec
+from engine.plugin.host_memory import commit
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.inputs import StepInputs, assemble
@@ -21,7 +22,7 @@ from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
 from engine.worker.memory import measure_budget, page_bytes, rehearse, used_bytes
 from engine.worker.parallel import SingleProcess, TorchDistributed, join
-from engine.worker.runner import StepRunner, recorded_sizes
+from engine.worker.runner import Computed, StepRunner
 from engine.worker.sampler import Rows, Sampled, Sampler
 from engine.worker.sequences import SequenceTable
 from engine.worker.swap import PagePool
@@ -64,6 +65,7 @@ class LocalWorker(Worker):
             load_weights(self._model, config, self.rank, self._progress)
         device.synchronize()
         self._weight_bytes = max(0, used_bytes(device) - used)
+        self._ops = device.operations() or torch_operations()
         self._sampler = Sampler(Masks(self._processor))
 
     @torch.inference_mode()
@@ -82,13 +84,21 @@ class LocalWorker(Worker):
         config, device = self.config, self._opened()
         block_size = config.cache.block_size
         caches = self._caches(pages)
+        if self._torch_device.type == "cpu":
+            commit(caches)
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
-        self._runner = StepRunner(self._model, caches, block_size, self._torch_device)
-        recorder = None if config.run.enforce_eager or not self._model.recordable else device.recorder()
-        if recorder is not None:
+        self._runner = StepRunner(self._model, caches, block_size, self._torch_device, self._ops)
+        recorder = device.recorder()
+        if config.run.enforce_eager:
+            self._runner.plain = "--enforce-eager"
+        elif not self._model.recordable:
+            self._runner.plain = "the model decides from values which of its parts run"
+        elif recorder is None:
+            self._runner.plain = f"the device {device.name} does not record steps"
+        else:
             longest = min(config.run.max_seq_len_to_capture, config.model.max_model_len)
-            self._runner.record(recorder, recorded_sizes(config.scheduler.max_num_seqs), longest)
+            self._runner.record(recorder, config.scheduler.max_num_seqs, longest)
         device.synchronize()
 
     @torch.inference_mode()
@@ -103,20 +113,21 @@ class LocalWorker(Worker):
         results: list[SequenceResult] = []
         if step.work:
             inputs = assemble(self._table, step.work)
-            hidden = self._runner.forward(inputs)
-            sampled = self._sample(inputs, hidden)
-            prompts = self._prompt_logprobs(step.work, inputs, hidden)
+            computed = self._runner.run(inputs)
+            sampled = self._sample(inputs, computed)
+            prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
             if sampled is not None:
                 results = collect(step.work, inputs, sampled, prompts)
         return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began)
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
-        """``memory``: total and free bytes now. ``describe``: the device's kernels, and how many sequences are known."""
+        """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how
+        many sequences are known."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
         if method == "describe":
-            return {**self._opened().describe(), "sequences": len(self._table)}
+            return {**self._opened().describe(), "steps": self._runner.describe(), "sequences": len(self._table)}
         raise LookupError(method)
 
     def close(self) -> None:
@@ -141,17 +152,14 @@ class LocalWorker(Worker):
     def _specs(self) -> list[AttentionSpec]:
         return [spec.sharded(self.config.parallel.tensor_parallel) for spec in self.config.model.info.layers]
 
-    def _sample(self, inputs: StepInputs, hidden: Tensor) -> Sampled | None:
-        """Logits on every rank (they are gathered), tokens on rank 0. None: not this rank's part."""
-        if not len(inputs.sample_rows):
-            return Sampled(np.zeros(0, np.int64), {}, {}) if self.rank == 0 else None
-        every = len(inputs.sample_rows) == hidden.shape[0]
-        rows = hidden if every else hidden[torch.from_numpy(inputs.sample_rows).to(hidden.device)]
-        logits = self._model.logits(rows)
+    def _sample(self, inputs: StepInputs, computed: Computed) -> Sampled | None:
+        """Tokens on rank 0. None: not this rank's part."""
         if self.rank != 0:
             return None
+        if computed.logits is None:
+            return Sampled(np.zeros(0, np.int64), {}, {})
         sequences = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
-        return self._sampler.sample(logits, Rows(sequences, inputs.sample_length))
+        return self._sampler.sample(computed.logits, Rows(sequences, inputs.sample_length), computed.best)
 
     def _prompt_logprobs(self, work: list[Work], inputs: StepInputs, hidden: Tensor) -> dict[int, list[TokenLogprobs]]:
         """Entries by work index, for the prompts that want them."""

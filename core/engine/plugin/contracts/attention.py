@@ -47,7 +47,8 @@ class AttentionBackend(ABC):
     ) -> Tensor:
         """One layer's cache. The first axis is the page: ``cache[i]`` is an opaque page that may be copied, swapped and sent.
 
-        The memory is committed (written), so that a cache that was granted cannot fail later.
+        Zeroed. Device memory is committed (written), so that a cache that was granted cannot fail later; host memory comes
+        from :func:`engine.plugin.host_memory.zeros`, and the worker has it committed while it serves.
         """
 
     @abstractmethod

@@ -1,0 +1,45 @@
+"""What this process has cost so far: seconds by phase, and memory that can be given back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+
+
+def age() -> float:
+    """Seconds since this process was started, to a hundredth; 0.0 where the system does not tell it the way Linux does."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+            # The name in parentheses may hold anything; the fields after it start with the third.
+            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+
+
+def trim() -> None:
+    """Give memory that is free inside the allocator back to the system (glibc; elsewhere nothing happens).
+
+    Parsing a tokenizer or packing weights leaves tens of MiB there that are never needed again.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+class Phases:
+    """Seconds per phase, in the order of their ends; each begins where the one before ended, the first ``before`` seconds ago."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic() - before
+
+    def end(self, phase: str) -> None:
+        """The phase ends now; phases of one name add up."""
+        now = time.monotonic()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since
+        self._since = now

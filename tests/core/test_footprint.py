@@ -1,0 +1,61 @@
+"""The age of a process, its phases, and host memory that is committed later."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+import torch
+
+from engine.footprint import Phases, age, trim
+from engine.plugin.host_memory import commit, zeros
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@linux
+def test_age_grows_with_the_clock():
+    first, began = age(), time.monotonic()
+    time.sleep(0.05)
+    assert first > 0.0
+    assert age() - first == pytest.approx(time.monotonic() - began, abs=0.02)
+
+
+def test_phases_add_up_to_the_time_that_passed():
+    began = time.monotonic()
+    phases = Phases(before=1.0)
+    phases.end("a")
+    time.sleep(0.02)
+    phases.end("b")
+    phases.end("a")
+    assert list(phases.seconds) == ["a", "b"]
+    assert phases.seconds["a"] >= 1.0 and phases.seconds["b"] >= 0.02
+    assert sum(phases.seconds.values()) == pytest.approx(time.monotonic() - began + 1.0, abs=0.01)
+    trim()
+
+
+@linux
+def test_zeros_take_memory_when_they_are_committed():
+    size = 64 << 20
+    before = resident()
+    tensor = zeros((size // 8, 4), torch.bfloat16)
+    assert tensor.shape == (size // 8, 4) and tensor.dtype is torch.bfloat16 and tensor.is_contiguous()
+    assert resident() - before < size // 4
+    tensor[5] = 3.0
+    thread = commit([tensor])
+    assert thread is not None
+    thread.join(60)
+    assert resident() - before > size * 0.9
+    assert tensor[5].tolist() == [3.0] * 4 and not tensor[6:].any() and not tensor[:5].any()
+
+
+def test_empty_and_odd_shapes():
+    assert zeros((0, 3), torch.float32).shape == (0, 3)
+    assert zeros((3, 5), torch.float8_e4m3fn).view(torch.uint8).sum() == 0
+    assert zeros((7,), torch.float32).tolist() == [0.0] * 7
