@@ -36,7 +36,7 @@ class TransformersArchitecture(ModelArchitecture):
 
     def _describe(self, config: dict[str, Any]) -> ModelInfo:
         own = own_config(config)
-        causal_class(own)
+        check_name(architectures(config)[0], causal_class(own).__name__)
         text = own.get_text_config(decoder=True)
         eos = own.eos_token_id if own.eos_token_id is not None else text.eos_token_id
         return ModelInfo(
@@ -96,6 +96,17 @@ def causal_class(own: PreTrainedConfig) -> type[PreTrainedModel]:
             fix="an architecture with a native implementation (engine plugins list)",
         )
     return chosen
+
+
+def check_name(name: str, served: str) -> None:
+    """Refuse an architecture that transformers does not know: ``served``, its model_type's class, may be another network."""
+    import transformers
+
+    if name != served and name not in dir(transformers):
+        raise ModelFileError(
+            f"config.json: architectures names {name!r}, which transformers does not have; its model_type means {served}.",
+            fix=f"--hf-overrides '{{\"architectures\": [\"{served}\"]}}', if that is what it is",
+        )
 
 
 def _spec(text: PreTrainedConfig, index: int) -> AttentionSpec:

@@ -32,6 +32,12 @@ class TransformersTokenizer(Tokenizer):
                 fix="--tokenizer DIR, a directory that holds tokenizer.json",
             ) from error
         self._lock = threading.Lock()
+        if set(self._vocabulary) <= set(self._tokenizer.get_added_vocab()):
+            # where there is no vocabulary at all, transformers makes a tokenizer that knows no text
+            raise ModelFileError(
+                f"{place} holds no tokenizer: no tokenizer.json, tokenizer.model or vocabulary file.",
+                fix="--tokenizer DIR, a directory that holds one, or --skip-tokenizer-init",
+            )
 
     def encode(self, text: str, *, add_special_tokens: bool = True, allow_special: bool = True) -> list[int]:
         with self._lock:
