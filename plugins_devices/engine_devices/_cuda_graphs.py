@@ -17,16 +17,21 @@ WARM_UPS = 2
 
 
 class GraphReplay(Replay):
-    """One captured graph and the buffer that its output is always in."""
+    """One captured graph and the buffers that its results are always in."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
+    def __init__(self, graph: torch.cuda.CUDAGraph, outputs: tuple[Tensor, ...]) -> None:
         self._graph = graph
-        self._output = output
+        self._outputs = outputs
 
-    def run(self) -> Tensor:
-        """Launch the graph on the current stream. The next run of any graph of the pool overwrites the output."""
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The buffers of the capture."""
+        return self._outputs
+
+    def run(self) -> tuple[Tensor, ...]:
+        """Launch the graph on the current stream. The next run of any graph of the pool overwrites the results."""
         self._graph.replay()
-        return self._output
+        return self._outputs
 
 
 class GraphRecorder(Recorder):
@@ -41,7 +46,7 @@ class GraphRecorder(Recorder):
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, body: Callable[[], Tensor]) -> GraphReplay:
+    def record(self, body: Callable[[], tuple[Tensor, ...]]) -> GraphReplay:
         """Run ``body`` three times (twice plainly, once into the graph, which is launched when it is replayed).
 
         ``body`` must not wait for the device, and must give the same result on the same buffers each time.
@@ -54,6 +59,6 @@ class GraphRecorder(Recorder):
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                output = body()
+                outputs = body()
             torch.cuda.current_stream().wait_stream(self._stream)
-        return GraphReplay(graph, output)
+        return GraphReplay(graph, outputs)

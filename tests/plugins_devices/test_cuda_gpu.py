@@ -35,7 +35,7 @@ def test_a_recorded_decode_step_equals_the_plain_one():
     fixed.cache = backend.allocate(first.spec, 64, first.block_size, torch.bfloat16, device.torch_device())
 
     def body():
-        return backend.attend(fixed.q, fixed.k, fixed.v, fixed.cache, fixed.batch, first.spec)
+        return (backend.attend(fixed.q, fixed.k, fixed.v, fixed.cache, fixed.batch, first.spec),)
 
     replay = recorder.record(body)
     for seed, lengths in enumerate(((5, 40, 0, 90), (80, 1, 17, 33), (0, 0, 0, 1)), start=7):
@@ -48,14 +48,14 @@ def test_a_recorded_decode_step_equals_the_plain_one():
         fixed.batch.seq_lens.copy_(other.batch.seq_lens)
         fixed.batch.slots.copy_(other.batch.slots)
         expected = backend.attend(other.q, other.k, other.v, other.cache, other.batch, case.spec)
-        assert torch.equal(replay.run(), expected)
+        assert torch.equal(replay.run()[0], expected)
 
 
 def test_graphs_of_several_sizes_share_a_pool():
     recorder = cuda.engine_create_device(0).recorder()
     x = torch.zeros(64, 256, device="cuda")
     weight = torch.randn(256, 256, device="cuda")
-    replays = {rows: recorder.record(lambda rows=rows: torch.relu(x[:rows] @ weight)) for rows in (64, 8, 1)}
+    replays = {rows: recorder.record(lambda rows=rows: (torch.relu(x[:rows] @ weight),)) for rows in (64, 8, 1)}
     for rows, replay in replays.items():
         x.normal_()
-        assert torch.equal(replay.run(), torch.relu(x[:rows] @ weight))
+        assert torch.equal(replay.run()[0], torch.relu(x[:rows] @ weight))

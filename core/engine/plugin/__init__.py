@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from engine.plugin.api import hookimpl as hookimpl
     from engine.plugin.contracts.attention import AttentionBackend as AttentionBackend
     from engine.plugin.contracts.attention import AttentionBatch as AttentionBatch
+    from engine.plugin.contracts.device import CannotRecord as CannotRecord
     from engine.plugin.contracts.device import Device as Device
     from engine.plugin.contracts.device import Memory as Memory
     from engine.plugin.contracts.device import Recorder as Recorder
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
-    "engine.plugin.contracts.device": "Device Memory Recorder Replay",
+    "engine.plugin.contracts.device": "CannotRecord Device Memory Recorder Replay",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
     "engine.plugin.contracts.generation": "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer",
     "engine.plugin.contracts.loading": "ConfigFormat Loader",

@@ -1,14 +1,17 @@
-"""Runs the model on one step's inputs: plainly, or by replaying a recorded step of the next larger size."""
+"""Runs the model on one step's inputs: plainly, or by replaying a recorded step."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from engine.plugin.contracts.attention import AttentionBatch
-from engine.plugin.contracts.model import Batch, Model
+from engine.plugin.contracts.device import CannotRecord
+from engine.plugin.contracts.model import Batch, Model, torch_operations
+from engine.worker.buffers import Buffers
 from engine.worker.inputs import StepInputs
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.plugin.contracts.device import Recorder, Replay
+    from engine.plugin.contracts.operations import Operations
 
 #: Most sequences in a recorded step.
 LARGEST_RECORDED = 512
@@ -30,34 +34,60 @@ def recorded_sizes(max_num_seqs: int) -> list[int]:
     return [*(size for size in ladder if size < most), most]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """What a step computed: ``hidden`` [T, n] of all rows, ``logits`` [R, V] of the rows to sample (None: there are none),
+    and of each of those the largest logit, float32 [R], and its id, int64 [R]. Valid until the next step."""
+
+    hidden: Tensor
+    logits: Tensor | None = None
+    best: tuple[Tensor, Tensor] | None = None
+
+
 class StepRunner:
     """The forward pass over the paged caches.
 
     A recorded step and a plain one call the model with the same kind of batch; they differ in whose buffers it stands on.
     """
 
-    def __init__(self, model: Model, caches: list[Tensor], block_size: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, caches: list[Tensor], block_size: int, device: torch.device, ops: Operations | None = None
+    ) -> None:
         self._model = model
         self._caches = caches
         self._block_size = block_size
         self._device = device
+        self._ops = ops or torch_operations()
         self._buffers: Buffers | None = None
+        self._recorder: Recorder | None = None
         self._replays: dict[int, Replay] = {}
         self._sizes: list[int] = []
+        #: Why steps are not recorded; empty where they are.
+        self.plain = "nothing was asked to be recorded"
 
-    def record(self, recorder: Recorder, sizes: list[int], max_seq_len: int) -> None:
-        """Record decode steps of these sizes for contexts of up to ``max_seq_len`` tokens; longer ones run plainly.
+    def record(self, recorder: Recorder, max_num_seqs: int, max_seq_len: int) -> None:
+        """Record decode steps for contexts of up to ``max_seq_len`` tokens; longer ones run plainly.
 
-        The largest first, so that the smaller ones fit into its memory.
+        A ladder of sizes now, or each size when it first occurs where that is cheap (:class:`Recorder`).
         """
-        buffers = Buffers(max(sizes), max_seq_len, self._block_size, self._device)
-        for size in sorted(sizes, reverse=True):
-            batch = buffers.batch(size, self._caches)
-            self._replays[size] = recorder.record(lambda batch=batch: self._model.forward(batch))  # type: ignore[misc]
-        self._buffers, self._sizes = buffers, sorted(sizes)
+        self._buffers = Buffers(min(max_num_seqs, LARGEST_RECORDED), max_seq_len, self._block_size, self._device)
+        self._recorder, self.plain = recorder, ""
+        if recorder.cheap:
+            self._sizes = list(range(1, min(max_num_seqs, LARGEST_RECORDED) + 1))
+            return
+        self._sizes = recorded_sizes(max_num_seqs)
+        # The largest first, so that the smaller ones fit into its memory.
+        for size in reversed(self._sizes):
+            self._record(recorder, self._buffers, size)
 
-    def forward(self, inputs: StepInputs) -> Tensor:
-        """Hidden states, one row per row of the inputs."""
+    def describe(self) -> str:
+        """Whether steps are recorded, and why not."""
+        if self.plain:
+            return f"plain: {self.plain}"
+        return f"recorded, batches of {', '.join(map(str, sorted(self._replays))) or 'any size when it occurs'}"
+
+    def run(self, inputs: StepInputs) -> Computed:
+        """Compute a step and the logits of its rows to sample."""
         count = len(inputs.sequences)
         buffers = self._buffers
         if buffers is not None and inputs.decode and count <= self._sizes[-1]:
@@ -65,10 +95,48 @@ class StepRunner:
             if longest <= buffers.max_seq_len:
                 size = self._sizes[bisect_left(self._sizes, count)]
                 buffers.fill(inputs, size)
-                return self._replays[size].run()[:count]
-        return self._model.forward(self.batch(inputs))
+                outputs = self._replay(buffers, size)
+                if outputs is not None:
+                    return _pick(outputs, inputs, count)
+        return self.run_plainly(inputs)
 
-    def batch(self, inputs: StepInputs) -> Batch:
+    def run_plainly(self, inputs: StepInputs) -> Computed:
+        """The same without recordings."""
+        hidden = self._model.forward(self._batch(inputs))
+        if not len(inputs.sample_rows):
+            return Computed(hidden)
+        every = len(inputs.sample_rows) == hidden.shape[0]
+        rows = hidden if every else hidden[torch.from_numpy(inputs.sample_rows).to(hidden.device)]
+        logits = self._model.logits(rows)
+        return Computed(hidden, logits, self._ops.best(logits))
+
+    def _replay(self, buffers: Buffers, size: int) -> tuple[Tensor, ...] | None:
+        """Replay that size, or record it if it is new; None: it cannot be recorded."""
+        replay = self._replays.get(size)
+        if replay is not None:
+            return replay.run()
+        if self._recorder is None:
+            return None
+        try:
+            return self._record(self._recorder, buffers, size).outputs
+        except CannotRecord as refused:
+            self._recorder = self._buffers = None
+            self._replays.clear()
+            self.plain = str(refused)
+            return None
+
+    def _record(self, recorder: Recorder, buffers: Buffers, size: int) -> Replay:
+        batch = buffers.batch(size, self._caches)
+
+        def body() -> tuple[Tensor, ...]:
+            hidden = self._model.forward(batch)
+            logits = self._model.logits(hidden)
+            return (hidden, logits, *self._ops.best(logits))
+
+        self._replays[size] = replay = recorder.record(body)
+        return replay
+
+    def _batch(self, inputs: StepInputs) -> Batch:
         """The plain step's batch."""
 
         def put(array: NDArray[np.generic]) -> Tensor:
@@ -89,45 +157,13 @@ class StepRunner:
         return Batch(put(inputs.token_ids), put(inputs.positions), attention, self._caches)
 
 
-class Buffers:
-    """Input buffers on the device that recorded steps read. Rows beyond the batch are padding: token 0 of a one-token
-    context, not stored."""
-
-    def __init__(self, rows: int, max_seq_len: int, block_size: int, device: torch.device) -> None:
-        self.max_seq_len = max_seq_len
-        self._block_size = block_size
-        self._token_ids = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._positions = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._slots = torch.full((rows,), -1, dtype=torch.int64, device=device)
-        self._seq_lens = torch.ones(rows, dtype=torch.int32, device=device)
-        self._query_start = torch.arange(rows + 1, dtype=torch.int32, device=device)
-        self._block_table = torch.zeros((rows, -(-max_seq_len // block_size)), dtype=torch.int32, device=device)
-
-    def batch(self, size: int, caches: list[Tensor]) -> Batch:
-        """Views of the first ``size`` rows."""
-        attention = AttentionBatch(
-            query_start=self._query_start[: size + 1],
-            seq_lens=self._seq_lens[:size],
-            block_table=self._block_table[:size],
-            slots=self._slots[:size],
-            block_size=self._block_size,
-            max_query_len=1,
-            max_seq_len=self.max_seq_len,
-        )
-        return Batch(self._token_ids[:size], self._positions[:size], attention, caches)
-
-    def fill(self, inputs: StepInputs, size: int) -> None:
-        """Put a decode step's inputs into the first rows and padding into the rest of ``size``."""
-        count = len(inputs.sequences)
-        for buffer, array in (
-            (self._token_ids, inputs.token_ids), (self._positions, inputs.positions),
-            (self._slots, inputs.slots), (self._seq_lens, inputs.seq_lens),
-        ):  # fmt: skip
-            buffer[:count].copy_(torch.from_numpy(array), non_blocking=True)
-        width = inputs.block_table.shape[1]
-        self._block_table[:count, :width].copy_(torch.from_numpy(inputs.block_table), non_blocking=True)
-        if count < size:
-            self._token_ids[count:size].zero_()
-            self._positions[count:size].zero_()
-            self._slots[count:size].fill_(-1)
-            self._seq_lens[count:size].fill_(1)
+def _pick(outputs: tuple[Tensor, ...], inputs: StepInputs, count: int) -> Computed:
+    """The rows of the batch without padding, and of logits those that are to be sampled."""
+    hidden, logits, value, token = outputs
+    rows = inputs.sample_rows
+    if not len(rows):
+        return Computed(hidden[:count])
+    if len(rows) == count:
+        return Computed(hidden[:count], logits[:count], (value[:count], token[:count]))
+    index = torch.from_numpy(rows).to(logits.device)
+    return Computed(hidden[:count], logits[index], (value[index], token[index]))

@@ -21,6 +21,8 @@ from engine.worker.uniform import TOKEN, uniforms
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOT_FINITE = "the model's logits are not finite"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -62,8 +64,10 @@ class Sampler:
 
         return cls(Masks(processor))
 
-    def sample(self, logits: Tensor, rows: Rows) -> Sampled:
-        """logits [R, V] as the model gave them, unchanged afterwards."""
+    def sample(self, logits: Tensor, rows: Rows, best: tuple[Tensor, Tensor] | None = None) -> Sampled:
+        """logits [R, V] as the model gave them, unchanged afterwards; ``best``: the largest of each row and its id."""
+        if best is not None and all(sequence.plain for sequence in rows.sequences):
+            return _greedy(*best)
         raw = logits.float()
         best_value = raw.amax(-1)
         finite = torch.isfinite(best_value)
@@ -76,7 +80,7 @@ class Sampler:
         for i in np.flatnonzero(packed[2] == 0).tolist():
             errors.setdefault(i, "every token is forbidden by the request's constraints")
         for i in np.flatnonzero(packed[1] == 0).tolist():
-            errors[i] = "the model's logits are not finite"
+            errors[i] = NOT_FINITE
         return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))
 
     def _transform(self, raw: Tensor, rows: Rows, shared: bool) -> tuple[Tensor, dict[int, str]]:
@@ -138,6 +142,13 @@ class Sampler:
         part = raw if len(index) == raw.shape[0] else raw[torch.tensor(index, device=raw.device)]
         entries = describe_tokens(part, tokens[index], [count for _, count in asked])
         return dict(zip(index, entries, strict=True))
+
+
+def _greedy(value: Tensor, token: Tensor) -> Sampled:
+    """The best tokens as they are, where no row asks for more."""
+    finite = np.isfinite(value.cpu().numpy())
+    errors = {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
+    return Sampled(token.cpu().numpy().copy(), errors, {})
 
 
 def _wants_logprobs(rows: Rows) -> bool:

@@ -23,13 +23,13 @@ class Sequence:
 
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
-    ``masked`` (tokens forbidden or biased), ``penalised``. ``pending`` is the log-probability of the first prompt token
-    after the last computed chunk, ``fixed`` holds parameters as tensors.
+    ``masked`` (tokens forbidden or biased), ``penalised``; ``plain``: greedy and nothing else is asked. ``pending`` is the
+    log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors.
     """
 
     __slots__ = (
         "blocks", "counts", "eos", "filtered", "fixed", "greedy", "length", "masked", "num_prompt", "params", "penalised",
-        "pending", "refused", "row", "seed", "seq", "tokens",
+        "pending", "plain", "refused", "row", "seed", "seq", "tokens",
     )  # fmt: skip
 
     def __init__(self, new: NewSequence, row: int) -> None:
@@ -52,6 +52,7 @@ class Sequence:
             or p.logits_processors or p.guide is not None
         )  # fmt: skip
         self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+        self.plain = self.greedy and not self.masked and not self.penalised and p.logprobs is None
         self.counts: TokenCounts | None = None
         self.fixed: dict[str, Tensor] = {}
         self.pending: tuple[int, TokenLogprobs] | None = None

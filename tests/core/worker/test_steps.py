@@ -132,16 +132,21 @@ class Tape(Recorder):
         self.recorded = 0
         self.replayed = 0
 
-    def record(self, body: Callable[[], torch.Tensor]) -> Replay:
+    def record(self, body: Callable[[], tuple[torch.Tensor, ...]]) -> Replay:
         tape = self
         tape.recorded += 1
-        out = body()
+        first = body()
 
         class Again(Replay):
-            def run(self) -> torch.Tensor:
+            @property
+            def outputs(self) -> tuple[torch.Tensor, ...]:
+                return first
+
+            def run(self) -> tuple[torch.Tensor, ...]:
                 tape.replayed += 1
-                out.copy_(body())
-                return out
+                for out, new in zip(first, body(), strict=True):
+                    out.copy_(new)
+                return first
 
         return Again()
 

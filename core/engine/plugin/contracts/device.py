@@ -24,20 +24,37 @@ class Memory(msgspec.Struct, frozen=True):
     free: int
 
 
+class CannotRecord(Exception):
+    """A step cannot be recorded, so it runs plainly; ``str(error)`` says why."""
+
+
 class Replay(ABC):
     """A recorded step for one batch shape."""
 
+    @property
     @abstractmethod
-    def run(self) -> Tensor:
-        """Repeat the recorded work on the same input buffers; returns the same output buffer as the recording did."""
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Where the results stand; valid until another step of the recorder runs or is recorded."""
+
+    @abstractmethod
+    def run(self) -> tuple[Tensor, ...]:
+        """Repeat the recorded work on the same input buffers; returns ``outputs``."""
 
 
 class Recorder(ABC):
     """Records a step once and replays it: CUDA graphs, or a tape of native calls. The plain path stays the truth."""
 
+    #: Whether recording is the step itself and little more: then each batch size is recorded when it first occurs, exactly,
+    #: and the replay's ``outputs`` hold its results at once. Otherwise a ladder of sizes is recorded before serving, and
+    #: steps are padded to the next size.
+    cheap: bool = False
+
     @abstractmethod
-    def record(self, body: Callable[[], Tensor]) -> Replay:
-        """Run ``body`` (which reads and writes preallocated buffers only) as often as needed and record it."""
+    def record(self, body: Callable[[], tuple[Tensor, ...]]) -> Replay:
+        """Run ``body`` (which reads and writes preallocated buffers only) as often as needed and record it.
+
+        Raises :class:`CannotRecord`.
+        """
 
 
 class Device(ABC):

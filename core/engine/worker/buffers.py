@@ -1,0 +1,66 @@
+"""Input buffers that recorded steps read, at addresses that never change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine.plugin.contracts.attention import AttentionBatch
+from engine.plugin.contracts.model import Batch
+from engine.worker.inputs import StepInputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Buffers:
+    """Buffers on the device for up to ``rows`` sequences of one row each. Rows beyond the batch are padding: token 0 of a
+    one-token context, not stored."""
+
+    def __init__(self, rows: int, max_seq_len: int, block_size: int, device: torch.device) -> None:
+        self.max_seq_len = max_seq_len
+        self._block_size = block_size
+        self._token_ids = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._positions = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._slots = torch.full((rows,), -1, dtype=torch.int64, device=device)
+        self._seq_lens = torch.ones(rows, dtype=torch.int32, device=device)
+        self._query_start = torch.arange(rows + 1, dtype=torch.int32, device=device)
+        self._block_table = torch.zeros((rows, -(-max_seq_len // block_size)), dtype=torch.int32, device=device)
+        # On the host numpy writes them: a tenth of the time of a tensor's copy_.
+        self._views = [tensor.numpy() for tensor in self._filled] if device.type == "cpu" else None
+
+    @property
+    def _filled(self) -> tuple[Tensor, ...]:
+        return self._token_ids, self._positions, self._slots, self._seq_lens, self._block_table
+
+    def batch(self, size: int, caches: list[Tensor]) -> Batch:
+        """Views of the first ``size`` rows."""
+        attention = AttentionBatch(
+            query_start=self._query_start[: size + 1],
+            seq_lens=self._seq_lens[:size],
+            block_table=self._block_table[:size],
+            slots=self._slots[:size],
+            block_size=self._block_size,
+            max_query_len=1,
+            max_seq_len=self.max_seq_len,
+        )
+        return Batch(self._token_ids[:size], self._positions[:size], attention, caches)
+
+    def fill(self, inputs: StepInputs, size: int) -> None:
+        """Put a decode step's inputs into the first rows and padding into the rest of ``size``."""
+        arrays = (inputs.token_ids, inputs.positions, inputs.slots, inputs.seq_lens)
+        count, width = len(inputs.sequences), inputs.block_table.shape[1]
+        buffers: Any = self._views
+        if buffers is None:
+            buffers = self._filled
+            for buffer, array in zip(buffers, arrays, strict=False):
+                buffer[:count].copy_(torch.from_numpy(array), non_blocking=True)
+            self._block_table[:count, :width].copy_(torch.from_numpy(inputs.block_table), non_blocking=True)
+        else:
+            for buffer, array in zip(buffers, arrays, strict=False):
+                buffer[:count] = array
+            buffers[-1][:count, :width] = inputs.block_table
+        if count < size:
+            for buffer, padding in zip(buffers, (0, 0, -1, 1), strict=False):
+                buffer[count:size] = padding

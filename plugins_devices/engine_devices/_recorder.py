@@ -1,0 +1,113 @@
+"""Records a step's native operations on a tape, and replays it with one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine.plugin import CannotRecord, Recorder, Replay
+from engine_devices._fusions import fuse
+from engine_devices._native import Call, Native
+from engine_devices._tape import Arena, Tape
+
+
+class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches for torch operations that compute something: a tape would not repeat them.
+
+    Views move nothing and allocations are noted; anything else makes ``refusal`` name the operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.allocated: list[Tensor] = []
+        self.refusal: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func`` and note it."""
+        result = func(*args, **(kwargs or {}))
+        if func._schema.name in _ALLOCATIONS:
+            self.allocated.append(result)
+        elif self.refusal is None and not _is_view(func):
+            self.refusal = func._schema.name.replace("aten::", "torch.")
+        return result
+
+
+_ALLOCATIONS = frozenset({"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"})
+
+
+def _is_view(func: Any) -> bool:
+    """Whether what it returns shares its argument's memory, unchanged."""
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+
+
+class TapeReplay(Replay):
+    """One tape."""
+
+    def __init__(self, native: Native, tape: Tape) -> None:
+        self._run = native.run_list
+        self._tape = tape
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Views of the arena."""
+        return self._tape.outputs
+
+    def run(self) -> tuple[Tensor, ...]:
+        """All operations in one call; the thread pool passes from one to the next by itself."""
+        self._run(self._tape.operations)
+        return self._tape.outputs
+
+
+class TapeRecorder(Recorder):
+    """Records what runs through the native library.
+
+    The first tape is checked: replayed at once on the same inputs, it must repeat the recorded results bit by bit.
+    """
+
+    cheap = True
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self._arena = Arena()
+        self._checked = False
+
+    def record(self, body: Callable[[], tuple[Tensor, ...]]) -> TapeReplay:
+        """Run ``body`` once. Raises :class:`CannotRecord` where it computes outside the native operations.
+
+        ``body`` leaves no trace but in its outputs and in memory that repeating it writes the same way.
+        """
+        guard = Guard()
+        calls: list[Call] = []
+        self._native.tape = calls
+        try:
+            with guard:
+                outputs = body()
+        finally:
+            self._native.tape = None
+        if guard.refusal is not None:
+            raise CannotRecord(f"{guard.refusal} runs outside the native operations")
+        tape = Tape(self._native, fuse(calls, guard.allocated, outputs), guard.allocated, outputs)
+        self._arena.hold(tape)
+        replay = TapeReplay(self._native, tape)
+        if self._checked:
+            for target, source in zip(tape.outputs, outputs, strict=True):
+                target.copy_(source)
+        else:
+            _check(replay.run(), outputs)
+            self._checked = True
+        return replay
+
+
+def _check(replayed: tuple[Tensor, ...], recorded: tuple[Tensor, ...]) -> None:
+    for index, (ours, theirs) in enumerate(zip(replayed, recorded, strict=True)):
+        if not torch.equal(_bytes(ours), _bytes(theirs)):
+            raise CannotRecord(f"a replay gave another result {index} than the step that it was recorded from")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.uint8)

@@ -1,0 +1,190 @@
+"""A recorded step: native operations in order, their arguments packed together, their buffers in one arena."""
+
+from __future__ import annotations
+
+import ctypes
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine_devices._native import Call, Native, Operation
+
+#: Buffers and argument structs begin at multiples of a cache line.
+LINE = 64
+
+
+def pointers(kind: Any, base: int = 0) -> Iterator[int]:
+    """Byte offsets of the pointers in an argument struct: its ``c_void_p`` fields, also those of structs and arrays in it."""
+    if kind is ctypes.c_void_p:
+        yield base
+    elif issubclass(kind, ctypes.Structure):
+        for name, field in ((entry[0], entry[1]) for entry in kind._fields_):
+            yield from pointers(field, base + getattr(kind, name).offset)
+    elif issubclass(kind, ctypes.Array):
+        array: Any = kind
+        for index in range(array._length_):
+            yield from pointers(array._type_, base + index * ctypes.sizeof(array._type_))
+
+
+class Buffers:
+    """The memory that a step allocated while it was recorded, by address."""
+
+    def __init__(self, allocated: list[Tensor]) -> None:
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in allocated}
+        self.spans = sorted((base, size) for base, size in storages.items() if size)
+        self._bases = [base for base, _ in self.spans]
+
+    def find(self, address: int) -> int | None:
+        """The number of the buffer in which that address lies."""
+        index = bisect_right(self._bases, address) - 1
+        if index < 0:
+            return None
+        base, size = self.spans[index]
+        return index if address < base + size else None
+
+
+def place(buffers: Buffers, first: dict[int, int], last: dict[int, int]) -> tuple[dict[int, int], int]:
+    """Offsets in an arena for buffers that live from operation ``first`` to ``last``, and the arena's size in bytes.
+
+    Buffers whose lives do not overlap share memory: each takes the lowest gap that is large enough.
+    """
+    offsets: dict[int, int] = {}
+    living: list[tuple[int, int, int]] = []
+    total = 0
+    for buffer in sorted(first, key=lambda b: (first[b], b)):
+        size = -(-buffers.spans[buffer][1] // LINE) * LINE
+        living = [entry for entry in living if entry[2] >= first[buffer]]
+        offset = 0
+        for start, end, _ in living:
+            if start - offset >= size:
+                break
+            offset = max(offset, end)
+        offsets[buffer] = offset
+        living = sorted([*living, (offset, offset + size, last[buffer])])
+        total = max(total, offset + size)
+    return offsets, total
+
+
+class Tape:
+    """A step as the thread pool runs it. Its buffers lie in an arena at fixed offsets; :meth:`move` says where that is.
+
+    ``calls`` with their arguments as recorded; ``allocated``: the tensors that the step allocated, alive;
+    ``outputs``: what it returned. The step may write into other memory (the KV cache), which stays where it is.
+    """
+
+    def __init__(self, native: Native, calls: list[Call], allocated: list[Tensor], outputs: tuple[Tensor, ...]) -> None:
+        buffers = Buffers(allocated)
+        self._block, starts = _pack(calls)
+        self._words: NDArray[np.uint64] = np.frombuffer(self._block, np.uint64)
+        fields, owners, first, last = self._uses(calls, starts, buffers)
+        for tensor in outputs:
+            owner = buffers.find(tensor.data_ptr())
+            if owner is not None:
+                first.setdefault(owner, len(calls))
+                last[owner] = len(calls)
+        offsets, self.nbytes = place(buffers, first, last)
+        shift = np.array([offsets[o] - buffers.spans[o][0] for o in owners], np.int64)
+        self._fields = np.array(fields, np.int64)
+        self._offsets = self._words[self._fields].astype(np.int64) + shift
+        self._kept = [kept for call in calls for kept in call.keep if not _inside(kept, buffers)]
+        self._outputs = [_Output.of(tensor, buffers, offsets) for tensor in outputs]
+        self.outputs: tuple[Tensor, ...] = ()
+        base = ctypes.addressof(self._block)
+        entries = (Operation(native.address(call.kernel), base + start) for call, start in zip(calls, starts, strict=True))
+        self.operations = (Operation * len(calls))(*entries)
+
+    def _uses(self, calls: list[Call], starts: list[int], buffers: Buffers) -> tuple[list[int], list[int], dict[int, int], dict[int, int]]:
+        """Words that point into the step's buffers, the buffer of each, and each buffer's first and last operation."""
+        fields, owners = [], []
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        layouts: dict[type[Any], list[int]] = {}
+        words = self._words.tolist()
+        for index, (call, start) in enumerate(zip(calls, starts, strict=True)):
+            kind = type(call.arguments)
+            if kind not in layouts:
+                layouts[kind] = list(pointers(kind))
+            for offset in layouts[kind]:
+                word = (start + offset) // 8
+                owner = buffers.find(words[word])
+                if owner is not None:
+                    fields.append(word)
+                    owners.append(owner)
+                    first.setdefault(owner, index)
+                    last[owner] = index
+        return fields, owners, first, last
+
+    def move(self, arena: Tensor) -> None:
+        """The arena is now these bytes, at least ``nbytes`` from an address that divides by 64."""
+        self._words[self._fields] = (self._offsets + arena.data_ptr()).astype(np.uint64)
+        self.outputs = tuple(output.within(arena) for output in self._outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """A result: bytes of the arena, or a tensor that is not in it."""
+
+    fixed: Tensor | None
+    offset: int
+    like: Tensor
+
+    @classmethod
+    def of(cls, tensor: Tensor, buffers: Buffers, offsets: dict[int, int]) -> _Output:
+        owner = buffers.find(tensor.data_ptr())
+        if owner is None:
+            return cls(tensor, 0, tensor)
+        like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return cls(None, offsets[owner] + tensor.data_ptr() - buffers.spans[owner][0], like)
+
+    def within(self, arena: Tensor) -> Tensor:
+        if self.fixed is not None:
+            return self.fixed
+        item = self.like.element_size()
+        reach = 1 + sum((n - 1) * stride for n, stride in zip(self.like.shape, self.like.stride(), strict=True))
+        if not self.like.numel():
+            return torch.empty_like(self.like, device=arena.device)
+        flat = arena[self.offset : self.offset + reach * item].view(self.like.dtype)
+        return flat.as_strided(self.like.shape, self.like.stride())
+
+
+def _pack(calls: list[Call]) -> tuple[Any, list[int]]:
+    """Copies of all argument structs side by side, and where each begins: steps read them from first to last."""
+    starts, end = [], 0
+    for call in calls:
+        starts.append(end)
+        end += -(-ctypes.sizeof(call.arguments) // 8) * 8
+    block = (ctypes.c_char * max(end, 8))()
+    base = ctypes.addressof(block)
+    for call, start in zip(calls, starts, strict=True):
+        ctypes.memmove(base + start, ctypes.addressof(call.arguments), ctypes.sizeof(call.arguments))
+    return block, starts
+
+
+def _inside(kept: object, buffers: Buffers) -> bool:
+    return isinstance(kept, Tensor) and buffers.find(kept.data_ptr()) is not None
+
+
+class Arena:
+    """Memory that all tapes of a recorder use, one after the other; grows to the largest."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._tapes: list[Tape] = []
+
+    def hold(self, tape: Tape) -> None:
+        """Give ``tape`` its memory. Results of other tapes are lost if the arena has to grow."""
+        self._tapes.append(tape)
+        if tape.nbytes <= len(self._memory):
+            tape.move(self._memory)
+            return
+        raw = torch.empty(tape.nbytes + LINE, dtype=torch.uint8)
+        start = -raw.data_ptr() % LINE
+        self._memory = raw[start : start + tape.nbytes]
+        for each in self._tapes:
+            each.move(self._memory)
