@@ -1,0 +1,308 @@
+// Causal attention over pages: decode rows and prefill chunks in one list of tasks.
+//
+// A context is cut into segments of 256 tokens at fixed positions. Inside a segment: scores of all its tokens, their softmax, the sum
+// of values. Segments are merged in order. So a row's result depends on its own keys alone: not on its batch mates, on how many rows
+// are computed together, on the number of threads, nor on whether threads share one context.
+#include "attention.h"
+
+#include <stdlib.h>
+
+#include <new>
+
+#include "attention_tiles.h"
+#include "lanes.h"
+#include "pool.h"
+
+namespace {
+
+using namespace lanes;
+using namespace tiles;
+
+// Rows that one task computes over each segment while its keys and values are in the cache.
+const int TASK_ROWS = 32;
+const int TASKS_PER_THREAD = 4;
+
+struct Task {
+    int sequence, head;      // head: of keys and values
+    int first_row, queries;  // rows of the step
+    int position;            // of first_row
+    int begin, end;          // tokens that any of its rows sees
+    int segments() const { return end > begin ? (end - 1) / SEGMENT - begin / SEGMENT + 1 : 0; }
+};
+
+// Walks the tasks in order; `seek` goes forward only.
+struct Cursor {
+    const engine_attend_arguments& a;
+    int block;  // queries in a task
+    int sequence = 0, inside = 0;
+    int64_t index = 0;
+
+    explicit Cursor(const engine_attend_arguments& arguments) : a(arguments) {
+        const int group = a.heads / a.cache.kv_heads;
+        block = group >= TASK_ROWS ? 1 : TASK_ROWS / group;
+    }
+    int queries_of(int b) const { return a.query_start[b + 1] - a.query_start[b]; }
+    int64_t tasks_of(int b) const { return int64_t((queries_of(b) + block - 1) / block) * a.cache.kv_heads; }
+
+    bool seek(int64_t wanted, Task& task) {
+        for (; sequence < a.sequences; sequence++) {
+            const int64_t here = tasks_of(sequence);
+            if (wanted < index + here) break;
+            index += here;
+        }
+        if (sequence == a.sequences) return false;
+        describe(int(wanted - index), task);
+        return true;
+    }
+
+    void describe(int number, Task& task) const {
+        const int count = queries_of(sequence), part = number / a.cache.kv_heads;
+        task.sequence = sequence;
+        task.head = number % a.cache.kv_heads;
+        task.queries = count - part * block < block ? count - part * block : block;
+        task.first_row = a.query_start[sequence] + part * block;
+        task.position = a.seq_lens[sequence] - count + part * block;
+        task.end = task.position + task.queries;
+        const int first = task.position < 0 ? 0 : task.position;
+        task.begin = a.window > 0 && first >= a.window ? first - a.window + 1 : 0;
+        if (task.end < 0) task.end = 0;
+    }
+};
+
+// What a thread needs for one task: rows are (query, head of the group).
+struct Room {
+    float* q;        // [rows][D], or bf16 in the same place
+    float* scores;   // [MOST_ROWS][SEGMENT]
+    float* weights;  // [MOST_ROWS][SEGMENT], or bf16 in the same place
+    float* sum;      // [rows][D]: of the segment
+    float* whole;    // [rows][D]: merged
+    float *sum_top, *sum_weight, *top, *weight;  // [rows]
+    char* copies;    // tiles put together from small pages, or with hidden tokens cleared
+    char* block = nullptr;
+    size_t bytes = 0;
+
+    ~Room() { free(block); }
+    void prepare(int rows, int dim) {
+        const size_t per_row = (size_t(rows) * dim * 4 + 63) & ~size_t(63), scalars = (size_t(rows) * 4 + 63) & ~size_t(63);
+        const size_t square = MOST_ROWS * SEGMENT * 4, copy = size_t(SEGMENT) * dim * 4 * 4;
+        const size_t need = 3 * per_row + 2 * square + 4 * scalars + copy;
+        if (need > bytes) {
+            free(block);
+            if (posix_memalign((void**)&block, 4096, need)) abort();
+            bytes = need;
+        }
+        char* at = block;
+        auto cut = [&](size_t size) { char* here = at; at += size; return here; };
+        q = (float*)cut(per_row), sum = (float*)cut(per_row), whole = (float*)cut(per_row);
+        scores = (float*)cut(square), weights = (float*)cut(square);
+        sum_top = (float*)cut(scalars), sum_weight = (float*)cut(scalars);
+        top = (float*)cut(scalars), weight = (float*)cut(scalars);
+        copies = cut(copy);
+    }
+};
+
+Room& room() {
+    static thread_local Room here;
+    return here;
+}
+
+template <class A, class Q>
+void read_queries(const engine_attend_arguments& a, const Task& task, Q* to) {
+    const int group = a.heads / a.cache.kv_heads, dim = a.cache.head_dim, padded = pages::padded(dim);
+    for (int row = 0; row < task.queries * group; row++) {
+        const A* from = (const A*)a.q + (task.first_row + row / group) * a.q_row + (task.head * group + row % group) * a.q_head;
+        for (int d = 0; d < padded; d += 16) store(to + int64_t(row) * padded + d, d < dim ? take(from + d, dim - d) : all(0));
+    }
+}
+
+// o, weight and top of one more segment join those of the segments before it.
+void merge(const Room& r, int row, int dim, const float* sum, float sum_top, float sum_weight) {
+    float* whole = r.whole + int64_t(row) * dim;
+    const float top = (r.top[row] > sum_top || r.top[row] != r.top[row]) ? r.top[row] : sum_top;
+    const F exponents = exponential(F{{spread(r.top[row] - top)}}), others = exponential(F{{spread(sum_top - top)}});
+    const float before = r.weight[row] == 0.0f ? 0.0f : exponents.p[0][0], after = others.p[0][0];
+    for (int d = 0; d < dim; d += 16) store(whole + d, fma(load(sum + d), all(after), load(whole + d) * all(before)));
+    r.weight[row] = r.weight[row] * before + sum_weight * after;
+    r.top[row] = top;
+}
+
+float sink_of(const engine_attend_arguments& a, int head) {
+    switch (a.sinks_type) {
+        case ENGINE_BF16: return load_some((const bf16*)a.sinks + head, 1).p[0][0];
+        case ENGINE_F16: return load_some((const f16*)a.sinks + head, 1).p[0][0];
+        default: return ((const float*)a.sinks)[head];
+    }
+}
+
+void begin_rows(const engine_attend_arguments& a, const Task& task, const Room& r, int dim) {
+    const int group = a.heads / a.cache.kv_heads;
+    for (int row = 0; row < task.queries * group; row++) {
+        memset(r.whole + int64_t(row) * dim, 0, dim * 4);
+        r.top[row] = a.sinks ? sink_of(a, task.head * group + row % group) : -__builtin_inff();
+        r.weight[row] = a.sinks ? 1.0f : 0.0f;
+    }
+}
+
+template <class A>
+void write_rows(const engine_attend_arguments& a, const Task& task, const Room& r) {
+    const int group = a.heads / a.cache.kv_heads, dim = a.cache.head_dim, padded = pages::padded(dim);
+    for (int row = 0; row < task.queries * group; row++) {
+        A* to = (A*)a.out + (task.first_row + row / group) * a.out_row + (task.head * group + row % group) * a.out_head;
+        const bool hidden = task.position + row / group < 0;
+        const F factor = all(hidden ? 0.0f : 1.0f / r.weight[row]);
+        for (int d = 0; d < dim; d += 16) put(to + d, hidden ? all(0) : load(r.whole + int64_t(row) * padded + d) * factor, dim - d);
+    }
+}
+
+// The tiles of segment number `index` of a task, hidden tokens at the ends cleared.
+template <class C>
+void find_tiles(const engine_attend_arguments& a, const Task& task, int index, Segment& s, char* copies) {
+    const int start = (task.begin / SEGMENT + index) * SEGMENT;
+    s.begin = start > task.begin ? start : task.begin;
+    s.end = start + SEGMENT < task.end ? start + SEGMENT : task.end;
+    s.first = s.begin & ~15;
+    s.count = (s.end - s.first + 15) / 16;
+    const int32_t* table = a.cache.block_table + task.sequence * a.cache.columns;
+    for (int t = 0; t < s.count; t++) locate<C>(a.cache, table, task.head, s.first + t * 16, task.end, s, t, copies);
+    if (s.begin & 15) clear_hidden<C>(a.cache, s, 0, 0, s.begin & 15, copies);
+    if (s.end & 15) clear_hidden<C>(a.cache, s, s.count - 1, s.end & 15, 16, copies);
+}
+
+// All rows of a task over one segment: r.sum, r.sum_top, r.sum_weight. Rows that see none of it get sum_weight 0.
+template <class C, bool DOT>
+void compute(const engine_attend_arguments& a, const Task& task, const Segment& s, const Segment* next, const Room& r) {
+    const int group = a.heads / a.cache.kv_heads, rows = task.queries * group;
+    const Softmax softmax{a.scale, a.soft_cap, a.window, task.position, group};
+    for (int row = 0; row < rows;) {
+        const int left = rows - row;
+        const Ahead ahead{row == 0, row == 0 ? next : nullptr};
+        if (LANES_PARTS == 1 && left >= 8) row += rows_of_segment<C, DOT, 8>(a.cache, s, ahead, softmax, r, row);
+        else if (left >= 4) row += rows_of_segment<C, DOT, 4>(a.cache, s, ahead, softmax, r, row);
+        else if (left == 3) row += rows_of_segment<C, DOT, 3>(a.cache, s, ahead, softmax, r, row);
+        else if (left == 2) row += rows_of_segment<C, DOT, 2>(a.cache, s, ahead, softmax, r, row);
+        else row += rows_of_segment<C, DOT, 1>(a.cache, s, ahead, softmax, r, row);
+    }
+}
+
+template <class A, class C, bool DOT>
+void read_task(const engine_attend_arguments& a, const Task& task, Room& r, int dim) {
+    r.prepare(task.queries * (a.heads / a.cache.kv_heads), dim);
+    if (DOT) read_queries<A>(a, task, (bf16*)r.q);
+    else read_queries<A>(a, task, r.q);
+}
+
+// Each task walks its segments in order.
+template <class A, class C, bool DOT>
+void attend_whole(const engine_attend_arguments& a, int64_t tasks) {
+    const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
+    Cursor cursor(a);
+    Room& r = room();
+    Task task;
+    Segment segments[2];
+    for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks && cursor.seek(claimed, task);) {
+        read_task<A, C, DOT>(a, task, r, dim);
+        begin_rows(a, task, r, dim);
+        const int count = task.segments(), copy = SEGMENT * dim * 8;
+        if (count) find_tiles<C>(a, task, 0, segments[0], r.copies);
+        for (int index = 0; index < count; index++) {
+            Segment& s = segments[index & 1];
+            Segment* next = index + 1 < count ? &segments[~index & 1] : nullptr;
+            if (next) find_tiles<C>(a, task, index + 1, *next, r.copies + (~index & 1) * copy);
+            compute<C, DOT>(a, task, s, next, r);
+            for (int row = 0; row < task.queries * group; row++)
+                if (r.sum_weight[row] != 0.0f) merge(r, row, dim, r.sum + int64_t(row) * dim, r.sum_top[row], r.sum_weight[row]);
+        }
+        write_rows<A>(a, task, r);
+    }
+}
+
+// Few tasks with long contexts: the segments are shared out, then merged in the same order.
+template <class A, class C, bool DOT>
+void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most) {
+    const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
+    const int rows = Cursor(a).block * group;
+    const int64_t unit = int64_t(rows) * (dim + 2);
+    Room& r = room();
+    Task task;
+    Segment s;
+    {
+        Cursor cursor(a);
+        for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks * most && cursor.seek(claimed / most, task);) {
+            const int index = int(claimed % most), here = task.queries * group;
+            if (index >= task.segments()) continue;
+            read_task<A, C, DOT>(a, task, r, dim);
+            find_tiles<C>(a, task, index, s, r.copies);
+            compute<C, DOT>(a, task, s, nullptr, r);
+            float* to = a.scratch + claimed * unit;
+            memcpy(to, r.sum, size_t(here) * dim * 4);
+            memcpy(to + int64_t(rows) * dim, r.sum_top, here * 4);
+            memcpy(to + int64_t(rows) * (dim + 1), r.sum_weight, here * 4);
+        }
+    }
+    engine_barrier();
+    Cursor cursor(a);
+    for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks && cursor.seek(claimed, task);) {
+        const int here = task.queries * group;
+        r.prepare(here, dim);
+        begin_rows(a, task, r, dim);
+        for (int index = 0; index < task.segments(); index++) {
+            const float* from = a.scratch + (claimed * most + index) * unit;
+            const float *tops = from + int64_t(rows) * dim, *weights = tops + rows;
+            for (int row = 0; row < here; row++)
+                if (weights[row] != 0.0f) merge(r, row, dim, from + int64_t(row) * dim, tops[row], weights[row]);
+        }
+        write_rows<A>(a, task, r);
+    }
+}
+
+template <class A>
+void clear_rows(const engine_attend_arguments& a, int thread, int threads) {
+    for (int row = a.query_start[a.sequences] + thread; row < a.rows; row += threads)
+        for (int head = 0; head < a.heads; head++)
+            memset((A*)a.out + row * a.out_row + head * a.out_head, 0, a.cache.head_dim * sizeof(A));
+}
+
+template <class A, class C, bool DOT>
+void attend(const engine_attend_arguments& a, int thread, int threads) {
+    clear_rows<A>(a, thread, threads);
+    Cursor cursor(a);
+    int64_t tasks = 0;
+    int most = 0;
+    for (int b = 0; b < a.sequences; b++) {
+        const int64_t here = cursor.tasks_of(b);
+        tasks += here;
+        // Windows only make it fewer; so this counts a segment too many at times, which costs nothing but room.
+        const int length = a.window > 0 && a.window + cursor.block < a.seq_lens[b] ? a.window + cursor.block : a.seq_lens[b];
+        if (here && (length + SEGMENT - 1) / SEGMENT + 1 > most) most = (length + SEGMENT - 1) / SEGMENT + 1;
+    }
+    const int64_t unit = int64_t(cursor.block) * (a.heads / a.cache.kv_heads) * (pages::padded(a.cache.head_dim) + 2);
+    const bool fits = a.scratch && tasks * most * unit <= a.scratch_floats;
+    if (threads > 1 && tasks < int64_t(TASKS_PER_THREAD) * threads && most > 2 && fits)
+        attend_shared<A, C, DOT>(a, tasks, most);
+    else
+        attend_whole<A, C, DOT>(a, tasks);
+}
+
+template <class A>
+void choose_cache(const engine_attend_arguments& a, int thread, int threads) {
+    switch (a.cache.type) {
+        case ENGINE_BF16:
+            if (HAS_DOT && a.type == ENGINE_BF16) return attend<A, bf16, HAS_DOT>(a, thread, threads);
+            return attend<A, bf16, false>(a, thread, threads);
+        case ENGINE_F16: return attend<A, f16, false>(a, thread, threads);
+        case ENGINE_F8_E4M3: return attend<A, e4m3, false>(a, thread, threads);
+        case ENGINE_F8_E5M2: return attend<A, e5m2, false>(a, thread, threads);
+        default: return attend<A, float, false>(a, thread, threads);
+    }
+}
+
+}  // namespace
+
+extern "C" void engine_attend(const void* arguments, int thread, int threads) {
+    const engine_attend_arguments& a = *(const engine_attend_arguments*)arguments;
+    switch (a.type) {
+        case ENGINE_BF16: return choose_cache<bf16>(a, thread, threads);
+        case ENGINE_F16: return choose_cache<f16>(a, thread, threads);
+        default: return choose_cache<float>(a, thread, threads);
+    }
+}

@@ -1,0 +1,255 @@
+// Rows of queries against the tiles of one segment: scores, softmax, sum of values.
+#pragma once
+#include "lanes.h"
+#include "pages.h"
+
+namespace tiles {
+namespace {
+
+using namespace lanes;
+
+const int SEGMENT = 256;
+const int MOST_ROWS = 8;
+
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+constexpr bool HAS_DOT = true;
+#else
+constexpr bool HAS_DOT = false;
+#endif
+
+// Tokens [begin, end) of a segment, from token `first` on in tiles of 16.
+struct Segment {
+    int begin, end, first, count;
+    const char* keys[SEGMENT / 16];
+    const char* values[SEGMENT / 16];
+};
+
+// What to fetch while computing: this segment's values during the scores, the next one's keys after them.
+struct Ahead {
+    bool values;
+    const Segment* next;
+};
+
+struct Softmax {
+    float scale, soft_cap;
+    int window, position, group;
+};
+
+template <class C>
+struct Pairing {
+    static const int step = 1;
+};
+template <>
+struct Pairing<bf16> {
+    static const int step = 2;
+};
+
+template <class C>
+INLINE int64_t tile_bytes(int dim) {
+    return int64_t(16) * dim * sizeof(C);
+}
+
+// Puts a tile together from pages of fewer than 16 tokens; tokens from `end` on become zeros.
+template <class C>
+void gather(const engine_pages& p, const int32_t* table, int head, int token, int end, char* keys, char* values) {
+    const int S = Pairing<C>::step, dim = pages::padded(p.head_dim), size = p.block_size;
+    const int64_t half = pages::half_bytes(p);
+    memset(keys, 0, tile_bytes<C>(dim));
+    memset(values, 0, tile_bytes<C>(dim));
+    for (int at = 0; at < 16 && token + at < end; at += size) {
+        const char* page = (const char*)p.pages + table[(token + at) / size] * p.page_bytes + head * 2 * half;
+        for (int d = 0; d < dim / S; d++)
+            memcpy(keys + (int64_t(d) * 16 + at) * S * sizeof(C), page + int64_t(d) * size * S * sizeof(C), size * S * sizeof(C));
+        memcpy(values + int64_t(at) * dim * sizeof(C), page + half, half);
+    }
+}
+
+template <class C>
+INLINE void locate(const engine_pages& p, const int32_t* table, int head, int token, int end, Segment& s, int t, char* copies) {
+    const int dim = pages::padded(p.head_dim);
+    const int64_t tile = tile_bytes<C>(dim);
+    if (p.block_size < 16) {
+        char *keys = copies + t * tile, *values = keys + SEGMENT / 16 * tile;
+        gather<C>(p, table, head, token, end, keys, values);
+        s.keys[t] = keys, s.values[t] = values;
+        return;
+    }
+    const int64_t half = pages::half_bytes(p);
+    const char* page = (const char*)p.pages + table[token / p.block_size] * p.page_bytes + head * 2 * half;
+    s.keys[t] = page + token % p.block_size / 16 * tile;
+    s.values[t] = s.keys[t] + half;
+}
+
+// Values of tokens [from, to) of a tile, which may be any bits, become zeros in a copy: 0 · NaN is NaN.
+template <class C>
+void clear_hidden(const engine_pages& p, Segment& s, int t, int from, int to, char* copies) {
+    const int S = Pairing<C>::step, dim = pages::padded(p.head_dim);
+    const int64_t tile = tile_bytes<C>(dim);
+    char* copy = copies + (SEGMENT / 16 + t) * tile;
+    if (s.values[t] != copy) memcpy(copy, s.values[t], tile);
+    s.values[t] = copy;
+    for (int token = from; token < to; token++) {
+        C* row = (C*)copy + int64_t(token / S) * dim * S + token % S;
+        if (S == 1) memset((void*)row, 0, dim * sizeof(C));
+        else for (int d = 0; d < dim; d++) memset((void*)(row + d * S), 0, sizeof(C));
+    }
+}
+
+// Adds products of R broadcast values with T registers of elements from `from[t]`, one step of S elements.
+template <class C, bool DOT, int R, int T>
+struct Multiply {  // elements one by one, in float32
+    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
+        F k[T];
+        for (int t = 0; t < T; t++) k[t] = load((const C*)from[t]);
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++) sum[r][t] = fma(all(x[r][i]), k[t], sum[r][t]);
+    }
+};
+
+template <int R, int T>
+struct Multiply<bf16, false, R, T> {  // two bf16 in a word, widened
+    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
+        F even[T], odd[T];
+        for (int t = 0; t < T; t++) {
+            const U w = words(from[t]);
+#define STEP(n) even[t].p[n] = (vf)(w.p[n] << 16), odd[t].p[n] = (vf)(w.p[n] & 0xffff0000u);
+            LANES_EACH(STEP)
+#undef STEP
+        }
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++)
+                sum[r][t] = fma(all(x[r][2 * i + 1]), odd[t], fma(all(x[r][2 * i]), even[t], sum[r][t]));
+    }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+template <int R, int T>
+struct Multiply<bf16, true, R, T> {  // two bf16 in a word, multiplied as they are
+    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
+        __m512i k[T];
+        for (int t = 0; t < T; t++) k[t] = _mm512_loadu_si512(from[t]);
+        for (int r = 0; r < R; r++) {
+            int32_t pair;
+            memcpy(&pair, x[r] + i, 4);
+            const __m512i both = _mm512_set1_epi32(pair);
+            for (int t = 0; t < T; t++)
+                sum[r][t].p[0] = (vf)_mm512_dpbf16_ps((__m512)sum[r][t].p[0], (__m512bh)both, (__m512bh)k[t]);
+        }
+    }
+};
+#endif
+
+// Scores of R rows with T tiles of 16 tokens, in place of `scores` [R][SEGMENT].
+template <class C, bool DOT, int R, int T>
+INLINE void score(const char* const* keys, const char* const* values, bool fetch, const float* q, int64_t row_floats, int dim, float* scores) {
+    const int S = Pairing<C>::step, bytes = 16 * S * sizeof(C);
+    F sum[R][T];
+    const float* x[R];
+    for (int r = 0; r < R; r++) {
+        x[r] = q + r * row_floats;
+        for (int t = 0; t < T; t++) sum[r][t] = all(0);
+    }
+    for (int d = 0; d < dim / S; d++) {
+        const char* from[T];
+        for (int t = 0; t < T; t++) from[t] = keys[t] + d * bytes;
+        if (fetch)
+            for (int t = 0; t < T; t++) __builtin_prefetch(values[t] + d * bytes);
+        Multiply<C, DOT, R, T>::step(sum, from, x, d);
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) store(scores + r * SEGMENT + t * 16, sum[r][t]);
+}
+
+// Scores of one row → weights e^(score - top); returns their sum, 0 where the row sees none of the segment.
+template <class W>
+float soften(const Softmax& s, const Segment& segment, int row, float* scores, W* weights, float& top) {
+    const int position = s.position + row / s.group, size = segment.count * 16;
+    int low = segment.begin - segment.first, high = (position + 1 < segment.end ? position + 1 : segment.end) - segment.first;
+    if (s.window > 0 && position - s.window + 1 - segment.first > low) low = position - s.window + 1 - segment.first;
+    if (low >= high) {
+        for (int i = 0; i < size; i += 16) store(weights + i, all(0));
+        top = -__builtin_inff();
+        return 0.0f;
+    }
+    F most = all(-__builtin_inff());
+    for (int i = 0; i < size; i += 16) {
+        F x = load(scores + i) * all(s.scale);
+        if (s.soft_cap > 0) x = hyperbolic_tangent(x / all(s.soft_cap)) * all(s.soft_cap);
+        if (i < low || i + 16 > high) {
+            float lane[16];
+            store(lane, x);
+            for (int j = 0; j < 16; j++) lane[j] = i + j >= low && i + j < high ? lane[j] : -__builtin_inff();
+            x = load(lane);
+        }
+        store(scores + i, x);
+        most = larger(most, x);
+    }
+    top = largest(most);
+    F sum = all(0);
+    for (int i = 0; i < size; i += 16) {
+        const F weight = exponential(load(scores + i) - all(top));
+        store(weights + i, weight);
+        sum = sum + weight;
+    }
+    return total(sum);
+}
+
+// Σ weight · value over a segment for R rows and T · 16 dimensions from `d0` on.
+template <class C, bool DOT, int R, int T>
+INLINE void weigh(const Segment& s, const Segment* next, const float* weights, int64_t row_floats, int dim, int d0, float* sums) {
+    const int S = Pairing<C>::step;
+    const int64_t line = int64_t(dim) * S * sizeof(C);
+    F sum[R][T];
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) sum[r][t] = all(0);
+    for (int tile = 0; tile < s.count; tile++) {
+        const char* values = s.values[tile] + d0 * S * sizeof(C);
+        const char* fetch = next && tile < next->count ? next->keys[tile] : nullptr;
+        const float* x[R];
+        for (int r = 0; r < R; r++) x[r] = weights + r * row_floats + (DOT ? tile * 8 : tile * 16);
+        for (int i = 0; i < 16 / S; i++) {
+            const char* from[T];
+            for (int t = 0; t < T; t++) from[t] = values + i * line + t * 16 * S * sizeof(C);
+            if (fetch)
+                for (int64_t at = 0; at < line; at += 64) __builtin_prefetch(fetch + i * line + at);
+            Multiply<C, DOT, R, T>::step(sum, from, x, i);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) store(sums + int64_t(r) * dim + d0 + t * 16, sum[r][t]);
+}
+
+// Registers at once: 16 sums where there are 32 registers of 64 bytes, else about 4 (of two or four registers each).
+template <int R>
+struct Width {
+    static const int tokens = LANES_PARTS == 1 ? (R == 8 ? 2 : 4) : (R >= 3 ? 1 : 2);
+    static const int dims = LANES_PARTS == 1 ? (R == 8 ? 2 : R >= 3 ? 4 : 8) : (R >= 3 ? 1 : R == 2 ? 2 : 4);
+};
+
+// R rows of a task over one segment; room is the thread's.
+template <class C, bool DOT, int R, class ROOM>
+int rows_of_segment(const engine_pages& p, const Segment& s, const Ahead& ahead, const Softmax& softmax, const ROOM& room, int row) {
+    const int dim = pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
+    const int64_t q_floats = DOT ? dim / 2 : dim, weight_floats = DOT ? SEGMENT / 2 : SEGMENT;
+    const float* q = room.q + row * q_floats;
+    int tile = 0;
+    for (; tile + T <= s.count; tile += T)
+        score<C, DOT, R, T>(s.keys + tile, s.values + tile, ahead.values, q, q_floats, dim, room.scores + tile * 16);
+    for (; tile < s.count; tile++)
+        score<C, DOT, R, 1>(s.keys + tile, s.values + tile, ahead.values, q, q_floats, dim, room.scores + tile * 16);
+    for (int r = 0; r < R; r++) {
+        float* weights = room.weights + r * weight_floats;
+        float* scores = room.scores + r * SEGMENT;
+        room.sum_weight[row + r] = DOT ? soften(softmax, s, row + r, scores, (bf16*)weights, room.sum_top[row + r])
+                                       : soften(softmax, s, row + r, scores, weights, room.sum_top[row + r]);
+    }
+    int d = 0;
+    float* sums = room.sum + int64_t(row) * dim;
+    for (; d + D * 16 <= dim; d += D * 16)
+        weigh<C, DOT, R, D>(s, d ? nullptr : ahead.next, room.weights, weight_floats, dim, d, sums);
+    for (; d < dim; d += 16) weigh<C, DOT, R, 1>(s, d ? nullptr : ahead.next, room.weights, weight_floats, dim, d, sums);
+    return R;
+}
+
+}  // namespace
+}  // namespace tiles

@@ -1,0 +1,393 @@
+// Sixteen float lanes on any processor: one AVX-512 register, two AVX ones, or four of 16 bytes; and the element types of tensors.
+//
+// Written with the vector extensions of GCC and Clang at the machine's width (wider vectors are spilled). NaN passes through everything.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__) || defined(__AVX__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "abi.h"
+
+namespace lanes {
+namespace {
+
+#if defined(__AVX512F__)
+#define LANES_PARTS 1
+#define LANES_EACH(step) step(0)
+#elif defined(__AVX__)
+#define LANES_PARTS 2
+#define LANES_EACH(step) step(0) step(1)
+#else
+#define LANES_PARTS 4
+#define LANES_EACH(step) step(0) step(1) step(2) step(3)
+#endif
+
+const int WIDTH = 16 / LANES_PARTS;
+typedef float vf __attribute__((vector_size(WIDTH * 4)));
+typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
+typedef uint32_t vu __attribute__((vector_size(WIDTH * 4)));
+typedef uint16_t vh __attribute__((vector_size(WIDTH * 2)));
+typedef uint8_t vb __attribute__((vector_size(WIDTH)));
+
+struct F {
+    vf p[LANES_PARTS];
+};
+struct U {
+    vu p[LANES_PARTS];
+};
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE vf spread(float x) { return vf{} + x; }
+
+INLINE F all(float x) {
+    F r;
+#define STEP(i) r.p[i] = spread(x);
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+#define LANES_BINARY(name, expression)         \
+    INLINE F name(const F& a, const F& b) {    \
+        F r;                                   \
+        LANES_EACH(expression)                 \
+        return r;                              \
+    }
+#define STEP(i) r.p[i] = a.p[i] + b.p[i];
+LANES_BINARY(operator+, STEP)
+#undef STEP
+#define STEP(i) r.p[i] = a.p[i] - b.p[i];
+LANES_BINARY(operator-, STEP)
+#undef STEP
+#define STEP(i) r.p[i] = a.p[i] * b.p[i];
+LANES_BINARY(operator*, STEP)
+#undef STEP
+#define STEP(i) r.p[i] = a.p[i] / b.p[i];
+LANES_BINARY(operator/, STEP)
+#undef STEP
+// The larger; NaN where either is NaN.
+#define STEP(i) r.p[i] = ((a.p[i] > b.p[i]) | (a.p[i] != a.p[i])) ? a.p[i] : b.p[i];
+LANES_BINARY(larger, STEP)
+#undef STEP
+
+// a · b + c, rounded once where the processor can.
+INLINE F fma(const F& a, const F& b, const F& c) {
+    F r;
+#if defined(__AVX512F__)
+    r.p[0] = (vf)_mm512_fmadd_ps((__m512)a.p[0], (__m512)b.p[0], (__m512)c.p[0]);
+#elif defined(__FMA__)
+    r.p[0] = (vf)_mm256_fmadd_ps((__m256)a.p[0], (__m256)b.p[0], (__m256)c.p[0]);
+    r.p[1] = (vf)_mm256_fmadd_ps((__m256)a.p[1], (__m256)b.p[1], (__m256)c.p[1]);
+#else
+#define STEP(i) r.p[i] = a.p[i] * b.p[i] + c.p[i];
+    LANES_EACH(STEP)
+#undef STEP
+#endif
+    return r;
+}
+
+// Adds in a fixed order: the result does not depend on the instruction set's width.
+INLINE float total(const F& a) {
+    float x[16];
+    memcpy(x, &a, 64);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+INLINE float largest(const F& a) {
+    float x[16];
+    memcpy(x, &a, 64);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] = (x[i] > x[i + half] || x[i] != x[i]) ? x[i] : x[i + half];
+    return x[0];
+}
+
+INLINE U words(const void* from) {
+    U r;
+    memcpy(&r, from, 64);
+    return r;
+}
+
+// ---- Element types: load 16, store 16.
+
+struct bf16 {
+    uint16_t bits;
+};
+struct f16 {
+    uint16_t bits;
+};
+struct e4m3 {
+    uint8_t bits;
+};
+struct e5m2 {
+    uint8_t bits;
+};
+
+INLINE F load(const float* from) {
+    F r;
+    memcpy(&r, from, 64);
+    return r;
+}
+
+INLINE F load(const bf16* from) {
+    F r;
+#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = (vf)(__builtin_convertvector(h, vu) << 16); }
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+// Half precision in integer arithmetic: scaling by 2^112 (2^120 for e4m3) makes subnormals come out right.
+INLINE vf widen_half(vu h) {
+    const vu magnitude = (h & 0x7fffu) << 13;
+    const vf value = (vf)magnitude * 0x1p112f;
+    const vu special = (vu)((h & 0x7c00u) == 0x7c00u);
+    return (vf)(((special & (magnitude | 0x7f800000u)) | (~special & (vu)value)) | ((h & 0x8000u) << 16));
+}
+
+INLINE F load(const f16* from) {
+    F r;
+#if defined(__AVX512F__)
+    r.p[0] = (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__F16C__)
+    r.p[0] = (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+    r.p[1] = (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8)));
+#else
+#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = widen_half(__builtin_convertvector(h, vu)); }
+    LANES_EACH(STEP)
+#undef STEP
+#endif
+    return r;
+}
+
+INLINE F load(const e4m3* from) {
+    F r;
+#define STEP(i)                                                                                    \
+    {                                                                                              \
+        vb b;                                                                                      \
+        memcpy(&b, from + i * WIDTH, sizeof b);                                                    \
+        const vu w = __builtin_convertvector(b, vu);                                               \
+        const vf value = (vf)((w & 0x7fu) << 20) * 0x1p120f;                                       \
+        const vu nan = (vu)((w & 0x7fu) == 0x7fu);                                                 \
+        r.p[i] = (vf)(((vu)value | (nan & 0x7fc00000u)) | ((w & 0x80u) << 24));                    \
+    }
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+INLINE F load(const e5m2* from) {
+    F r;
+#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_half(__builtin_convertvector(b, vu) << 8); }
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+INLINE vu narrow_bf16(vf x) {
+    const vu bits = (vu)x;
+    const vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const vu nan = (vu)(x != x);
+    return (nan & (0x7fc0u | (bits >> 16))) | (~nan & rounded);
+}
+
+INLINE void store(float* to, const F& a) { memcpy(to, &a, 64); }
+
+INLINE void store(bf16* to, const F& a) {
+#if defined(__AVX512BF16__)
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)a.p[0]);
+    memcpy(to, &h, 32);
+#else
+#define STEP(i) { const vh h = __builtin_convertvector(narrow_bf16(a.p[i]), vh); memcpy(to + i * WIDTH, &h, sizeof h); }
+    LANES_EACH(STEP)
+#undef STEP
+#endif
+}
+
+// Round to nearest even into half precision, one value.
+INLINE uint16_t half_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return uint16_t(sign | 0x7e00u);
+    if (magnitude >= 0x477ff000u) return uint16_t(sign | 0x7c00u);
+    if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 lets the addition round
+        float value;
+        memcpy(&value, &magnitude, 4);
+        value += 0.5f;
+        uint32_t shifted;
+        memcpy(&shifted, &value, 4);
+        return uint16_t(sign | (shifted - 0x3f000000u));
+    }
+    return uint16_t(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
+}
+
+INLINE void store(f16* to, const F& a) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph((__m512)a.p[0], _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph((__m256)a.p[0], _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i*)(to + 8), _mm256_cvtps_ph((__m256)a.p[1], _MM_FROUND_TO_NEAREST_INT));
+#else
+    float x[16];
+    memcpy(x, &a, 64);
+    for (int i = 0; i < 16; i++) to[i].bits = half_bits(x[i]);
+#endif
+}
+
+// e4m3 (no infinity: what is beyond 448 becomes NaN, as torch casts) and e5m2, round to nearest even.
+INLINE uint8_t eight_bits(float x, int mantissa, int bias, uint32_t overflow, uint8_t infinity, uint8_t nan) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    const uint8_t sign = uint8_t((bits >> 24) & 0x80u);
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return sign | nan;
+    if (magnitude >= overflow) return sign | infinity;
+    const int shift = 23 - mantissa;
+    const uint32_t lowest = uint32_t(127 - bias + 1) << 23;  // smallest normal number
+    if (magnitude < lowest) {
+        const uint32_t one = uint32_t(127 - bias + 1 + shift) << 23;  // its last place is the smallest subnormal
+        float value, unit;
+        memcpy(&value, &magnitude, 4);
+        memcpy(&unit, &one, 4);
+        value += unit;
+        uint32_t shifted;
+        memcpy(&shifted, &value, 4);
+        return uint8_t(sign | (shifted - one));
+    }
+    const uint32_t rebased = magnitude - (uint32_t(127 - bias) << 23);
+    return uint8_t(sign | ((rebased + (1u << (shift - 1)) - 1 + ((rebased >> shift) & 1u)) >> shift));
+}
+
+INLINE void narrow(float x, float* to) { *to = x; }
+INLINE void narrow(float x, f16* to) { to->bits = half_bits(x); }
+INLINE void narrow(float x, e4m3* to) { to->bits = eight_bits(x, 3, 7, 0x43e80001u, 0x7f, 0x7f); }
+INLINE void narrow(float x, e5m2* to) { to->bits = eight_bits(x, 2, 15, 0x47700000u, 0x7c, 0x7f); }
+INLINE void narrow(float x, bf16* to) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    to->bits = uint16_t(x != x ? 0x7fc0u | (bits >> 16) : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+template <class T>
+INLINE void store(T* to, const F& a) {
+    float x[16];
+    memcpy(x, &a, 64);
+    for (int i = 0; i < 16; i++) narrow(x[i], to + i);
+}
+
+// The first n < 16 elements; the other lanes are 0.
+template <class T>
+INLINE F load_some(const T* from, int n) {
+    T whole[16] = {};
+    memcpy(whole, from, n * sizeof(T));
+    return load(whole);
+}
+
+template <class T>
+INLINE void store_some(T* to, const F& a, int n) {
+    T whole[16];
+    store(whole, a);
+    memcpy(to, whole, n * sizeof(T));
+}
+
+template <class T>
+INLINE F take(const T* from, int64_t left) {
+    return left >= 16 ? load(from) : load_some(from, int(left));
+}
+template <class T>
+INLINE void put(T* to, const F& a, int64_t left) {
+    if (left >= 16)
+        store(to, a);
+    else
+        store_some(to, a, int(left));
+}
+
+// ---- Functions.
+
+// e^x to about one unit in the last place; 0 below -87.3, infinity above 88.7.
+INLINE vf exp_part(vf x) {
+    const vf low = spread(-87.33654f), high = spread(88.72283f);
+    const vf clamped = x < low ? low : (x > high ? high : x);
+    const vf n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;
+    vf r = clamped - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vf y = r * 1.9841270e-4f + 1.3888889e-3f;
+    y = y * r + 8.3333333e-3f;
+    y = y * r + 4.1666667e-2f;
+    y = y * r + 1.6666667e-1f;
+    y = y * r + 0.5f;
+    y = y * r + 1.0f;
+    y = y * r + 1.0f;
+    // 2^n in two factors: n may be 128.
+    const vi whole = __builtin_convertvector(n, vi), first = whole >> 1;
+    const vf scaled = (y * (vf)((first + 127) << 23)) * (vf)((whole - first + 127) << 23);
+    return x < low ? vf{} : (x > high ? spread(__builtin_inff()) : scaled);
+}
+
+INLINE F exponential(const F& x) {
+    F r;
+#define STEP(i) r.p[i] = exp_part(x.p[i]);
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+INLINE vf tanh_part(vf x) {
+    const vf square = x * x;
+    vf near = square * 2.1869489e-2f - 5.3968254e-2f;
+    near = near * square + 1.3333333e-1f;
+    near = near * square - 3.3333333e-1f;
+    near = near * square * x + x;
+    const vf magnitude = x < 0.0f ? -x : x;
+    const vf far = 1.0f - 2.0f / (exp_part(magnitude * 2.0f) + 1.0f);
+    return magnitude < 0.25f ? near : (x < 0.0f ? -far : far);
+}
+
+INLINE F hyperbolic_tangent(const F& x) {
+    F r;
+#define STEP(i) r.p[i] = tanh_part(x.p[i]);
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+// Error function, absolute error below 3e-7: its series up to 1, beyond that a rational exponential form.
+INLINE vf erf_part(vf x) {
+    const vf z = x < 0.0f ? -x : x, s = z * z;
+    vf near = s * 1.4807193e-8f - 1.6365844e-7f;
+    near = near * s + 1.6462114e-6f;
+    near = near * s - 1.4925650e-5f;
+    near = near * s + 1.2055333e-4f;
+    near = near * s - 8.5483270e-4f;
+    near = near * s + 5.2239776e-3f;
+    near = near * s - 2.6866171e-2f;
+    near = near * s + 1.1283792e-1f;
+    near = near * s - 3.7612639e-1f;
+    near = near * s + 1.1283792f;
+    near = near * z;
+    const vf t = 1.0f / (1.0f + 0.3275911f * z);
+    vf far = t * 1.061405429f - 1.453152027f;
+    far = far * t + 1.421413741f;
+    far = far * t - 0.284496736f;
+    far = far * t + 0.254829592f;
+    far = 1.0f - far * t * exp_part(-s);
+    const vf value = z < 1.0f ? near : far;
+    return x < 0.0f ? -value : value;
+}
+
+INLINE F error_function(const F& x) {
+    F r;
+#define STEP(i) r.p[i] = erf_part(x.p[i]);
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
+}  // namespace
+}  // namespace lanes
