@@ -6,16 +6,19 @@ import os
 
 import torch
 
-from engine.plugin import AttentionBackend, Device, Memory
+from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, PackedWeight
+from engine_devices._attention import NativeAttention
 from engine_devices._host_limits import host_memory, usable_cores
+from engine_devices._linear import linear_kernel
+from engine_devices._native import Absent, load
 from engine_devices.cpu import dtypes
 
 
 class CPUDevice(Device):
-    """Torch on the host's cores; attention is the core's torch reference.
+    """The host's cores: native kernels where there is a library for them, else torch.
 
-    Sets torch's thread count to the cores that this process may use, unless OMP_NUM_THREADS decides it: whoever starts
-    several workers on one machine shares the cores out with that variable.
+    Sets torch's and the library's thread count to the cores that this process may use, unless OMP_NUM_THREADS decides it:
+    whoever starts several workers on one machine shares the cores out with that variable.
     """
 
     name = "cpu"
@@ -24,6 +27,9 @@ class CPUDevice(Device):
         self.index = index
         if not os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(usable_cores())
+        self.native = load()
+        if not isinstance(self.native, Absent):
+            self.native.start(torch.get_num_threads())
 
     def torch_device(self) -> torch.device:
         """Where tensors live."""
@@ -35,8 +41,12 @@ class CPUDevice(Device):
         return Memory(memory.total, memory.free)
 
     def attention(self) -> AttentionBackend | None:
-        """None: the core's built-in torch attention."""
-        return None
+        """The native kernels' pages; None, which is the core's torch reference, where there is no library."""
+        return None if isinstance(self.native, Absent) else NativeAttention(self.native)
+
+    def linear_kernel(self, packed: PackedWeight) -> LinearKernel | None:
+        """The native kernel of a layout that has one."""
+        return None if isinstance(self.native, Absent) else linear_kernel(self.native, packed)
 
     def dtypes(self) -> tuple[str, ...]:
         """Best first: see :func:`engine_devices.cpu.dtypes`."""
@@ -44,4 +54,11 @@ class CPUDevice(Device):
 
     def describe(self) -> dict[str, str]:
         """What ``engine plan`` shows."""
-        return {"threads": str(torch.get_num_threads()), "linear": "torch", "attention": "torch reference"}
+        if isinstance(self.native, Absent):
+            linear, native = "torch", f"none: {self.native.reason}"
+        else:
+            linear, native = "native", f"{self.native.isa}, {self.native.path}"
+        return {
+            "threads": str(torch.get_num_threads()), "native kernels": native, "linear": linear,
+            "attention": linear if linear == "native" else "torch reference",
+        }  # fmt: skip

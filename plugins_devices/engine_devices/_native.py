@@ -89,8 +89,11 @@ def load() -> Native | Absent:
     """
     if os.environ.get("ENGINE_CPU_NATIVE", "1") == "0":
         return Absent("ENGINE_CPU_NATIVE=0")
-    isa = chosen_instruction_set()
-    sanitize = os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1"
+    return open_library(chosen_instruction_set(), sanitize=os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1")
+
+
+def open_library(isa: InstructionSet, *, sanitize: bool = False) -> Native | Absent:
+    """That instruction set's library, compiled if need be; its pool is not started. ``sanitize``: with ASan and UBSan."""
     try:
         path = find(isa, sanitize=sanitize) or build(isa, cache_directory(), sanitize=sanitize)
         return Native(ctypes.CDLL(str(path)), isa.name, path)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from engine.errors import UnavailablePlugin
+from engine.layers.packed import DensePacked
 from engine.plugin.facts import DeviceFacts
 from engine_devices import auto, cpu, cuda
 from engine_devices._cuda_driver import DriverAbsent, visible_gpus
+from engine_devices._native import Absent
 
 
 def facts(name, available, priority, reason="because"):
@@ -63,14 +65,23 @@ def test_cpu_device(monkeypatch):
     assert device.torch_device() == torch.device("cpu")
     memory = device.memory()
     assert 0 <= memory.free <= memory.total
-    assert device.attention() is None
-    assert device.recorder() is None
     assert device.collective_backend() == "gloo"
     assert device.dtypes() == cpu.engine_probe_device().dtypes
-    assert set(device.describe()) == {"threads", "linear", "attention"}
+    assert {"threads", "native kernels", "linear", "attention"} <= set(device.describe())
     device.synchronize()
     device.close()
     device.close()
+
+
+def test_cpu_device_without_native_kernels(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("engine_devices._cpu_device.load", lambda: Absent("ENGINE_CPU_NATIVE=0"))
+    device = cpu.engine_create_device(0)
+    assert device.attention() is None
+    assert device.recorder() is None
+    assert device.linear_kernel(DensePacked(torch.ones(4, 4))) is None
+    assert device.describe()["linear"] == "torch"
+    assert device.describe()["native kernels"] == "none: ENGINE_CPU_NATIVE=0"
 
 
 def test_cpu_device_takes_the_cores_it_may_use(monkeypatch):

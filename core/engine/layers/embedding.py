@@ -13,7 +13,7 @@ from engine.layers.loading import CheckpointLayer, Slot, copy_slot
 from engine.layers.packed import DensePacked
 from engine.layers.shards import Part, Piece
 from engine.plugin.contracts.model import ModelContext, Parallel
-from engine.plugin.contracts.packed import LinearShape
+from engine.plugin.contracts.packed import LinearKernel, LinearShape
 
 
 def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
@@ -35,15 +35,31 @@ class VocabParallelEmbedding(CheckpointLayer):
         self.parallel = context.parallel
         self.rows, self.share = vocab_share(vocab, context.parallel)
         self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
+        self.kernel: LinearKernel | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """int64 [T] → [T, size]."""
         if self.parallel.size == 1:
-            return self.ops.embed(ids, self.weight, scale=self.scale)
+            return self.rows_of(ids)
         local = ids - self.share.start
         outside = (local < 0) | (local >= self.share.size)
-        rows = self.ops.embed(local.masked_fill(outside, 0), self.weight, scale=self.scale)
+        rows = self.rows_of(local.masked_fill(outside, 0))
         return self.parallel.all_reduce(rows.masked_fill(outside.unsqueeze(-1), 0))
+
+    def rows_of(self, ids: Tensor) -> Tensor:
+        """This rank's rows, from the weight or from the tied head's kernel."""
+        if self.kernel is not None:
+            return self.kernel.gather(ids, self.scale)
+        return self.ops.embed(ids, self.weight, scale=self.scale)
+
+    def share_weight(self) -> DensePacked:
+        """The weight for a tied head's kernel, which may take it over: see :meth:`follow`."""
+        return DensePacked(self.weight.narrow(0, 0, self.share.size), exclusive=True)
+
+    def follow(self, kernel: LinearKernel) -> None:
+        """Take rows from the tied head's kernel from now on, where it has them."""
+        if kernel.gathers:
+            self.kernel = kernel
 
     def slots(self) -> Iterable[Slot]:
         """The weight."""
@@ -100,8 +116,8 @@ class LMHead(Linear):
     def finish(self) -> None:
         """Make the kernel, of the embedding's weight where it is tied."""
         if self.tied:
-            weight = self.tied[0].weight.narrow(0, 0, self.tied[0].share.size)
-            self.kernel = self.context.kernel(DensePacked(weight))
+            self.kernel = self.context.kernel(self.tied[0].share_weight())
+            self.tied[0].follow(self.kernel)
         else:
             super().finish()
 

@@ -78,7 +78,7 @@ class Linear(CheckpointLayer):
         if self.format is None:
             if self.weight is None:
                 raise RuntimeError(f"{self.shape.name} is finished twice")
-            self.kernel = self.context.kernel(DensePacked(self.weight))
+            self.kernel = self.context.kernel(DensePacked(self.weight, exclusive=True))
         else:
             self.kernel = self.context.kernel(self.format.pack(self.rank_shape(), self._joined(), self.context.dtype))
         self.weight = None

@@ -10,13 +10,22 @@ from engine.plugin.contracts.packed import LinearKernel, PackedWeight
 
 
 class DensePacked(PackedWeight):
-    """A plain weight: ``weight`` [outputs, inputs] in the dtype of activations, on the device."""
+    """A plain weight: ``weight`` [outputs, inputs] in the dtype of activations, on the device.
+
+    ``exclusive``: nobody else reads ``weight``, so that a kernel which keeps a copy in another order may give its memory
+    back (``release``).
+    """
 
     layout = "dense"
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, *, exclusive: bool = False) -> None:
         self.weight = weight
+        self.exclusive = exclusive
         self.outputs, self.inputs = weight.shape
+
+    def release(self) -> None:
+        """Give the weight's memory back; the tensor, and views of it, can no longer be read."""
+        self.weight.untyped_storage().resize_(0)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight itself where it has that dtype already."""

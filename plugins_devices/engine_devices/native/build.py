@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).absolute().parent
 #: Where a wheel carries its prebuilt libraries.
 PREBUILT = SOURCES / "lib"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")

@@ -4,12 +4,9 @@
 
 namespace engine {
 
-// How far ahead of its use a panel is fetched, in bytes: across the page that the hardware's prefetcher stops at.
-const int AHEAD = 4096;
-
-inline void fetch(const uint8_t* from) {
-    __builtin_prefetch(from + AHEAD, 0, 3);
-    __builtin_prefetch(from + AHEAD + 64, 0, 3);
+inline void fetch(const uint8_t* from, int64_t ahead) {
+    __builtin_prefetch(from + ahead, 0, 3);
+    __builtin_prefetch(from + ahead + 64, 0, 3);
 }
 
 // Two consecutive inputs of LANES outputs, as floats. `p` counts pairs of inputs, `part` groups of LANES outputs.
@@ -38,6 +35,9 @@ struct PairsF16 {
     }
 };
 
+// Pairs summed before they join the total: one chain over all inputs would lose digits of a float32 model.
+const int64_t STRETCH = 64;
+
 // Registers for sums: what the machine has, less what a step needs.
 #if defined(__AVX512F__)
 const int SUMS = 16;
@@ -45,12 +45,12 @@ const int SUMS = 16;
 const int SUMS = 12;
 #endif
 
-// y[R][32] (+)= x[R][2·pairs] · panel, parts FIRST.. of P groups of LANES outputs.
+// y[R][32] += x[R][2·pairs] · panel, for P groups of LANES outputs from group `first`.
 template <class W, int R, int P>
-inline void multiply_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, float* y) {
+inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
     vf sums[R][P] = {};
     for (int64_t p = 0; p < pairs; p++, panel += W::pair_bytes) {
-        for (int line = 0; line < W::pair_bytes; line += 128) fetch(panel + line);
+        for (int line = 0; line < W::pair_bytes; line += 128) fetch(panel + line, ahead);
         vf low[P], high[P];
 #pragma GCC unroll 8
         for (int i = 0; i < P; i++) W::read(panel, first + i, low[i], high[i]);
@@ -64,15 +64,23 @@ inline void multiply_floats(const uint8_t* panel, int first, const float* x, int
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-        for (int i = 0; i < P; i++) store_as(y + r * PANEL + (first + i) * LANES, sums[r][i]);
+        for (int i = 0; i < P; i++) {
+            float* to = y + r * PANEL + (first + i) * LANES;
+            store_as(to, load_as<vf>(to) + sums[r][i]);
+        }
 }
 
 constexpr int parts_of(int rows, int parts) { return rows * parts <= SUMS || parts == 1 ? parts : parts_of(rows, parts / 2); }
 
 template <class W, int R>
-inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride, int64_t pairs, float* y) {
+inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
     const int parts = parts_of(R, PANEL / LANES);
-    for (int first = 0; first < PANEL / LANES; first += parts) multiply_floats<W, R, parts>(panel, first, x, stride, pairs, y);
+    for (int i = 0; i < R * PANEL; i++) y[i] = 0;
+    for (int64_t done = 0; done < pairs; done += STRETCH) {
+        const int64_t count = pairs - done < STRETCH ? pairs - done : STRETCH;
+        for (int first = 0; first < PANEL / LANES; first += parts)
+            add_floats<W, R, parts>(panel + done * W::pair_bytes, first, x + 2 * done, stride, count, ahead, y);
+    }
 }
 
 template <class W>
@@ -86,18 +94,19 @@ struct FloatKernel {
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_F32, first, count); }
 
     void multiply(int64_t panel, int64_t row, int n, float* y) const {
+        const int64_t ahead = fetch_distance(row, panel_bytes());
         const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
         const float* from = x.x + row * x.stride;
         switch (n) {
-            case 1: return multiply_floats<W, 1>(weight, from, x.stride, x.padded / 2, y);
-            case 2: return multiply_floats<W, 2>(weight, from, x.stride, x.padded / 2, y);
-            case 3: return multiply_floats<W, 3>(weight, from, x.stride, x.padded / 2, y);
-            case 4: return multiply_floats<W, 4>(weight, from, x.stride, x.padded / 2, y);
-            case 5: return multiply_floats<W, 5>(weight, from, x.stride, x.padded / 2, y);
-            case 6: return multiply_floats<W, 6>(weight, from, x.stride, x.padded / 2, y);
+            case 1: return multiply_floats<W, 1>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 2: return multiply_floats<W, 2>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 3: return multiply_floats<W, 3>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 4: return multiply_floats<W, 4>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 5: return multiply_floats<W, 5>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 6: return multiply_floats<W, 6>(weight, from, x.stride, x.padded / 2, ahead, y);
 #if defined(__AVX512F__)
-            case 7: return multiply_floats<W, 7>(weight, from, x.stride, x.padded / 2, y);
-            case 8: return multiply_floats<W, 8>(weight, from, x.stride, x.padded / 2, y);
+            case 7: return multiply_floats<W, 7>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 8: return multiply_floats<W, 8>(weight, from, x.stride, x.padded / 2, ahead, y);
 #endif
         }
     }
@@ -106,9 +115,9 @@ struct FloatKernel {
 #if defined(__AVX512BF16__)
 // sums[R][2] += x[R][2·pairs] · panel, two inputs per instruction.
 template <int R>
-inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, __m512 (&sums)[R][2]) {
+inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, int64_t ahead, __m512 (&sums)[R][2]) {
     for (int64_t p = 0; p < pairs; p++, panel += 128) {
-        fetch(panel);
+        fetch(panel, ahead);
         const __m512bh left = (__m512bh)_mm512_loadu_si512(panel), right = (__m512bh)_mm512_loadu_si512(panel + 64);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -122,11 +131,11 @@ inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t str
 }
 
 template <int R>
-inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, float* y) {
+inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
     __m512 sums[R][2];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    accumulate_bf16<R>(panel, x, stride, pairs, sums);
+    accumulate_bf16<R>(panel, x, stride, pairs, ahead, sums);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         _mm512_storeu_ps(y + r * PANEL, sums[r][0]);
@@ -145,17 +154,18 @@ struct KernelBF16 {
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_BF16, first, count); }
 
     void multiply(int64_t panel, int64_t row, int n, float* y) const {
+        const int64_t ahead = fetch_distance(row, panel_bytes());
         const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
         const uint16_t* from = x.x + row * x.stride;
         switch (n) {
-            case 1: return multiply_bf16<1>(weight, from, x.stride, x.padded / 2, y);
-            case 2: return multiply_bf16<2>(weight, from, x.stride, x.padded / 2, y);
-            case 3: return multiply_bf16<3>(weight, from, x.stride, x.padded / 2, y);
-            case 4: return multiply_bf16<4>(weight, from, x.stride, x.padded / 2, y);
-            case 5: return multiply_bf16<5>(weight, from, x.stride, x.padded / 2, y);
-            case 6: return multiply_bf16<6>(weight, from, x.stride, x.padded / 2, y);
-            case 7: return multiply_bf16<7>(weight, from, x.stride, x.padded / 2, y);
-            case 8: return multiply_bf16<8>(weight, from, x.stride, x.padded / 2, y);
+            case 1: return multiply_bf16<1>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 2: return multiply_bf16<2>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 3: return multiply_bf16<3>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 4: return multiply_bf16<4>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 5: return multiply_bf16<5>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 6: return multiply_bf16<6>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 7: return multiply_bf16<7>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 8: return multiply_bf16<8>(weight, from, x.stride, x.padded / 2, ahead, y);
         }
     }
 };

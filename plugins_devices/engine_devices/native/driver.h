@@ -16,6 +16,10 @@ namespace engine {
 const int64_t CLAIM_BYTES = 128 << 10;  // of weights: less costs prefetching its run-up, more unbalances the threads
 const int64_t BLOCK_BYTES = 512 << 10;  // of x: half of a usual second-level cache
 
+// How far ahead of its use a panel is fetched, in bytes. The first rows stream it from memory: some lines ahead, across the page
+// that the hardware's prefetcher stops at. Later rows find it in the cache, and fetch the next panel meanwhile.
+inline int64_t fetch_distance(int64_t row, int64_t panel_bytes) { return row == 0 ? 4096 : panel_bytes; }
+
 template <class T>
 inline void read_row(const void* from, int64_t offset, int count, float* to) {
     const typename T::Element* source = static_cast<const typename T::Element*>(from) + offset;

@@ -15,7 +15,8 @@ struct pack_args {
     int32_t type;
 };
 
-// Arguments of engine_gather: out[i] = row ids[i] of a dense packed weight; ids outside [0, outputs) give zeros.
+// Arguments of engine_gather: out[i] = row ids[i] of a dense packed weight, times scale where that is not 0; ids outside
+// [0, outputs) give zeros.
 struct gather_args {
     const void* packed;
     const int64_t* ids;
@@ -26,6 +27,7 @@ struct gather_args {
     int64_t inputs;
     int32_t type;
     int32_t out_type;
+    float scale;
 };
 }
 
@@ -93,6 +95,8 @@ void engine_gather(const void* arguments, int thread, int threads) {
             gather_row<uint16_t, 1>(a, id, [](uint16_t h) { return from_f16(h); }, row);
         else
             gather_row<float, 1>(a, id, [](float x) { return x; }, row);
+        if (a.scale != 0)
+            for (int64_t i = 0; i < a.inputs; i++) row[i] *= a.scale;
         put_row(a, index, row);
     }
 }

@@ -66,11 +66,20 @@ class PackedWeight(ABC):
 
 
 class LinearKernel(ABC):
-    """A device's way to multiply by one packed weight; made once per layer, called per step."""
+    """A device's way to multiply by one packed weight; made once per layer, called per step.
+
+    ``gathers``: it also gives back rows of the weight, so that a tied embedding needs no copy of it.
+    """
+
+    gathers: bool = False
 
     @abstractmethod
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, inputs] → [rows, outputs], in x's dtype; bias [outputs] is added."""
+
+    def gather(self, ids: Tensor, scale: float | None = None) -> Tensor:
+        """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in its dtype, times ``scale`` rounded to that dtype."""
+        raise NotImplementedError(f"{type(self).__name__} cannot gather rows")
 
 
 class WeightFormat(ABC):

@@ -1,0 +1,115 @@
+"""Linear layers on the native kernels."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from engine.layers.packed import DensePacked
+from engine.plugin import LinearKernel, PackedWeight
+from engine_devices._native import ELEMENT_TYPES, Native
+from engine_devices._weights import Panels, pack_dense
+
+
+class LinearArgs(ctypes.Structure):
+    """``linear_args`` of native/linear.h. ``gate``: see GATES."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p),
+        ("x_stride", ctypes.c_int64), ("residual_stride", ctypes.c_int64), ("out_stride", ctypes.c_int64),
+        ("rows", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),
+        ("x_type", ctypes.c_int32), ("weight_type", ctypes.c_int32), ("scale_type", ctypes.c_int32),
+        ("bias_type", ctypes.c_int32), ("out_type", ctypes.c_int32), ("group", ctypes.c_int32),
+        ("x_group", ctypes.c_int32), ("gate", ctypes.c_int32), ("factor", ctypes.c_float),
+    )  # fmt: skip
+
+
+class GatherArgs(ctypes.Structure):
+    """``gather_args`` of native/packing.cpp."""
+
+    _fields_ = (
+        ("packed", ctypes.c_void_p), ("ids", ctypes.c_void_p), ("out", ctypes.c_void_p), ("out_stride", ctypes.c_int64),
+        ("count", ctypes.c_int64), ("outputs", ctypes.c_int64), ("inputs", ctypes.c_int64),
+        ("type", ctypes.c_int32), ("out_type", ctypes.c_int32), ("scale", ctypes.c_float),
+    )  # fmt: skip
+
+
+#: ``linear_args.gate`` by the activations' names in the operations contract.
+GATES = {"silu": 1, "gelu_tanh": 2}
+
+
+def element_type(dtype: torch.dtype) -> int:
+    """``engine_type`` of a dtype."""
+    return ELEMENT_TYPES[str(dtype).removeprefix("torch.")]
+
+
+class NativeLinear(LinearKernel):
+    """Multiplies by one weight in panels. ``x_group`` > 0: activations are rounded to 8 bits, that many to a scale."""
+
+    def __init__(self, native: Native, panels: Panels, x_group: int = 0) -> None:
+        self.native = native
+        self.panels = panels
+        self.gathers = panels.scale is None
+        self.dtype = panels.weight.dtype
+        scale, shift = panels.scale, panels.shift
+        self._template = LinearArgs(
+            weight=panels.weight.data_ptr(),
+            scale=None if scale is None else scale.data_ptr(),
+            shift=None if shift is None else shift.data_ptr(),
+            inputs=panels.inputs, outputs=panels.outputs, weight_type=panels.type,
+            scale_type=0 if scale is None else element_type(scale.dtype),
+            group=panels.group, x_group=x_group, factor=panels.factor,
+        )  # fmt: skip
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype. x: float32, bfloat16 or float16, its last axis contiguous."""
+        out = torch.empty((*x.shape[:-1], self.panels.outputs), dtype=x.dtype)
+        arguments, kept = self.arguments(x, bias, out)
+        self.native.run("engine_linear", arguments, *kept)
+        return out
+
+    def arguments(self, x: Tensor, bias: Tensor | None, out: Tensor) -> tuple[LinearArgs, tuple[object, ...]]:
+        """The operation's arguments without gate and residual, and what their pointers point to."""
+        flat = x if x.dim() == 2 else x.reshape(-1, self.panels.inputs)
+        if flat.stride(1) != 1:
+            flat = flat.contiguous()
+        arguments = LinearArgs.from_buffer_copy(self._template)
+        arguments.x = flat.data_ptr()
+        arguments.out = out.data_ptr()
+        arguments.rows = len(flat)
+        arguments.x_stride = flat.stride(0)
+        arguments.out_stride = self.panels.outputs
+        arguments.x_type = arguments.out_type = element_type(x.dtype)
+        if bias is not None:
+            arguments.bias = bias.data_ptr()
+            arguments.bias_type = element_type(bias.dtype)
+        return arguments, (flat, bias, out, self.panels)
+
+    def gather(self, ids: Tensor, scale: float | None = None) -> Tensor:
+        """Rows ``ids`` (int64 [T]) of a dense weight."""
+        panels = self.panels
+        ids = ids.contiguous()
+        out = torch.empty((len(ids), panels.inputs), dtype=self.dtype)
+        kind = element_type(self.dtype)
+        factor = 0.0 if scale is None else float(torch.tensor(scale, dtype=self.dtype))
+        arguments = GatherArgs(
+            panels.weight.data_ptr(), ids.data_ptr(), out.data_ptr(), panels.inputs, len(ids), panels.outputs, panels.inputs,
+            kind, kind, factor,
+        )  # fmt: skip
+        self.native.run("engine_gather", arguments, ids, out, panels)
+        return out
+
+
+def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
+    """The native kernel for a canonical layout, or None. An exclusive weight's memory is given back."""
+    if isinstance(packed, DensePacked):
+        if packed.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not packed.outputs or not packed.inputs:
+            return None
+        kernel = NativeLinear(native, pack_dense(native, packed.weight))
+        if packed.exclusive:
+            packed.release()
+        return kernel
+    return None

@@ -1,0 +1,102 @@
+// What the machine can do at most: reading memory, and multiplying in registers. For benchmarks, to compare kernels with.
+#include "pool.h"
+#include "vector.h"
+#include "abi.h"
+
+using namespace engine;
+
+extern "C" {
+
+// Arguments of engine_read_roof: reads `bytes` (a multiple of 4096) once. `sink` receives a number that depends on them.
+struct read_args {
+    const void* memory;
+    int64_t bytes;
+    int32_t* sink;
+};
+
+// Arguments of engine_multiply_roof: each thread does `rounds` × 32 × LANES × `per` operations, see engine_multiply_roof_width.
+struct multiply_args {
+    int64_t rounds;
+    int32_t kind;  // ENGINE_F32, ENGINE_BF16 or ENGINE_I8
+    float* sink;
+};
+}
+
+namespace {
+
+const int CHAINS = 16;
+
+template <class V, class F>
+float chains(int64_t rounds, V start, F step) {
+    V sums[CHAINS];
+    for (int i = 0; i < CHAINS; i++) sums[i] = start;
+    for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 16
+        for (int i = 0; i < CHAINS; i++) {
+            sums[i] = step(sums[i]);
+            asm volatile("" : "+x"(sums[i]));
+        }
+    float total = 0;
+    for (int i = 0; i < CHAINS; i++) {
+        float first;
+        memcpy(&first, &sums[i], 4);
+        total += first;
+    }
+    return total;
+}
+
+}  // namespace
+
+extern "C" {
+
+void engine_read_roof(const void* arguments, int, int) {
+    const read_args& a = *static_cast<const read_args*>(arguments);
+    const int64_t part = 256 << 10;
+    vi sums[4] = {};
+    for (int64_t start; (start = engine_claim(0, part)) < a.bytes;) {
+        const uint8_t* from = static_cast<const uint8_t*>(a.memory) + start;
+        const int64_t size = a.bytes - start < part ? a.bytes - start : part;
+        for (int64_t i = 0; i < size; i += 4 * int64_t(sizeof(vi))) {
+            __builtin_prefetch(from + i + 4096, 0, 3);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) sums[k] ^= load_as<vi>(from + i + k * sizeof(vi));
+        }
+    }
+    const vi all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+    if (all[0] == 0x12345678) *a.sink = all[1];
+}
+
+// Multiplications and additions in one round of one thread for that kind; 0: this library has no such instruction.
+int64_t engine_multiply_roof_operations(int kind) {
+    if (kind == ENGINE_F32) return CHAINS * LANES * 2;
+#if defined(__AVX512BF16__)
+    if (kind == ENGINE_BF16) return CHAINS * 64;
+#endif
+#if defined(__AVX512VNNI__)
+    if (kind == ENGINE_I8) return CHAINS * 128;
+#endif
+    return 0;
+}
+
+void engine_multiply_roof(const void* arguments, int, int) {
+    const multiply_args& a = *static_cast<const multiply_args*>(arguments);
+    float total = 0;
+    if (a.kind == ENGINE_F32) {
+        const vf x = splat(1.0f + float(a.rounds) * 1e-20f);
+        total = chains<vf>(a.rounds, vf{}, [x](vf sum) { return sum + x * x; });
+    }
+#if defined(__AVX512BF16__)
+    if (a.kind == ENGINE_BF16) {
+        const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+        total = chains<__m512>(a.rounds, _mm512_setzero_ps(), [x](__m512 sum) { return _mm512_dpbf16_ps(sum, x, x); });
+    }
+#endif
+#if defined(__AVX512VNNI__)
+    if (a.kind == ENGINE_I8) {
+        const __m512i x = _mm512_set1_epi8(1);
+        total = chains<__m512i>(a.rounds, _mm512_setzero_si512(), [x](__m512i sum) { return _mm512_dpbusd_epi32(sum, x, x); });
+    }
+#endif
+    if (total == 0.125f) *a.sink = total;
+}
+}
