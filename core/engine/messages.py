@@ -34,7 +34,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Front end → engine: end."""
 
 
-class Output(msgspec.Struct, frozen=True, kw_only=True):
+class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one step gave one request.
 
     ``logprobs``: one entry per token id.

@@ -45,16 +45,16 @@ def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
     """Apply each work item to its sequence, then lay out the step."""
     n = len(work)
     sequences = [table.advance(item) for item in work]
-    starts = np.fromiter((item.start for item in work), np.int64, n)
-    counts = np.fromiter((item.count for item in work), np.int64, n)
-    rows = np.fromiter((sequence.row for sequence in sequences), np.int64, n)
+    starts = np.array([item.start for item in work], np.int64)
+    rows = np.array([sequence.row for sequence in sequences], np.int64)
+    counts = np.array([item.count for item in work], np.int64)
     query_start = np.zeros(n + 1, np.int64)
-    np.cumsum(counts, out=query_start[1:])
+    counts.cumsum(out=query_start[1:])
     total = int(query_start[-1])
     ends = starts + counts
     if total == n and bool((counts == 1).all()):
         positions, owners, row_of = starts, np.arange(n), rows
-        token_ids = np.fromiter((s.tokens[item.start] for s, item in zip(sequences, work, strict=True)), np.int64, n)
+        token_ids = np.array([s.token_at(item.start) for s, item in zip(sequences, work, strict=True)], np.int64)
     else:
         owners = np.repeat(np.arange(n), counts)
         positions = np.arange(total) - (query_start[:-1] - starts)[owners]
@@ -82,8 +82,7 @@ def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
 def _sample_rows(work: list[Work], query_start: NDArray[np.int64]) -> NDArray[np.int64]:
     """The last row of each sampling item, with drafts every row from the last real token on."""
     if not any(item.draft for item in work):
-        sampling = np.fromiter((item.sample for item in work), np.bool_, len(work))
-        return (query_start[1:] - 1)[sampling]
+        return (query_start[1:] - 1)[[item.sample for item in work]] if work else np.zeros(0, np.int64)
     ends = query_start[1:].tolist()
     spans = (range(end - 1 - len(i.draft), end) for end, i in zip(ends, work, strict=True) if i.sample)
     return np.fromiter(chain.from_iterable(spans), np.int64)

@@ -28,7 +28,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "fixed", "greedy", "length", "masked", "num_prompt", "params", "penalised",
+        "blocks", "counts", "eos", "filtered", "fixed", "greedy", "last", "length", "masked", "num_prompt", "params", "penalised",
         "pending", "plain", "refused", "row", "seed", "seq", "tokens",
     )  # fmt: skip
 
@@ -41,6 +41,8 @@ class Sequence:
         self.length = len(new.token_ids)
         self.tokens: NDArray[np.int32] = np.empty(max(16, self.length + 64), np.int32)
         self.tokens[: self.length] = new.token_ids
+        #: The token at ``length - 1``: reading one from an array costs as much as the rest of a decode's inputs.
+        self.last = new.token_ids[-1] if new.token_ids else 0
         self.params = p
         self.eos = new.eos_token_ids
         seed = p.seed if p.seed is not None else new.seq
@@ -58,6 +60,10 @@ class Sequence:
         self.pending: tuple[int, TokenLogprobs] | None = None
         self.refused = refusal(new)
 
+    def token_at(self, position: int) -> int:
+        """The token at that position."""
+        return self.last if position == self.length - 1 else int(self.tokens[position])
+
     def extend(self, token_ids: list[int], draft: list[int]) -> None:
         """Add committed tokens, and put draft tokens after them."""
         end = self.length + len(token_ids)
@@ -65,7 +71,12 @@ class Sequence:
             grown = np.empty(2 * (end + len(draft)), np.int32)
             grown[: self.length] = self.tokens[: self.length]
             self.tokens = grown
-        self.tokens[self.length : end] = token_ids
+        if len(token_ids) == 1:
+            self.tokens[self.length] = token_ids[0]
+        else:
+            self.tokens[self.length : end] = token_ids
+        if token_ids:
+            self.last = token_ids[-1]
         if draft:
             self.tokens[end : end + len(draft)] = draft
         self.length = end
