@@ -23,12 +23,13 @@ class Detokenizer:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer | None, *, skip_special_tokens: bool = True, context: Sequence[int] = ()
-    ) -> None:
+        self, tokenizer: Tokenizer | None, *, skip_special_tokens: bool = True, context: Sequence[int] = (),
+        shown: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
         """``tokenizer`` None: there is no text, every piece is empty. ``context``: the tokens before the first one (the prompt);
-        its end is read along, since decoders drop the space before a text's first word."""
+        its end is read along, since decoders drop the space before a text's first word. ``shown``: special tokens not to skip."""
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids() if tokenizer is not None and skip_special_tokens else frozenset()
+        self._skipped = tokenizer.special_ids() - shown if tokenizer is not None and skip_special_tokens else frozenset()
         self._size = tokenizer.size() if tokenizer is not None else 0
         self._window: list[int] = []
         self._given = ""

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.text import Delta as Delta
     from engine.plugin.contracts.text import ParserState as ParserState
     from engine.plugin.contracts.text import ReasoningParser as ReasoningParser
+    from engine.plugin.contracts.text import Thinking as Thinking
     from engine.plugin.contracts.text import Tokenizer as Tokenizer
     from engine.plugin.contracts.text import TokenizerPool as TokenizerPool
     from engine.plugin.contracts.text import ToolCallDelta as ToolCallDelta
@@ -89,7 +90,7 @@ _HOME = {
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",
     "engine.plugin.contracts.text": (
-        "Delta ParserState ReasoningParser Tokenizer TokenizerPool ToolCallDelta ToolParser"
+        "Delta ParserState ReasoningParser Thinking Tokenizer TokenizerPool ToolCallDelta ToolParser"
     ),
     "engine.plugin.facts": "AttentionSpec Checkpoint DeviceFacts ModelInfo TensorInfo",
     "engine.plugin.request": "FinishReason GuideSpec MultimodalItem PoolingParams Request SamplingParams",

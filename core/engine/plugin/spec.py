@@ -156,6 +156,15 @@ def engine_create_tool_parser(tokenizer: Tokenizer, options: Any) -> ToolParser 
 
 
 @hookspec(firstresult=True)
+def engine_choose_parser(template: str, tokens: frozenset[str]) -> Use | None:
+    """Only of a parser plugin that stands for others (``auto``): which one reads what a model writes. None: none is recognised.
+
+    ``template``: the source of the chat template; ``tokens``: the vocabulary's added tokens. Once, in the front end; torch-free.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
 def engine_create_task(info: ModelInfo) -> Task | Use:
     """Once, in the front end."""
     raise NotImplementedError

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from engine.plugin.request import GuideSpec
+
 
 class Tokenizer(ABC):
     """Text ↔ token ids. One per front-end process, used from several threads; must not import torch where that can be avoided."""
@@ -103,9 +105,33 @@ class ParserState(ABC):
         """Whether the answer proper has begun (a grammar applies from there). True for parsers without reasoning."""
         return True
 
+    def thinking(self) -> bool:
+        """Whether the next token would be part of the reasoning; usage counts such tokens."""
+        return not self.reasoning_ended()
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """Where a choice's thinking stands before its first token, and the tokens around it.
+
+    ``state``: ``open`` (the output begins inside), ``possible`` (the model may open it) or ``closed``. ``start`` and ``end``: ids of the
+    markers; empty where the vocabulary has no single tokens for them, so that thinking can be split off but not bounded.
+    """
+
+    state: str
+    start: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+
 
 class ReasoningParser(ABC):
     """Splits chain of thought from answer."""
+
+    def markers(self) -> tuple[str, ...]:
+        """Vocabulary entries that the parser must see in the text even where they are special tokens."""
+        return ()
+
+    def thinking(self, prompt_token_ids: Sequence[int]) -> Thinking | None:
+        """What a thinking budget and a grammar after the thinking need to know; None where the format has no such boundary."""
+        return None
 
     @abstractmethod
     def start(self, prompt_token_ids: Sequence[int]) -> ParserState:
@@ -114,6 +140,17 @@ class ReasoningParser(ABC):
 
 class ToolParser(ABC):
     """Finds tool calls in the answer."""
+
+    def markers(self) -> tuple[str, ...]:
+        """As :meth:`ReasoningParser.markers`."""
+        return ()
+
+    def grammar(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
+        """A constraint under which the output is at least one call of one of ``tools`` in this parser's format, and nothing else.
+
+        ``parallel`` False: exactly one. None: the format has none, so calls cannot be enforced.
+        """
+        return None
 
     @abstractmethod
     def start(self, tools: Sequence[dict[str, Any]]) -> ParserState:
