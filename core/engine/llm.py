@@ -105,6 +105,16 @@ class LLM:
         found: Stats = self._background.wait(self._stats())
         return found
 
+    @property
+    def client(self) -> EngineClient:
+        """The engine below, which takes token ids and gives token ids; use it on :attr:`background`'s loop."""
+        return self._client
+
+    @property
+    def background(self) -> Background:
+        """The event loop that the engine's client lives on."""
+        return self._background
+
     def reset_prefix_cache(self) -> bool:
         """Forget cached prefixes; False while requests run."""
         return bool(self._background.wait(self._client.call("reset_prefix_cache")))
@@ -128,35 +138,37 @@ class LLM:
         return msgspec.convert(await self._client.call("stats"), Stats)
 
     async def _complete(self, prompt: PromptLike, params: SamplingParams) -> RequestOutput:
+        turn = self._service.take_turn()
         text, given = split_prompt(prompt)
         ids = await self._service.encoder.encode(given, truncate=params.truncate_prompt_tokens)
-        return await self._run(ids, params, text, "prompt")
+        return await self._run(self._generation(ids, params, "prompt", turn), params, text)
 
     async def _converse(self, conversation: Conversation, params: SamplingParams) -> RequestOutput:
-        ids = await self._service.renderer.encode(conversation)
-        return await self._run(ids, params, None, "messages")
+        turn = self._service.take_turn()
+        ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=params.truncate_prompt_tokens))
+        return await self._run(self._generation(ids, params, "messages", turn), params, None)
 
-    async def _run(self, ids: list[int], params: SamplingParams, text: str | None, param: str) -> RequestOutput:
-        generation = self._generation(ids, params, param)
+    async def _run(self, generation: Generation, params: SamplingParams, text: str | None) -> RequestOutput:
         collected = [Collected() for _ in generation.choices]
         async for index, delta in generation.events():
             collected[index].add(delta)
         return self._answer(generation, collected, params, text)
 
     async def _stream(self, conversation: Conversation, params: SamplingParams | None) -> AsyncIterator[str]:
-        ids = await self._service.renderer.encode(conversation)
-        chosen = self._params_list(params, 1)[0]
-        async for _, delta in self._generation(ids, chosen, "messages").events():
+        turn, chosen = self._service.take_turn(), self._params_list(params, 1)[0]
+        ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=chosen.truncate_prompt_tokens))
+        async for _, delta in self._generation(ids, chosen, "messages", turn).events():
             yield delta.text
 
-    def _generation(self, ids: list[int], params: SamplingParams, param: str) -> Generation:
+    def _generation(self, ids: list[int], params: SamplingParams, param: str, turn: int) -> Generation:
         limits = self._service.limits
         verify(params, limits)
         if self._service.tokenizer is not None:
             params = fill_bad_words(params, self._service.tokenizer, limits)
         params = fit_context(params, len(ids), limits, param=param)
         job = Job(
-            prompts=[ids], params=[params], endpoint="offline", model=self.config.model.served_names[0], arrival=time.monotonic()
+            prompts=[ids], params=[params], endpoint="offline", model=self.config.model.served_names[0], arrival=time.monotonic(),
+            turn=turn,
         )
         return Generation(self._service, job)
 

@@ -131,6 +131,14 @@ def read_command_line(
     return CommandLine(args, mine, problems, parsed.help)
 
 
+def read_own(argv: Sequence[str], own: Sequence[Flag]) -> CommandLine:
+    """Read the line of a command that starts no engine: its own flags and no words."""
+    parsed = Grammar(own).parse(argv)
+    problems = [*parsed.problems, *(Problem(f"{word}: no words are taken here.", "leave it out") for word in parsed.words)]
+    mine = {flag.dest: parsed.values.get(flag.dest, flag.initial()) for flag in own}
+    return CommandLine(EngineArgs.from_values({}), mine, problems, parsed.help)
+
+
 def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, object], quiet: bool) -> list[Problem]:
     """The positional MODEL, or --model; both only where they agree."""
     problems = [Problem(f"{word}: one model only; {words[0]} is given already.", "leave it out") for word in words[1:]]

@@ -22,20 +22,21 @@ def render_help(
     own: Sequence[Flag] = (),
     *,
     http: bool = True,
+    engine: bool = True,
     entries: Sequence[Entry] | None = None,
     width: int = 0,
 ) -> str:
-    """The whole help of a command. Nothing is imported to know the plugins."""
+    """The whole help of a command. Nothing is imported to know the plugins. ``engine``: it takes the engine's flags."""
     width = max(80, min(width or _columns(), 140))
     plugins = _by_kind(scan() if entries is None else entries)
     parts = [f"usage: {usage}", "", about]
     if own:
         parts += ["", f"engine {name}", *(_row(flag, plugins, width) for flag in own)]
-    for key, title in TITLES.items():
+    for key, title in TITLES.items() if engine else ():
         flags = [flag for flag in FLAGS if flag.group == key and (http or flag.engine)]
         if flags:
             parts += ["", title, *(_row(flag, plugins, width) for flag in flags)]
-    parts += ["", *_wrap(_GRAMMAR, width), *_wrap(_STAR, width)]
+    parts += ["", *_wrap(_GRAMMAR, width), *(_wrap(_STAR, width) if engine else ())]
     return "\n".join(parts)
 
 

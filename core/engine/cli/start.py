@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.args.engine_args import CommandLine, raise_problems, read_command_line
+from engine.args.engine_args import CommandLine, raise_problems, read_command_line, read_own
 from engine.args.flag import Flag
 
 if TYPE_CHECKING:
@@ -17,23 +17,28 @@ if TYPE_CHECKING:
 class Command:
     """A command that takes a model and the engine's flags beside its own.
 
-    ``http``: whether the flags of the HTTP server mean something to it; without, they are not accepted.
+    ``http``: whether the flags of the HTTP server mean something to it; without, they are not accepted. ``engine``: whether
+    it starts an engine at all; without, it has its own flags alone.
     """
 
-    def __init__(self, name: str, usage: str, about: str, own: Sequence[Flag] = (), http: bool = False) -> None:
+    def __init__(
+        self, name: str, usage: str, about: str, own: Sequence[Flag] = (), *, http: bool = False, engine: bool = True
+    ) -> None:
         self.name = name
         self.usage = usage
         self.about = about
         self.own = tuple(own)
         self.http = http
+        self.engine = engine
 
     def read(self, argv: Sequence[str], *, needs_model: bool = True) -> CommandLine | None:
         """The command line, or None where help was asked for (and given). Raises every problem at once."""
-        line = read_command_line(argv, self.own, http=self.http, needs_model=needs_model)
+        engine = self.engine
+        line = read_command_line(argv, self.own, http=self.http, needs_model=needs_model) if engine else read_own(argv, self.own)
         if line.help:
             from engine.args.help import render_help
 
-            print(render_help(self.name, self.usage, self.about, self.own, http=self.http))
+            print(render_help(self.name, self.usage, self.about, self.own, http=self.http, engine=self.engine))
             return None
         raise_problems(line.problems)
         return line
