@@ -1,0 +1,199 @@
+"""The layers' operations on the native kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.plugin.contracts.operations import ACTIVATIONS, Operations
+from engine_devices._linear import element_type
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine_devices._native import Native
+
+#: ``ENGINE_SOFT_CAP`` and ``ENGINE_BEST_CHUNK`` of native/rows.h.
+SOFT_CAP = 8
+BEST_CHUNK = 8192
+FUNCTIONS = {name: number for number, name in enumerate(ACTIVATIONS)}
+
+
+class Rows(ctypes.Structure):
+    """``engine_rows_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p), ("y", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p),
+        ("out", ctypes.c_void_p), ("sum", ctypes.c_void_p), ("x_outer", ctypes.c_int64), ("x_inner", ctypes.c_int64),
+        ("y_outer", ctypes.c_int64), ("y_inner", ctypes.c_int64), ("outer", ctypes.c_int64), ("inner", ctypes.c_int64),
+        ("size", ctypes.c_int64), ("type", ctypes.c_int32), ("function", ctypes.c_int32), ("eps", ctypes.c_float),
+        ("offset", ctypes.c_float), ("cap", ctypes.c_float),
+    )  # fmt: skip
+
+
+class Rotate(ctypes.Structure):
+    """``engine_rotate_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p), ("cos", ctypes.c_void_p), ("sin", ctypes.c_void_p), ("out", ctypes.c_void_p),
+        ("x_row", ctypes.c_int64), ("x_head", ctypes.c_int64), ("angle_row", ctypes.c_int64), ("rows", ctypes.c_int32),
+        ("heads", ctypes.c_int32), ("size", ctypes.c_int32), ("half", ctypes.c_int32), ("type", ctypes.c_int32),
+        ("interleaved", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class Angles(ctypes.Structure):
+    """``engine_angles_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("positions", ctypes.c_void_p), ("frequencies", ctypes.c_void_p), ("cos", ctypes.c_void_p), ("sin", ctypes.c_void_p),
+        ("rows", ctypes.c_int32), ("count", ctypes.c_int32), ("type", ctypes.c_int32), ("scale", ctypes.c_float),
+    )  # fmt: skip
+
+
+class Embed(ctypes.Structure):
+    """``engine_embed_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("ids", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("out", ctypes.c_void_p), ("size", ctypes.c_int64),
+        ("offset", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32), ("scaled", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    )  # fmt: skip
+
+
+class Best(ctypes.Structure):
+    """``engine_best_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p), ("value", ctypes.c_void_p), ("place", ctypes.c_void_p), ("scratch", ctypes.c_void_p),
+        ("row", ctypes.c_int64), ("size", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class NativeOperations(Operations):
+    """One kernel each. They round where the torch operations do; sums run in float32 in an order of their own.
+
+    ``soft_cap`` and the activations round once, at their end.
+    """
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    def embed(self, ids: Tensor, weight: Tensor, *, offset: int = 0, scale: float | None = None) -> Tensor:
+        """See the contract."""
+        ids = ids.contiguous()
+        out = torch.empty((*ids.shape, weight.shape[-1]), dtype=weight.dtype)
+        arguments = Embed(
+            ids=ids.data_ptr(), weight=weight.data_ptr(), out=out.data_ptr(), size=weight.shape[-1], offset=offset,
+            rows=ids.numel(), type=element_type(weight.dtype), scaled=scale is not None, scale=scale or 0.0,
+        )  # fmt: skip
+        self._native.run("engine_embed", arguments, ids, weight, out)
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_rms_norm", x, None, weight=weight, eps=eps, offset=offset)
+
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_layer_norm", x, None, weight=weight, bias=bias, eps=eps)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_add", x, y)
+
+    def activate(self, x: Tensor, name: str) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_activate", x, None, function=FUNCTIONS[name])
+
+    def gate(self, x: Tensor, name: str) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_gate", x, None, function=FUNCTIONS[name], half=True)
+
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        """See the contract."""
+        return self._rows("engine_activate", x, None, function=SOFT_CAP, cap=cap)
+
+    def rotation(self, positions: Tensor, frequencies: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See the contract."""
+        positions = positions.contiguous()
+        shape = (len(positions), 1, len(frequencies))
+        cos, sin = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+        arguments = Angles(
+            positions=positions.data_ptr(), frequencies=frequencies.data_ptr(), cos=cos.data_ptr(), sin=sin.data_ptr(),
+            rows=len(positions), count=len(frequencies), type=element_type(dtype), scale=scale,
+        )  # fmt: skip
+        self._native.run("engine_angles", arguments, positions, frequencies, cos, sin)
+        return cos, sin
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
+        """See the contract."""
+        rows, heads, size = x.shape
+        out = torch.empty(x.shape, dtype=x.dtype)
+        arguments = Rotate(
+            x=x.data_ptr(), cos=cos.data_ptr(), sin=sin.data_ptr(), out=out.data_ptr(), x_row=x.stride(0), x_head=x.stride(1),
+            angle_row=cos.stride(0), rows=rows, heads=heads, size=size, half=cos.shape[-1], type=element_type(x.dtype),
+            interleaved=interleaved,
+        )  # fmt: skip
+        self._native.run("engine_rotate", arguments, x, cos, sin, out)
+        return out
+
+    def best(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """See the contract."""
+        rows, size = logits.shape
+        value, place = torch.empty(rows, dtype=torch.float32), torch.empty(rows, dtype=torch.int64)
+        scratch = torch.empty(2 * rows * -(-size // BEST_CHUNK), dtype=torch.int64)
+        arguments = Best(
+            logits=logits.data_ptr(), value=value.data_ptr(), place=place.data_ptr(), scratch=scratch.data_ptr(),
+            row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
+        )  # fmt: skip
+        self._native.run("engine_best", arguments, logits, value, place, scratch)
+        return value, place
+
+    def _rows(
+        self, kernel: str, x: Tensor, y: Tensor | None, *, weight: Tensor | None = None, bias: Tensor | None = None,
+        function: int = 0, eps: float = 0.0, offset: float = 0.0, cap: float = 0.0, half: bool = False,
+    ) -> Tensor:
+        """Run a kernel on the rows of x; ``half``: the result has half of x's width."""
+        x, outer, inner = _planes(x)
+        size = x.shape[-1] // 2 if half else x.shape[-1]
+        out = torch.empty((*x.shape[:-1], size), dtype=x.dtype)
+        x_outer, x_inner = _strides(x)
+        arguments = Rows(
+            x=x.data_ptr(), out=out.data_ptr(), x_outer=x_outer, x_inner=x_inner, outer=outer, inner=inner, size=size,
+            type=element_type(x.dtype), function=function, eps=eps, offset=offset, cap=cap,
+        )  # fmt: skip
+        if y is not None:
+            y, _, _ = _planes(y)
+            arguments.y = y.data_ptr()
+            arguments.y_outer, arguments.y_inner = _strides(y)
+        if weight is not None:
+            arguments.weight = weight.data_ptr()
+        if bias is not None:
+            arguments.bias = bias.data_ptr()
+        self._native.run(kernel, arguments, x, y, weight, bias, out)
+        return out
+
+
+def _planes(x: Tensor) -> tuple[Tensor, int, int]:
+    """x as the kernels take it, [outer, inner, size] with any strides of outer and inner: its outer and inner sizes."""
+    if x.dim() > 3 or x.stride(-1) != 1:
+        x = x.contiguous()
+    if x.dim() <= 2:
+        return x, 1, x.shape[0] if x.dim() == 2 else 1
+    inner = x.shape[-2]
+    return x, x.numel() // (inner * x.shape[-1]) if x.numel() else 0, inner
+
+
+def _strides(x: Tensor) -> tuple[int, int]:
+    """Strides of outer and inner; a contiguous x of more than three axes counts as three."""
+    match x.dim():
+        case 1:
+            return 0, 0
+        case 2:
+            return 0, x.stride(0)
+        case 3:
+            return x.stride(0), x.stride(1)
+    return x.shape[-2] * x.shape[-1], x.shape[-1]
