@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -137,9 +138,11 @@ def _no_room_for_weights(weights: int, fixed: int, device: DeviceFacts, fraction
     free = f"{gib(device.free_memory)} free of {gib(device.total_memory)}"
     cause = (
         f"The weights need {gib(weights)} and the server {gib(fixed - weights)} beside them, but {device.name} has "
-        f"{free}, of which {fraction:.0%} may be used and {gib(margin)} stay free."
+        f"{free}, of which {fraction * 100:g} % may be used and {gib(margin)} stay free."
     )
-    return MemoryShortage(cause, fix="a smaller model, or more memory")
+    share = math.ceil((fixed + _MARGIN) / device.total_memory * 100) / 100
+    enough = fraction < share <= (device.free_memory - margin) / device.total_memory
+    return MemoryShortage(cause, fix=f"--gpu-memory-utilization {share:g}" if enough else "a smaller model, or more memory")
 
 
 def _too_many(pages: int, page: int, budget: int, wish: CacheWish) -> MemoryShortage:

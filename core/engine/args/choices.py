@@ -50,8 +50,9 @@ def _check_name(flag: Flag, value: str, plugins: list[str]) -> Problem | None:
     if name in flag.choices:
         fix = f"{flag.name} {flag.default}" if flag.default in plugins else f"leave {flag.name} out"
         return Problem(f"{asked}: not available in this version. {have}", fix, status=3)
-    near = nearest(name, [*plugins, *(choice for choice in flag.choices if choice not in plugins)])
-    hint = f" Did you mean {near}?" if near else ""
+    near = nearest(name, plugins)
+    lacking = None if near else nearest(name, flag.choices)
+    hint = f" Did you mean {near}?" if near else f" The nearest, {lacking}, is not available in this version." if lacking else ""
     return Problem(
         f"{asked}: no such plugin.{hint} {have}",
         f"{flag.name} {near}" if near else f"engine plugins list --kind {flag.kind}",

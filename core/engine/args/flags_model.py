@@ -20,7 +20,7 @@ LOADER = (
     Flag("--code-revision", "text", None, "Revision of the repository that holds remote model code.",
          until="running remote model code"),
     Flag("--trust-remote-code", "flag", False,
-         "Let the tokenizer and the transformers implementation run Python code that the model's repository ships."),
+         "Let the slow tokenizer run Python code that the model's repository ships; code of models and configs is never run."),
     Flag("--download-dir", "text", None, "Where downloads are kept; unset is the hub's own cache."),
     Flag("--load-format", "str", "auto", "Which loader reads the weights.", kind="loader", choices=LOAD_FORMATS),
     Flag("--dtype", "str", "auto",

@@ -20,7 +20,7 @@ KV_CACHE = (
          "Share of the device's memory that this instance may use in all, 0 to 1.", metavar="SHARE"),
     Flag("--num-gpu-blocks-override", "int", None, "Exactly this many KV blocks on the device.", metavar="BLOCKS"),
     Flag("--kv-transfer-config", "json", None, "Connector that moves KV blocks between instances.",
-         until="moving KV blocks between instances"),
+         until="a connector between instances"),
     Flag("--calculate-kv-scales", "flag", False, "Compute the scales of an fp8 KV cache from the first forward pass.",
          until="a scaled KV cache"),
 )  # fmt: skip
@@ -64,7 +64,8 @@ EXECUTOR = (
     Flag("--ray-workers-use-nsight", "flag", False, "Run ray's workers under the Nsight profiler.",
          until="the ray executor"),
     Flag("--seed", "int", None,
-         "Seed of everything random that has no seed of its own; unset is a fresh one each start."),
+         "Seed of everything random that has no seed of its own: with the order of requests it decides their outputs; "
+         "unset is a fresh one each start."),
     Flag("--disable-custom-all-reduce", "flag", False,
          "Use the collective library's own all-reduce, as this engine always does."),
     Flag("--worker-cls", "str", "auto", "Worker class.", until="other worker classes"),

@@ -40,10 +40,11 @@ def override(args: EngineArgs, config: dict[str, Any]) -> dict[str, Any]:
                 fix="--hf-overrides '{\"rope_parameters\": …}'",
             )
         config.pop("rope_parameters")
-        config.setdefault("rope_theta", table.get("rope_theta", 10000.0))
-        config.setdefault("rope_scaling", {key: value for key, value in table.items() if key != "rope_theta"})
-        if config["rope_scaling"].get("rope_type", config["rope_scaling"].get("type")) in (None, "default"):
-            config.pop("rope_scaling")
+        if config.get("rope_theta") is None:
+            config["rope_theta"] = table.get("rope_theta", 10000.0)
+        scaling = config.get("rope_scaling") or {key: value for key, value in table.items() if key != "rope_theta"}
+        default = scaling.get("rope_type", scaling.get("type")) in (None, "default")
+        config["rope_scaling"] = None if default else scaling
     if args.rope_scaling is not None:
         config["rope_scaling"] = dict(args.rope_scaling)
     if args.rope_theta is not None:

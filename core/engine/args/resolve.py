@@ -153,6 +153,8 @@ class Resolver:
         preemption = host.create(kinds.PREEMPTION, args.preemption_mode or "recompute")
         self.choices["preemption"] = preemption.choice
         swaps = preemption.plugin.needs_host_pages()
+        if not swaps and "swap_space" in args.given and args.swap_space:
+            self.warnings.append(f"--swap-space {args.swap_space:g} is not used: --preemption-mode {preemption.choice.name} does not swap.")
         if swaps and args.swap_space * plan.GIB * args.tensor_parallel_size > 0.4 * host_memory() > 0:
             self.warnings.append(f"--swap-space {args.swap_space:g} may take more than 40 % of the host's memory.")
         wish = plan.CacheWish(
@@ -193,7 +195,7 @@ class Resolver:
             generation=self.generation | (args.override_generation_config or {}),
             dtype=_decided(self.dtype), max_model_len=_decided(self.max_model_len),
             served_names=tuple(args.served_model_name or (args.model,)),
-            seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little"),
+            seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(8), "little") >> 1,
             task=self.task, skip_tokenizer_init=args.skip_tokenizer_init,
             tokenizer_name=args.tokenizer if args.tokenizer_mode == "custom" else None,
         )  # fmt: skip

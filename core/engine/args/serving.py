@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
 
-#: Sampling defaults that a generation config may set: name → (type, smallest, largest).
-_DEFAULTS: dict[str, tuple[tuple[type, ...], float | None, float | None]] = {
-    "temperature": ((int, float), 0, None), "top_p": ((int, float), 0, 1), "top_k": ((int,), -1, None), "min_p": ((int, float), 0, 1),
-    "repetition_penalty": ((int, float), 0, None), "max_new_tokens": ((int,), 1, None),
+#: Sampling defaults that a generation config may set: name → (type, smallest, largest). A request must be able to live with them.
+_DEFAULTS: dict[str, tuple[tuple[type, ...], float, float]] = {
+    "temperature": ((int, float), 0, math.inf), "top_p": ((int, float), 0, 1), "top_k": ((int,), -1, math.inf),
+    "min_p": ((int, float), 0, 1), "repetition_penalty": ((int, float), 0, 2), "max_new_tokens": ((int,), 1, math.inf),
 }  # fmt: skip
+#: Those that must be above their smallest value.
+_ABOVE = frozenset(("top_p", "repetition_penalty"))
 _KEY_VARIABLES = ("ENGINE_API_KEY", "VLLM_API_KEY")
 
 
@@ -79,8 +82,9 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
         value = overrides[key] if key in overrides else generation.get(key)
         if value is None:
             continue
-        if not _within(value, types, low, high):
-            bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        if not _within(value, types, low, high) or (key in _ABOVE and value <= low):
+            beginning = f"above {low}" if key in _ABOVE else f"of at least {low}"
+            bounds = beginning + (f" and at most {high:g}" if math.isfinite(high) else "")
             raise ConfigError(
                 f"{where}: {key} is {value!r}; it must be a number {bounds}.",
                 fix="--override-generation-config with another value",
@@ -91,11 +95,8 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
     return found
 
 
-def _within(value: int | float, types: tuple[type, ...], low: float | None, high: float | None) -> bool:
-    if isinstance(value, bool) or not isinstance(value, types):
-        return False
-    number = float(value)
-    return (low is None or number >= low) and (high is None or number <= high)
+def _within(value: int | float, types: tuple[type, ...], low: float, high: float) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
 
 
 def end_tokens(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -169,10 +168,8 @@ def fill_bad_words(params: SamplingParams, tokenizer: Tokenizer, limits: Limits)
     return msgspec.structs.replace(params, bad_words_ids=tuple(found))
 
 
-def choice_seed(seed: int | None, index: int) -> int:
-    """The seed of one choice: the request's plus its index (within int64), or a random one."""
-    if seed is None:
-        return secrets.randbits(63)
+def choice_seed(seed: int, index: int) -> int:
+    """The seed of one choice: the request's plus its index, within int64."""
     return (seed + index + INT64) % (2 * INT64) - INT64
 
 

@@ -15,6 +15,7 @@ from engine.messages import Output
 from engine.metrics import RequestTimes
 from engine.plugin.request import FinishReason, Request, SamplingParams
 from engine.render.params import choice_seed
+from engine.server.parsing import Parsing
 from engine.server.service import Service
 
 Event = tuple[int, ChoiceDelta]
@@ -26,17 +27,20 @@ class GenerationFailed(EngineError):
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What to generate: prompts with the params of each (``max_tokens`` a number). ``scoring``: the one token made is thrown away.
-    ``stream``: every sequence brings its prompt's log-probabilities itself; otherwise the first of each prompt does."""
+    ``stream``: every sequence brings its prompt's log-probabilities itself; otherwise the first of each prompt does.
+    ``turn``: :meth:`Service.take_turn` at its arrival."""
 
     prompts: list[list[int]]
     params: list[SamplingParams]
     endpoint: str
     model: str
     arrival: float
+    turn: int
     priority: int = 0
     cache_salt: str | None = None
     scoring: bool = False
     stream: bool = False
+    parsing: Parsing | None = None
 
 
 class Generation:
@@ -50,11 +54,9 @@ class Generation:
         self._service = service
         group = service.new_id()
         self._requests = [
-            self._request(group, prompt, params, index)
-            for prompt, params in zip(job.prompts, job.params, strict=True)
-            for index in range(self.width)
+            self._request(group, place, index) for place in range(len(job.prompts)) for index in range(self.width)
         ]
-        self.choices = [Choice(service.tokenizer, request.params, request.prompt_token_ids) for request in self._requests]
+        self.choices = [self._choice(request) for request in self._requests]
 
     async def events(self) -> AsyncIterator[Event]:
         """What is new, with the number of its sequence. Closing the iterator aborts what still runs."""
@@ -85,6 +87,10 @@ class Generation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def reasoning_tokens(self) -> int:
+        """How many of the generated tokens were reasoning."""
+        return sum(choice.reasoning_tokens for choice in self.choices)
+
     def returned(self, prompt: int) -> list[int]:
         """The sequences of a prompt that are answered: the first ``n``, or the best of ``best_of``."""
         start = prompt * self.width
@@ -104,13 +110,15 @@ class Generation:
         """Prompt tokens that came from the prefix cache, counted once per prompt."""
         return sum(self.choices[index].cached_tokens for index in range(0, len(self.choices), self.width))
 
-    def _request(self, group: str, prompt: list[int], params: SamplingParams, index: int) -> Request:
+    def _request(self, group: str, place: int, index: int) -> Request:
+        prompt, params = self.job.prompts[place], self.job.params[place]
+        drawn = self._service.seed(self.job.turn, place * self.width + index)
         ranked = self.width > self.count
         own = msgspec.structs.replace(
             params,
             n=1,
             best_of=None,
-            seed=choice_seed(params.seed, index),
+            seed=drawn if params.seed is None else choice_seed(params.seed, index),
             logprobs=0 if ranked and params.logprobs is None else params.logprobs,
             prompt_logprobs=params.prompt_logprobs if index == 0 or self.job.stream else None,
         )
@@ -124,6 +132,13 @@ class Generation:
             group=group if self.width > 1 else None,
             cache_salt=self.job.cache_salt,
         )
+
+    def _choice(self, request: Request) -> Choice:
+        parsing, prompt = self.job.parsing, request.prompt_token_ids
+        if parsing is None:
+            return Choice(self._service.tokenizer, request.params, prompt)
+        parser = parsing.start(prompt)
+        return Choice(self._service.tokenizer, request.params, prompt, parser=parser, shown=parsing.shown)
 
     async def _pump(self, index: int, queue: asyncio.Queue[Event | BaseException | None]) -> None:
         stream = self._sequence(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import re
 import sys
 import uuid
 
@@ -17,6 +18,7 @@ from engine.server.identity import MAX_HEADER_BYTES, MAX_HEADERS
 MAX_TARGET = 16 * 1024
 #: Seconds that a refused client gets to read its answer.
 LINGER_SECONDS = 1.0
+_REQUEST_LINE = re.compile(rb"[!#-'*+.0-9A-Z^-z|~-]{1,64} [!-~]+ HTTP/1\.[01]\r\n")
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -24,11 +26,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _head = 0
     _refused = False
+    _data = b""
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; after a refusal they are dropped."""
         if not self._refused:
+            self._data = data
             super().data_received(data)
+            self._data = b""
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -68,7 +73,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn answers to bytes that are no HTTP, or to a method that HTTP does not have."""
-        if isinstance(sys.exception(), httptools.HttpParserInvalidMethodError):
+        wrong_method = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
+        if wrong_method and _REQUEST_LINE.match(self._data):
             self._refuse(405, "The method is none that HTTP has.")
         else:
             self._refuse(400, msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from engine.render.chat import ChatRenderer
 from engine.render.params import Limits
 from engine.render.prompt import PromptEncoder
 from engine.render.template import load_templates
+from engine.server.parsing import Parsers
 
 log = logging.getLogger("engine.requests")
 
@@ -56,13 +58,15 @@ class Service:
         pool: TokenizerPool | None = None,
         metrics: Metrics | None = None,
         endpoints: frozenset[str] = frozenset({"completions", "chat"}),
+        parsers: Parsers | None = None,
     ) -> None:
-        """``policy`` None: priorities are refused. ``endpoints``: what the task serves."""
+        """``policy`` None: priorities are refused. ``endpoints``: what the task serves. ``parsers`` None: answers are plain text."""
         self.config = config
         self.client = client
         self.tokenizer = tokenizer
         self.policy = policy
         self.endpoints = endpoints
+        self.parsers = parsers or Parsers()
         self.limits = Limits.of(config)
         self.metrics = metrics or Metrics(config, client)
         self.texts = TokenTexts(tokenizer)
@@ -82,10 +86,21 @@ class Service:
         self.load = 0
         self._instance = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
+        self._turns = itertools.count()
+        self._seed = secrets.randbits(63) if config.model.seed is None else config.model.seed
 
     def new_id(self) -> str:
         """An engine request id, unique in the server's life."""
         return f"{self._instance}-{next(self._numbers)}"
+
+    def take_turn(self) -> int:
+        """The place of a request that has just come among all of the server's life."""
+        return next(self._turns)
+
+    def seed(self, turn: int, sequence: int) -> int:
+        """For a sequence of a request without a seed: --seed and the order of requests decide it, and nothing else does."""
+        drawn = hashlib.blake2b(f"{self._seed} {turn} {sequence}".encode(), digest_size=8)
+        return int.from_bytes(drawn.digest(), "little") >> 1
 
     def check(self, endpoint: str, model: str | None) -> str:
         """The served name that ``model`` means. Raises RequestError: 404 where it is not served, 400 where the endpoint is not."""

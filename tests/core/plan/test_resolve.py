@@ -182,3 +182,24 @@ def test_a_gguf_file_needs_its_loader(arguments, host, tmp_path):
     with pytest.raises(PluginError, match="--load-format gguf: no such plugin") as caught:
         resolve(arguments(model=str(tmp_path / "m.gguf")), host)
     assert caught.value.status == 3
+
+
+def test_rope_flags_replace_parameters_beside_empty_keys(arguments, host, tmp_path):
+    table = {"rope_type": "default", "rope_theta": 7.0}
+    model = write_llama(tmp_path / "m", rope_parameters=table, rope_scaling=None, rope_theta=None)
+    assert resolve(arguments(model=str(model), rope_theta=9.0), host).model.config["rope_theta"] == 9.0
+    found = resolve(arguments(model=str(model), rope_scaling={"rope_type": "linear", "factor": 2.0}), host).model
+    assert (found.config["rope_theta"], found.info.max_model_len) == (7.0, 512)
+
+
+def test_swap_space_that_nothing_uses_is_said(arguments, host):
+    assert "--swap-space 2 is not used" in resolve(arguments(swap_space=2.0), host).plan["warnings"][0]
+    assert resolve(arguments(swap_space=0.01, preemption_mode="swap"), host).plan["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("top_p", 0), ("top_p", 1.1), ("repetition_penalty", 0), ("repetition_penalty", 2.5), ("temperature", True)]
+)
+def test_request_defaults_are_what_a_request_may_say(arguments, host, key, value):
+    with pytest.raises(ConfigError, match=f"--override-generation-config: {key} is {value}"):
+        resolve(arguments(override_generation_config={key: value}), host)

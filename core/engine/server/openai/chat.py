@@ -25,11 +25,11 @@ from engine.server.sse import EventStream, until_disconnect
 
 async def chat(service: Service, request: Request) -> Response:
     """Serve one request."""
-    arrival = time.monotonic()
+    arrival, turn = time.monotonic(), service.take_turn()
     body, ignored = read_body(await read_json(request), ChatBody)
     model = service.check("chat", body.model)
     check_chat(body)
-    answer = await _prepare(service, body, model, arrival)
+    answer = await _prepare(service, body, model, arrival, turn)
     service.metrics.ignored(len(ignored))
     service.log_request(request.state.request_id, "chat", answer.generation.job.prompts, answer.params)
     headers = ignored_header(ignored)
@@ -56,7 +56,7 @@ def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
     )
 
 
-async def _prepare(service: Service, body: ChatBody, model: str, arrival: float) -> ChatAnswer:
+async def _prepare(service: Service, body: ChatBody, model: str, arrival: float, turn: int) -> ChatAnswer:
     """Everything that can be refused is refused here, before the answer begins."""
     limits = service.limits
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
@@ -74,7 +74,9 @@ async def _prepare(service: Service, body: ChatBody, model: str, arrival: float)
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
     fitted = fit_context(params, len(ids), limits, param="messages")
-    job = Job(prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, priority=priority, cache_salt=salt)
+    job = Job(
+        prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt
+    )
     kind = "chat.completion.chunk" if body.stream else "chat.completion"
     shape = Shape.of(service, body, params, model, prefix="chatcmpl-", kind=kind)
     last = body.messages[-1]

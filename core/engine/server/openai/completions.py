@@ -27,11 +27,11 @@ DEFAULT_MAX_TOKENS = 16
 
 async def complete(service: Service, request: Request) -> Response:
     """Serve one request."""
-    arrival = time.monotonic()
+    arrival, turn = time.monotonic(), service.take_turn()
     body, ignored = read_body(await read_json(request), CompletionBody)
     model = service.check("completions", body.model)
     check_completion(body)
-    answer = await _prepare(service, body, model, arrival)
+    answer = await _prepare(service, body, model, arrival, turn)
     service.metrics.ignored(len(ignored))
     service.log_request(request.state.request_id, "completions", answer.generation.job.prompts, answer.params)
     headers = ignored_header(ignored)
@@ -41,7 +41,7 @@ async def complete(service: Service, request: Request) -> Response:
     return Response(msgspec.json.encode(whole), headers=headers, media_type="application/json")
 
 
-async def _prepare(service: Service, body: CompletionBody, model: str, arrival: float) -> CompletionAnswer:
+async def _prepare(service: Service, body: CompletionBody, model: str, arrival: float, turn: int) -> CompletionAnswer:
     """Everything that can be refused is refused here, before the answer begins."""
     limits = service.limits
     scoring = body.max_tokens == 0
@@ -66,6 +66,7 @@ async def _prepare(service: Service, body: CompletionBody, model: str, arrival: 
         endpoint="completions",
         model=model,
         arrival=arrival,
+        turn=turn,
         priority=priority,
         cache_salt=salt,
         scoring=scoring,
