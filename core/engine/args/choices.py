@@ -36,7 +36,7 @@ def check_flags(flags: Iterable[Flag], given: Mapping[str, object], plugins: Map
 def _missing(flag: Flag, value: object) -> Problem:
     shown = flag.name if flag.type in ("flag", "pair") else f"{flag.name} {value}"
     return Problem(
-        f"{shown}: {flag.until} is not available in this version.".replace("s is not", "s are not"),
+        f"{shown}: not available in this version ({flag.until}).",
         f"leave {flag.name} out",
     )
 

@@ -48,10 +48,10 @@ def test_options_behind_a_plugin_name():
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--enable-lora"], "--enable-lora: LoRA adapters are not available in this version. Try: leave --enable-lora out"),
-        (["-O3"], "--compilation-config 3: torch.compile is not available in this version."),
-        (["-pp", "2"], "--pipeline-parallel-size 2: pipeline parallelism is not available in this version."),
-        (["--cpu-offload-gb", "1"], "--cpu-offload-gb 1.0: offloading weights to host memory is not available in this version."),
+        (["--enable-lora"], "--enable-lora: not available in this version (LoRA adapters). Try: leave --enable-lora out"),
+        (["-O3"], "--compilation-config 3: not available in this version (torch.compile)."),
+        (["-pp", "2"], "--pipeline-parallel-size 2: not available in this version (pipeline parallelism)."),
+        (["--cpu-offload-gb", "1"], "--cpu-offload-gb 1.0: not available in this version (offloading weights to host memory)."),
     ],
 )
 def test_a_missing_capability_is_one_clear_line(argv, says):
