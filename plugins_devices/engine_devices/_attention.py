@@ -74,6 +74,8 @@ class NativeAttention(AttentionBackend):
         self.name = f"native {native.isa}"
         self._native = native
         self._scratch = torch.empty(SCRATCH_FLOATS, dtype=torch.float32)
+        #: Whether threads may share one context; the results are the same.
+        self.shares_contexts = True
 
     def supports(self, spec: AttentionSpec, dtype: torch.dtype) -> str | None:
         """Float caches of 32, 16 and 8 bits, heads of up to 1024."""
@@ -126,7 +128,8 @@ class NativeAttention(AttentionBackend):
         arguments = Attend(
             cache=_pages(cache, batch, spec), q=q.data_ptr(), out=out.data_ptr(),
             query_start=batch.query_start.data_ptr(), seq_lens=batch.seq_lens.data_ptr(),
-            sinks=None if sinks is None else sinks.data_ptr(), scratch=self._scratch.data_ptr(), scratch_floats=SCRATCH_FLOATS,
+            sinks=None if sinks is None else sinks.data_ptr(), scratch=self._scratch.data_ptr(),
+            scratch_floats=SCRATCH_FLOATS if self.shares_contexts else 0,
             q_row=q.stride(0), q_head=q.stride(1), out_row=out.stride(0), out_head=out.stride(1),
             sequences=len(batch.seq_lens), rows=len(q), heads=spec.num_heads, type=element_type(q.dtype),
             window=spec.window or 0, sinks_type=0 if sinks is None else element_type(sinks.dtype),
