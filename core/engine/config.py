@@ -108,6 +108,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     frontend_multiprocessing: bool = True
     default_sampling: dict[str, Any] = {}
     max_new_tokens: int | None = None
+    auto_tool_choice: bool = False
+    reasoning_options: dict[str, Any] = {}
+    tool_options: dict[str, Any] = {}
     extensions: tuple[str, ...] = ()
 
 

@@ -73,9 +73,9 @@ SPECULATION = (
 )  # fmt: skip
 
 REASONING = (
-    Flag("--enable-reasoning", "flag", False, "Split the output into reasoning and answer.", until="reasoning parsers"),
-    Flag("--reasoning-parser", "str", None, "Who splits it.", kind="reasoning_parser",
-         choices=("deepseek_r1", "qwen3")),
+    Flag("--enable-reasoning", "flag", False, "Split chat answers into reasoning and content; --reasoning-parser alone does it too."),
+    Flag("--reasoning-parser", "str", None, "Who splits them: NAME, NAME:{JSON options}, or auto (by the chat template).",
+         kind="reasoning_parser", choices=("deepseek_r1",), options=True),
 )  # fmt: skip
 
 OBSERVABILITY = (

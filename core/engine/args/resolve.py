@@ -12,6 +12,7 @@ from engine.args import model_facts, serving
 from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.limits import scheduler_config
+from engine.args.parsers import choose_parser, split_options
 from engine.args.rules import check_rules, host_memory
 from engine.checkpoint import locate
 from engine.config import (
@@ -124,8 +125,10 @@ class Resolver:
         executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")
         self.choices["executor"] = host.resolve(kinds.EXECUTOR, executor)
         for kind, flag in ((kinds.REASONING_PARSER, args.reasoning_parser), (kinds.TOOL_PARSER, args.tool_call_parser)):
-            if flag is not None:
-                self.choices[kind.name] = host.resolve(kind, flag)
+            if flag is not None and not args.skip_tokenizer_init:
+                name, _ = split_options(str(kind.flag), flag)
+                template = serving.read_template(args.chat_template)
+                self.choices[kind.name] = choose_parser(kind, name, host, checkpoint, template)
         for name in args.extensions or ():
             host.resolve(kinds.EXTENSION, name)
 

@@ -55,9 +55,9 @@ def _bounds(args: EngineArgs) -> Iterator[Problem]:
 
 def _partners(args: EngineArgs) -> Iterator[Problem]:
     if args.enable_reasoning and not args.reasoning_parser:
-        yield Problem("--enable-reasoning needs --reasoning-parser.", "--reasoning-parser deepseek_r1")
+        yield Problem("--enable-reasoning needs --reasoning-parser.", "--reasoning-parser auto")
     if args.enable_auto_tool_choice and not args.tool_call_parser:
-        yield Problem("--enable-auto-tool-choice needs --tool-call-parser.", "--tool-call-parser hermes")
+        yield Problem("--enable-auto-tool-choice needs --tool-call-parser.", "--tool-call-parser auto")
     if args.qlora_adapter_name_or_path and args.quantization != "bitsandbytes":
         yield Problem("--qlora-adapter-name-or-path needs --quantization bitsandbytes.", "--quantization bitsandbytes")
     if args.ray_workers_use_nsight and args.distributed_executor_backend != "ray":

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.args.parsers import split_options
 from engine.config import ServerConfig
 from engine.errors import ConfigError
 
@@ -31,7 +32,7 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
     keys = [*args.api_key, *(os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name))]
     return ServerConfig(
         host=args.host or "127.0.0.1", port=args.port, api_keys=tuple(dict.fromkeys(keys)), max_logprobs=args.max_logprobs,
-        chat_template=_template(args.chat_template), chat_template_content_format=args.chat_template_content_format,
+        chat_template=read_template(args.chat_template), chat_template_content_format=args.chat_template_content_format,
         response_role=args.response_role or "assistant", return_tokens_as_token_ids=args.return_tokens_as_token_ids,
         enable_request_id_headers=args.enable_request_id_headers, enable_prompt_tokens_details=args.enable_prompt_tokens_details,
         enable_server_load_tracking=args.enable_server_load_tracking, disable_fastapi_docs=args.disable_fastapi_docs,
@@ -41,7 +42,9 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
         ssl_cert_reqs=args.ssl_cert_reqs, allow_credentials=args.allow_credentials, allowed_origins=tuple(args.allowed_origins),
         allowed_methods=tuple(args.allowed_methods), allowed_headers=tuple(args.allowed_headers), middleware=tuple(args.middleware),
         frontend_multiprocessing=not args.disable_frontend_multiprocessing, default_sampling=defaults, max_new_tokens=limit,
-        extensions=tuple(args.extensions or ()),
+        extensions=tuple(args.extensions or ()), auto_tool_choice=args.enable_auto_tool_choice,
+        reasoning_options=split_options("--reasoning-parser", args.reasoning_parser or "")[1],
+        tool_options=split_options("--tool-call-parser", args.tool_call_parser or "")[1],
     )  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def end_tokens(
     return tuple(dict.fromkeys([*own, *ids]))
 
 
-def _template(text: str | None) -> str | None:
+def read_template(text: str | None) -> str | None:
     """The template itself: a file's content, or the text as it is."""
     if text is None or any(mark in text for mark in "{}\n"):
         return text

@@ -28,6 +28,7 @@ from engine.server.identity import RequestIdentity
 from engine.server.openai import models
 from engine.server.openai.chat import chat
 from engine.server.openai.completions import complete
+from engine.server.parsing import Parsers
 from engine.server.service import Client, Service
 from engine.server.sse import Disconnected
 
@@ -45,13 +46,16 @@ def create_app(
     policy: SchedulingPolicy | None = None,
     pool: TokenizerPool | None = None,
     endpoints: frozenset[str] = frozenset({"completions", "chat"}),
+    parsers: Parsers | None = None,
     observers: Sequence[Observer] = (),
     add_routes: Callable[[FastAPI], None] | None = None,
 ) -> FastAPI:
     """The application for a started engine. ``add_routes``: the extensions' routes, which stand behind the API key like ours."""
     server = config.server
     metrics = Metrics(config, client, observers)
-    service = Service(config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints)
+    service = Service(
+        config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints, parsers=parsers
+    )
     docs: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None} if server.disable_fastapi_docs else {}
     app = FastAPI(
         title="engine",

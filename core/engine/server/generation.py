@@ -87,9 +87,10 @@ class Generation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reasoning_tokens(self) -> int:
-        """How many of the generated tokens were reasoning."""
-        return sum(choice.reasoning_tokens for choice in self.choices)
+    def reasoning_tokens(self) -> int | None:
+        """How many of the generated tokens were reasoning; None where nothing tells reasoning apart."""
+        parsing = self.job.parsing
+        return sum(choice.reasoning_tokens for choice in self.choices) if parsing is not None and parsing.reasons else None
 
     def returned(self, prompt: int) -> list[int]:
         """The sequences of a prompt that are answered: the first ``n``, or the best of ``best_of``."""

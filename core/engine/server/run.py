@@ -133,9 +133,11 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     from engine.plugin.host import PluginHost
     from engine.server import limits, start_report  # noqa: F401
     from engine.server.app import create_app
+    from engine.server.parsing import make_parsers
 
     host = PluginHost()
     tokenizer, policy, endpoints = _plugins(config, host)
+    parsers = make_parsers(config, host, tokenizer)
     extensions = parts.extensions = Extensions(host, config.server.extensions)
     parts.app = create_app(
         config,
@@ -143,6 +145,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
         tokenizer,
         policy=policy,
         endpoints=endpoints,
+        parsers=parsers,
         observers=[extensions.request_finished],
         add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
     )

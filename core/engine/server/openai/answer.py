@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from engine.assemble.choice import ChoiceDelta
+from engine.assemble.message import join_calls
+from engine.plugin.contracts.text import ToolCallDelta
 from engine.plugin.request import SamplingParams
 from engine.plugin.step import TokenLogprobs
 from engine.server.generation import Generation
@@ -71,6 +73,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         """Exact token counts so far."""
         prompt, completion = generation.prompt_tokens(), generation.completion_tokens()
         counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        reasoning = generation.reasoning_tokens()
+        if reasoning is not None:
+            counts["completion_tokens_details"] = {"reasoning_tokens": reasoning}
         if self.cached_shown:
             counts["prompt_tokens_details"] = {"cached_tokens": generation.cached_tokens()}
         return counts
@@ -81,6 +86,8 @@ class Collected:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.call_pieces: list[ToolCallDelta] = []
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: str | None = None
@@ -89,6 +96,8 @@ class Collected:
     def add(self, delta: ChoiceDelta) -> None:
         """Append what is new."""
         self.texts.append(delta.text)
+        self.thoughts.append(delta.reasoning)
+        self.call_pieces += delta.tool_calls
         self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
         if delta.finish_reason is not None:
@@ -96,8 +105,18 @@ class Collected:
 
     @property
     def text(self) -> str:
-        """The text."""
+        """The text; content alone where parsers split the output."""
         return "".join(self.texts)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning."""
+        return "".join(self.thoughts)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallDelta, ...]:
+        """The tool calls, whole or as far as they are known."""
+        return join_calls(self.call_pieces)
 
 
 async def collect(generation: Generation) -> list[Collected]:

@@ -19,6 +19,7 @@ from engine.server.generation import Generation, Job
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_chat, salted
 from engine.server.openai.protocol import ChatBody, ignored_header, read_body
+from engine.server.openai.tools import read_calling, show_call, show_piece
 from engine.server.service import Service
 from engine.server.sse import EventStream, until_disconnect
 
@@ -59,6 +60,7 @@ def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
 async def _prepare(service: Service, body: ChatBody, model: str, arrival: float, turn: int) -> ChatAnswer:
     """Everything that can be refused is refused here, before the answer begins."""
     limits = service.limits
+    calling = read_calling(body, service.parsers)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if body.max_completion_tokens is not None and body.max_completion_tokens < 1:
         raise RequestError(
@@ -74,15 +76,18 @@ async def _prepare(service: Service, body: ChatBody, model: str, arrival: float,
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
     fitted = fit_context(params, len(ids), limits, param="messages")
+    parsing = service.parsers.parsing(calling.tools, single_call=calling.single)
     job = Job(
-        prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt
-    )
+        prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
+        parsing=parsing,
+    )  # fmt: skip
     kind = "chat.completion.chunk" if body.stream else "chat.completion"
     shape = Shape.of(service, body, params, model, prefix="chatcmpl-", kind=kind)
     last = body.messages[-1]
     role = service.config.server.response_role if conversation.add_generation_prompt else str(last["role"])
     echo = _last_text(last) if body.echo and last["role"] == role else ""
-    return ChatAnswer(Generation(service, job), shape, params, role=role, echo=echo)
+    reasons = parsing is not None and parsing.reasons and body.include_reasoning is not False
+    return ChatAnswer(Generation(service, job), shape, params, role=role, echo=echo, reasons=reasons)
 
 
 def _check_top(body: ChatBody, most: int) -> None:
@@ -101,48 +106,79 @@ def _last_text(message: dict[str, Any]) -> str:
 class ChatAnswer:
     """Shapes a generation as chat messages."""
 
-    def __init__(self, generation: Generation, shape: Shape, params: SamplingParams, *, role: str, echo: str) -> None:
+    def __init__(
+        self, generation: Generation, shape: Shape, params: SamplingParams, *, role: str, echo: str, reasons: bool = False
+    ) -> None:
+        """``reasons``: answers carry the reasoning."""
         self.generation = generation
         self.params = params
         self._shape = shape
         self._role = role
         self._echo = echo
+        self._reasons = reasons
 
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
         generation, shape = self.generation, self._shape
         collected = await collect(generation)
-        choices = [self._choice(place, collected[index]) for place, index in enumerate(generation.returned(0))]
+        choices = [self._choice(place, index, collected[index]) for place, index in enumerate(generation.returned(0))]
         answer = shape.envelope(choices, shape.usage(generation))
         if self.params.prompt_logprobs is not None:
             answer["prompt_logprobs"] = shape.format.prompt(generation.choices[0].prompt_logprobs, self.params.prompt_logprobs)
         return answer
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
-        """The answer in pieces. The role comes with a choice's first piece of text, never alone: clients time the first chunk."""
+        """The answer in pieces. The role comes with a choice's first piece, never alone: clients time the first chunk."""
         shape, generation = self._shape, self.generation
         pending = {index: Collected() for index in range(len(generation.choices))}
         begun: set[int] = set()
         async for index, delta in generation.events():
             waiting = pending[index]
             waiting.add(delta)
-            if not (waiting.text or waiting.finish_reason is not None or (shape.logprobs is not None and waiting.token_ids)):
+            if not (self._shows(waiting) or waiting.finish_reason is not None or (shape.logprobs is not None and waiting.token_ids)):
                 continue
-            message: dict[str, Any] = {} if index in begun else {"role": self._role}
-            text = waiting.text if index in begun else self._echo + waiting.text
-            if text or index not in begun or waiting.finish_reason is None:
-                message["content"] = text
+            message = self._piece(waiting, first=index not in begun)
             begun.add(index)
             pending[index] = Collected()
-            yield shape.chunk({"index": index, "delta": message, **self._end(waiting)}, generation)
+            yield shape.chunk({"index": index, "delta": message, **self._end(index, waiting)}, generation)
         if shape.usage_at_end:
             yield shape.envelope([], shape.usage(generation))
 
-    def _choice(self, index: int, collected: Collected) -> dict[str, Any]:
-        message = {"role": self._role, "content": self._echo + collected.text, "refusal": None}
-        return {"index": index, "message": message, **self._end(collected)}
+    def _shows(self, waiting: Collected) -> bool:
+        return bool(waiting.text or waiting.call_pieces or (self._reasons and waiting.reasoning))
 
-    def _end(self, collected: Collected) -> dict[str, Any]:
-        shape = self._shape
+    def _piece(self, waiting: Collected, *, first: bool) -> dict[str, Any]:
+        """The delta of a chunk."""
+        message: dict[str, Any] = {"role": self._role} if first else {}
+        text = self._echo + waiting.text if first else waiting.text
+        if self._reasons and waiting.reasoning:
+            message |= _both_names(waiting.reasoning)
+        if waiting.call_pieces:
+            message["tool_calls"] = [show_piece(call) for call in waiting.tool_calls]
+        alone = len(message) == first
+        if text or (alone and (first or waiting.finish_reason is None)):
+            message["content"] = text
+        return message
+
+    def _choice(self, place: int, index: int, collected: Collected) -> dict[str, Any]:
+        text: str | None = self._echo + collected.text
+        if not text and self.generation.job.parsing is not None:
+            text = None
+        message: dict[str, Any] = {"role": self._role, "content": text, "refusal": None}
+        if self._reasons:
+            message |= _both_names(collected.reasoning or None)
+        if collected.call_pieces:
+            message["tool_calls"] = [show_call(call) for call in collected.tool_calls]
+        return {"index": place, "message": message, **self._end(index, collected)}
+
+    def _end(self, index: int, collected: Collected) -> dict[str, Any]:
+        shape, reason = self._shape, collected.finish_reason
+        if reason == "stop" and self.generation.choices[index].called:
+            reason = "tool_calls"
         logprobs = None if shape.logprobs is None else shape.format.chat(collected.logprobs, shape.logprobs)
-        return {"logprobs": logprobs, "finish_reason": collected.finish_reason, "stop_reason": collected.stop_reason}
+        return {"logprobs": logprobs, "finish_reason": reason, "stop_reason": collected.stop_reason}
+
+
+def _both_names(reasoning: str | None) -> dict[str, Any]:
+    """Old clients read the one name, new ones the other."""
+    return {"reasoning": reasoning, "reasoning_content": reasoning}

@@ -58,9 +58,6 @@ def check_chat(body: ChatBody) -> None:
     if body.mm_processor_kwargs:
         raise _absent("mm_processor_kwargs", "media")
     check_tools(body.tools)
-    choice = body.tool_choice
-    if choice not in (None, "none", "auto"):
-        raise _absent("tool_choice", f"{str(choice)[:60]!r}; allowed: 'none', 'auto' or null")
 
 
 def check_tools(tools: list[Any] | None) -> None:

@@ -1,0 +1,75 @@
+"""The parsers of a server, and how one request uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.assemble.message import MessageParser
+from engine.plugin.contracts.text import ReasoningParser, Tokenizer, ToolParser
+
+if TYPE_CHECKING:
+    from engine.config import EngineConfig
+    from engine.plugin.host import PluginHost
+
+
+class Parsers:
+    """What a server was started with; either may be None. ``auto_tools``: requests may leave it to the model to call tools."""
+
+    def __init__(
+        self, tokenizer: Tokenizer | None = None, reasoning: ReasoningParser | None = None, tools: ToolParser | None = None, *,
+        auto_tools: bool = False,
+    ) -> None:  # fmt: skip
+        self.reasoning = reasoning
+        self.tools = tools
+        self.auto_tools = auto_tools
+        self._reasoning_ids = _ids(tokenizer, reasoning.markers() if reasoning is not None else ())
+        self._tool_ids = _ids(tokenizer, tools.markers() if tools is not None else ())
+
+    def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False) -> Parsing | None:
+        """How to read the answer of a request whose answer may call ``tools`` (empty: none). None: as plain text."""
+        called = self.tools if tools else None
+        if self.reasoning is None and called is None:
+            return None
+        shown = self._reasoning_ids | (self._tool_ids if called is not None else frozenset())
+        return Parsing(self.reasoning, called, tools, shown, single_call)
+
+
+class Parsing:
+    """How to read the answers of one request. ``shown``: special tokens that the parsers must see."""
+
+    def __init__(
+        self, reasoning: ReasoningParser | None, caller: ToolParser | None, tools: Sequence[dict[str, Any]],
+        shown: frozenset[int], single_call: bool,
+    ) -> None:  # fmt: skip
+        self.shown = shown
+        self.reasons = reasoning is not None
+        self._reasoning = reasoning
+        self._caller = caller
+        self._tools = tools
+        self._single = single_call
+
+    def start(self, prompt: Sequence[int]) -> MessageParser:
+        """The parsers of one choice that continues ``prompt``."""
+        reasoning = self._reasoning.start(prompt) if self._reasoning is not None else None
+        tools = self._caller.start(self._tools) if self._caller is not None else None
+        return MessageParser(reasoning, tools, single_call=self._single)
+
+
+def make_parsers(config: EngineConfig, host: PluginHost, tokenizer: Tokenizer | None) -> Parsers:
+    """The parsers that the flags name. Raises the :class:`engine.errors.PluginError` subclasses."""
+    from engine.plugin import kinds
+
+    reasoning, tools, server = None, None, config.server
+    chosen = config.choices.get(kinds.REASONING_PARSER.name)
+    if chosen is not None and tokenizer is not None:
+        reasoning = host.create(kinds.REASONING_PARSER, chosen, tokenizer=tokenizer, options=server.reasoning_options).plugin
+    chosen = config.choices.get(kinds.TOOL_PARSER.name)
+    if chosen is not None and tokenizer is not None:
+        tools = host.create(kinds.TOOL_PARSER, chosen, tokenizer=tokenizer, options=server.tool_options).plugin
+    return Parsers(tokenizer, reasoning, tools, auto_tools=server.auto_tool_choice)
+
+
+def _ids(tokenizer: Tokenizer | None, markers: Sequence[str]) -> frozenset[int]:
+    found = (tokenizer.token_id(marker) for marker in markers) if tokenizer is not None else ()
+    return frozenset(token for token in found if token is not None)

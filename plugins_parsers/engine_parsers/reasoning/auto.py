@@ -1,0 +1,22 @@
+"""Takes the reasoning parser whose markers the chat template or the vocabulary shows."""
+
+from __future__ import annotations
+
+from engine.plugin import ReasoningParser, Use, hookimpl
+from engine_parsers._recognise import Row, choose
+
+ENGINE_API = 1
+#: More particular formats first.
+ROWS: tuple[Row, ...] = (
+    ("qwen3", ("<think>",), ()),
+)
+
+
+@hookimpl
+def engine_choose_parser(template: str, tokens: frozenset[str]) -> Use | None:
+    return choose(ROWS, template, tokens)
+
+
+@hookimpl
+def engine_create_reasoning_parser() -> ReasoningParser:
+    raise RuntimeError("auto stands for another parser, which is chosen before it is created")
