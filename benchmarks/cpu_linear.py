@@ -17,13 +17,21 @@ from collections.abc import Callable
 
 import torch
 
-from engine_devices._linear import NativeLinear
+from engine.layers.packed import DensePacked
+from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
+from engine.plugin import LinearKernel, PackedWeight
+from engine_devices._linear import NativeLinear, linear_kernel
 from engine_devices._native import Absent, Native, Operation, load
-from engine_devices._weights import allocate, pack_dense
+from engine_devices._weights import allocate
 
 ROTATION = 256 << 20
 SHAPES = ("1024x4096", "2048x1024", "1024x6144", "3072x1024", "4096x14336")
-DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
+#: Weight format → dtype of activations.
+FORMATS = {
+    "bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16, "int8": torch.bfloat16, "int8-g32": torch.bfloat16,
+    "int4-g32": torch.bfloat16, "int4-g128": torch.bfloat16, "int4-g128-zero": torch.bfloat16, "fp8": torch.bfloat16,
+    "int8-exact": torch.bfloat16, "int4-g128-exact": torch.bfloat16,
+}  # fmt: skip
 
 
 class ReadArgs(ctypes.Structure):
@@ -62,16 +70,30 @@ class Roofs:
         """GFLOPS (or GOPS) in registers of ``engine_type`` kind; 0 where there is no instruction."""
         self.native.cdll.engine_multiply_roof_operations.restype = ctypes.c_int64
         rounds = 2_000_000
-        operations = self.native.cdll.engine_multiply_roof_operations(kind) * rounds * self.native.threads
+        operations = int(self.native.cdll.engine_multiply_roof_operations(kind)) * rounds * self.native.threads
         arguments = MultiplyArgs(rounds, kind, self.sink.data_ptr())
         return operations / timed(lambda: self.native.run("engine_multiply_roof", arguments)) / 1e9
 
 
-def dense_kernels(native: Native, inputs: int, outputs: int, dtype: torch.dtype) -> list[NativeLinear]:
-    """Copies of one random weight, enough to exceed the caches."""
-    weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
-    count = max(1, ROTATION // weight.nbytes)
-    return [NativeLinear(native, pack_dense(native, weight)) for _ in range(count)]
+def pack(weight: torch.Tensor, name: str) -> PackedWeight:
+    """A random weight in that format, with scales in float16 as checkpoints have them."""
+    if name in ("bf16", "f32", "f16"):
+        return DensePacked(weight.to(FORMATS[name]))
+    if name == "fp8":
+        return ScaledFloat8((weight * 100).to(torch.float8_e4m3fn), torch.ones(1, 1), rows=weight.shape[0], columns=weight.shape[1])
+    bits, _, rest = name.removeprefix("int").partition("-")
+    group = int(rest.split("-")[0][1:]) if rest.startswith("g") else 0
+    packed = GroupedInteger.quantize(weight, bits=int(bits), group=group, asymmetric="zero" in rest)
+    packed.exact = rest.endswith("exact")
+    packed.scale, packed.shift = packed.scale.half(), None if packed.shift is None else packed.shift.half()
+    return packed
+
+
+def rotation(native: Native, inputs: int, outputs: int, name: str) -> list[NativeLinear]:
+    """Copies of one weight, enough to exceed the caches."""
+    packed = pack(torch.randn(outputs, inputs) / inputs**0.5, name)
+    kernels: list[LinearKernel | None] = [linear_kernel(native, packed) for _ in range(max(2, ROTATION // packed.nbytes()))]
+    return [kernel for kernel in kernels if isinstance(kernel, NativeLinear)]
 
 
 def measure(roofs: Roofs, kernels: list[NativeLinear], rows: int, dtype: torch.dtype) -> str:
@@ -103,7 +125,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16, 512])
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="INPUTSxOUTPUTS")
-    parser.add_argument("--formats", nargs="+", choices=sorted(DTYPES), default=["bf16"])
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["bf16"])
     asked = parser.parse_args()
     native = load()
     if isinstance(native, Absent):
@@ -112,13 +134,14 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     roofs = Roofs(native)
     peaks = " ".join(f"{name} {max(roofs.multiply(kind) for _ in range(5)):.0f}" for name, kind in (("f32", 0), ("bf16", 1), ("int8", 5)))
-    print(f"{native.isa}, {native.threads} threads; read roof {statistics.median(roofs.read() for _ in range(20)):.1f} GB/s; peaks {peaks} GFLOPS")
+    roof = statistics.median(roofs.read() for _ in range(20))
+    print(f"{native.isa}, {native.threads} threads; read roof {roof:.1f} GB/s; peaks {peaks} GFLOPS")
     for name in asked.formats:
         for shape in asked.shapes:
             inputs, outputs = map(int, shape.split("x"))
-            kernels = dense_kernels(native, inputs, outputs, DTYPES[name])
+            kernels = rotation(native, inputs, outputs, name)
             for rows in asked.rows:
-                print(f"{name:5} {shape:>11} rows {rows:4}: {measure(roofs, kernels, rows, DTYPES[name])}", flush=True)
+                print(f"{name:14} {shape:>11} rows {rows:4}: {measure(roofs, kernels, rows, FORMATS[name])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 from torch import Tensor
 
+from engine.errors import ConfigError
 from engine.layers.packed import DensePacked
+from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
 from engine.plugin import LinearKernel, PackedWeight
 from engine_devices._native import ELEMENT_TYPES, Native
-from engine_devices._weights import Panels, pack_dense
+from engine_devices._weights import Panels, pack_dense, pack_float8, pack_integer
 
 
 class LinearArgs(ctypes.Structure):
@@ -47,7 +50,10 @@ def element_type(dtype: torch.dtype) -> int:
 
 
 class NativeLinear(LinearKernel):
-    """Multiplies by one weight in panels. ``x_group`` > 0: activations are rounded to 8 bits, that many to a scale."""
+    """Multiplies by one weight in panels.
+
+    ``x_group`` > 0: 16-bit activations are rounded to 8 bits, that many to a scale; float32 ones are taken as they are.
+    """
 
     def __init__(self, native: Native, panels: Panels, x_group: int = 0) -> None:
         self.native = native
@@ -83,6 +89,8 @@ class NativeLinear(LinearKernel):
         arguments.x_stride = flat.stride(0)
         arguments.out_stride = self.panels.outputs
         arguments.x_type = arguments.out_type = element_type(x.dtype)
+        if x.dtype == torch.float32:
+            arguments.x_group = 0
         if bias is not None:
             arguments.bias = bias.data_ptr()
             arguments.bias_type = element_type(bias.dtype)
@@ -94,7 +102,7 @@ class NativeLinear(LinearKernel):
         ids = ids.contiguous()
         out = torch.empty((len(ids), panels.inputs), dtype=self.dtype)
         kind = element_type(self.dtype)
-        factor = 0.0 if scale is None else float(torch.tensor(scale, dtype=self.dtype))
+        factor = 0.0 if scale is None else scale
         arguments = GatherArgs(
             panels.weight.data_ptr(), ids.data_ptr(), out.data_ptr(), panels.inputs, len(ids), panels.outputs, panels.inputs,
             kind, kind, factor,
@@ -105,11 +113,31 @@ class NativeLinear(LinearKernel):
 
 def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
     """The native kernel for a canonical layout, or None. An exclusive weight's memory is given back."""
-    if isinstance(packed, DensePacked):
-        if packed.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not packed.outputs or not packed.inputs:
-            return None
-        kernel = NativeLinear(native, pack_dense(native, packed.weight))
-        if packed.exclusive:
-            packed.release()
-        return kernel
-    return None
+    if not packed.outputs or not packed.inputs:
+        return None
+    panels, x_group = None, 0
+    if isinstance(packed, DensePacked) and packed.weight.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        panels = pack_dense(native, packed.weight)
+    elif isinstance(packed, GroupedInteger):
+        panels = pack_integer(native, packed)
+        x_group = 0 if packed.exact or exact_activations() or panels is None else activation_group(panels.group)
+    elif isinstance(packed, ScaledFloat8):
+        panels = pack_float8(native, packed)
+    if panels is None:
+        return None
+    if isinstance(packed, DensePacked) and packed.exclusive:
+        packed.release()
+    return NativeLinear(native, panels, x_group)
+
+
+def activation_group(group: int) -> int:
+    """Inputs per scale of 8-bit activations: as many as divide the weight's group, up to 128."""
+    return next(size for size in (128, 64, 32) if group % size == 0)
+
+
+def exact_activations() -> bool:
+    """ENGINE_CPU_ACTIVATIONS: ``int8`` (the default) rounds 16-bit activations to 8 bits for integer weights, ``exact`` does not."""
+    value = os.environ.get("ENGINE_CPU_ACTIVATIONS", "int8")
+    if value not in ("int8", "exact"):
+        raise ConfigError(f"ENGINE_CPU_ACTIVATIONS is {value!r}; it must be int8 or exact.", fix="unset ENGINE_CPU_ACTIVATIONS")
+    return value == "exact"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
 from engine_devices._native import ELEMENT_TYPES, Native
 
 HUGE_PAGE = 2 << 20
@@ -68,3 +70,74 @@ def pack_dense(native: Native, weight: Tensor) -> Panels:
     arguments = PackArgs(weight.data_ptr(), packed.data_ptr(), weight.stride(0), outputs, inputs, kind)
     native.run("engine_pack_dense", arguments, weight, packed)
     return Panels(packed, outputs, inputs, kind)
+
+
+class PackQuantizedArgs(ctypes.Structure):
+    """``pack_quantized_args`` of native/packing.cpp."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p), ("packed", ctypes.c_void_p), ("stride", ctypes.c_int64), ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64), ("padded", ctypes.c_int64), ("type", ctypes.c_int32),
+    )  # fmt: skip
+
+
+def group_for_panels(group: int, inputs: int) -> int | None:
+    """Inputs per scale as the kernels count them; None where they have no loop for it."""
+    if group >= inputs:
+        return -(-inputs // 32) * 32
+    return group if group % 32 == 0 else None
+
+
+def pack_integer(native: Native, packed: GroupedInteger) -> Panels | None:
+    """Integers in panels; None for a group that the kernels cannot take."""
+    group = group_for_panels(packed.group, packed.inputs)
+    if group is None:
+        return None
+    kind = ELEMENT_TYPES["int4" if packed.bits == 4 else "int8"]
+    values = _pack_values(native, packed.values, packed.inputs, group, kind)
+    scale, shift, factor = _pack_scales(packed.scale.float(), None if packed.shift is None else packed.shift.float())
+    return Panels(values, packed.outputs, packed.inputs, kind, scale, shift, group, factor)
+
+
+def pack_float8(native: Native, packed: ScaledFloat8) -> Panels | None:
+    """8-bit floats in panels; None for blocks that the kernels cannot take."""
+    group = group_for_panels(packed.columns, packed.inputs)
+    if group is None:
+        return None
+    kind = ELEMENT_TYPES[str(packed.values.dtype).removeprefix("torch.")]
+    values = _pack_values(native, packed.values.view(torch.uint8), packed.inputs, group, kind)
+    scale, _, factor = _pack_scales(packed.expanded_scale(), None)
+    return Panels(values, packed.outputs, packed.inputs, kind, scale, None, group, factor)
+
+
+def _pack_values(native: Native, values: Tensor, inputs: int, group: int, kind: int) -> Tensor:
+    values = values.contiguous()
+    outputs = len(values)
+    padded = -(-inputs // group) * group
+    size = -(-outputs // PANEL) * PANEL * padded
+    packed = allocate(size // 2 if kind == ELEMENT_TYPES["int4"] else size, torch.uint8)
+    arguments = PackQuantizedArgs(values.data_ptr(), packed.data_ptr(), values.stride(0), outputs, inputs, padded, kind)
+    native.run("engine_pack_quantized", arguments, values, packed)
+    return packed
+
+
+def _pack_scales(scale: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor | None, float]:
+    """float32 [outputs, groups] each → [panels, groups, 32], and the factor to multiply both by.
+
+    In float16 where that loses nothing, after a power of two brought the largest near the top of its range.
+    """
+    both = [scale] if shift is None else [scale, shift]
+    largest = max((float(part.abs().max()) for part in both if part.numel()), default=0.0)
+    exponent = math.frexp(largest)[1] - 14 if 0 < largest < math.inf else 0
+    factor = 2.0**exponent
+    scaled = [part / factor for part in both]
+    if all(torch.equal(part.half().float(), part) for part in scaled):
+        panels = [_in_panels(part.half()) for part in scaled]
+    else:
+        panels, factor = [_in_panels(part) for part in both], 1.0
+    return panels[0], panels[1] if shift is not None else None, factor
+
+
+def _in_panels(scale: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(scale, (0, 0, 0, -len(scale) % PANEL))
+    return padded.view(-1, PANEL, scale.shape[1]).transpose(1, 2).contiguous()

@@ -15,6 +15,18 @@ struct pack_args {
     int32_t type;
 };
 
+// Arguments of engine_pack_quantized: `type` i8 and float8: values [outputs][inputs] of a byte; i4: [outputs][(inputs + 1) / 2],
+// two to a byte as value + 8, the even input low. Rows are `stride` bytes apart. Missing outputs and inputs become the value 0.
+struct pack_quantized_args {
+    const void* values;
+    void* packed;
+    int64_t stride;
+    int64_t outputs;
+    int64_t inputs;
+    int64_t padded;  // inputs in the panels: a multiple of 8
+    int32_t type;
+};
+
 // Arguments of engine_gather: out[i] = row ids[i] of a dense packed weight, times scale where that is not 0; ids outside
 // [0, outputs) give zeros.
 struct gather_args {
@@ -57,6 +69,23 @@ void pack_all(const pack_args& a) {
     }
 }
 
+inline int byte_of(const pack_quantized_args& a, int64_t row, int64_t i) {
+    const uint8_t* from = static_cast<const uint8_t*>(a.values) + row * a.stride;
+    const bool real = row < a.outputs && i < a.inputs;
+    if (a.type == ENGINE_I4) return real ? from[i / 2] >> (4 * (i & 1)) & 0xf : 8;
+    const int flip = a.type == ENGINE_I8 ? 0x80 : 0;  // value + 128
+    return real ? from[i] ^ flip : flip;
+}
+
+void pack_quantized_panel(const pack_quantized_args& a, int64_t panel) {
+    const bool halves = a.type == ENGINE_I4;
+    uint8_t* to = static_cast<uint8_t*>(a.packed) + panel * a.padded * PANEL / (halves ? 2 : 1);
+    for (int64_t i = 0; i < a.padded; i += halves ? 8 : 4)
+        for (int64_t row = panel * PANEL; row < (panel + 1) * PANEL; row++)
+            for (int64_t j = i; j < i + 4; j++)
+                *to++ = uint8_t(byte_of(a, row, j) | (halves ? byte_of(a, row, j + 4) << 4 : 0));
+}
+
 template <class E, int TOGETHER>
 void gather_row(const gather_args& a, int64_t id, float (*widen)(E), float* row) {
     const E* panel = static_cast<const E*>(a.packed) + id / PANEL * round_up(a.inputs, 2) * PANEL + id % PANEL * TOGETHER;
@@ -80,6 +109,11 @@ void engine_pack_dense(const void* arguments, int, int) {
     if (a.type == ENGINE_BF16) return pack_all<uint16_t, 2>(a);
     if (a.type == ENGINE_F16) return pack_all<uint16_t, 1>(a);
     pack_all<uint32_t, 1>(a);
+}
+
+void engine_pack_quantized(const void* arguments, int, int) {
+    const pack_quantized_args& a = *static_cast<const pack_quantized_args*>(arguments);
+    for (int64_t panel; (panel = engine_claim(0, 1)) < (a.outputs + PANEL - 1) / PANEL;) pack_quantized_panel(a, panel);
 }
 
 void engine_gather(const void* arguments, int thread, int threads) {

@@ -24,7 +24,23 @@ struct multiply_args {
 
 namespace {
 
+#if defined(__AVX512F__)
 const int CHAINS = 16;
+#else
+const int CHAINS = 12;
+#endif
+
+// Makes the compiler believe that the register's content matters.
+template <class V>
+inline void keep(V& value) {
+#if defined(__AVX512F__)
+    asm volatile("" : "+v"(value));
+#elif defined(__x86_64__)
+    asm volatile("" : "+x"(value));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(value));
+#endif
+}
 
 template <class V, class F>
 float chains(int64_t rounds, V start, F step) {
@@ -34,7 +50,7 @@ float chains(int64_t rounds, V start, F step) {
 #pragma GCC unroll 16
         for (int i = 0; i < CHAINS; i++) {
             sums[i] = step(sums[i]);
-            asm volatile("" : "+x"(sums[i]));
+            keep(sums[i]);
         }
     float total = 0;
     for (int i = 0; i < CHAINS; i++) {

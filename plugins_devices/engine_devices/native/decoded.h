@@ -1,0 +1,186 @@
+// Products of quantized panels with activations as they are: a panel is decoded to bf16 (or floats) unscaled, multiplied as a
+// dense one, and scaled per group of inputs. Exact up to float32 sums: every decoded value has at most 8 significant bits.
+#pragma once
+#include "dense.h"
+
+namespace engine {
+
+const int DECODE = 128;  // inputs decoded and multiplied at a time, at most a group
+
+// Four inputs of LANES outputs as floats, from dwords of 4 bytes (see linear.h).
+struct Bytes8 {
+    static const int bits = 8;
+    static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
+        const vu four = load_as<vu>(panel + (quad * PANEL + part * LANES) * 4);
+        for (int j = 0; j < 4; j++) out[j] = __builtin_convertvector(vi((four >> (8 * j)) & 0xff) - 128, vf);
+    }
+};
+
+struct Nibbles4 {
+    static const int bits = 4;
+    static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
+        const vu bytes = load_as<vu>(panel + (quad / 2 * PANEL + part * LANES) * 4) >> (4 * (quad & 1));
+        for (int j = 0; j < 4; j++) out[j] = __builtin_convertvector(vi((bytes >> (8 * j)) & 0xf) - 8, vf);
+    }
+};
+
+// float8 with E exponent bits and M mantissa bits: its bits at a float's place are the value times 2^(bias - 127), denormals included.
+template <int E, int M, bool INFINITIES>
+struct Float8 {
+    static const int bits = 8;
+    static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
+        const vu four = load_as<vu>(panel + (quad * PANEL + part * LANES) * 4);
+        const int bias = (1 << (E - 1)) - 1;
+        const vf power = as_float(vu{} + (uint32_t(127 + 127 - bias) << 23));
+        for (int j = 0; j < 4; j++) {
+            const vu byte = four >> (8 * j);
+            const vu size = byte & 0x7f;
+            const vf value = as_float(size << (23 - M)) * power;
+            const vu special = vu(vi(size > (INFINITIES ? 0x7bu : 0x7eu)));
+            const vu quiet = INFINITIES ? vu(vi(size > 0x7cu)) & 0x400000 : vu{} + 0x400000;
+            out[j] = as_float((((as_bits(value) & ~special) | (special & (0x7f800000 | quiet)))) | ((byte & 0x80) << 24));
+        }
+    }
+};
+
+typedef Float8<4, 3, false> Float8E4M3;
+typedef Float8<5, 2, true> Float8E5M2;
+
+// How decoded panels are kept and multiplied: as floats, or as pairs of bf16 for the machine's own instruction.
+struct AsFloats {
+    typedef F32 X;
+    static const int type = ENGINE_F32;
+    static const int bytes = PANEL * 4;  // of one input
+    static void put(uint8_t* to, int64_t quad, int part, const vf (&four)[4]) {
+        for (int j = 0; j < 4; j++) store_as(to + (quad * 4 + j) * bytes + part * LANES * 4, four[j]);
+    }
+    template <int R>
+    static void multiply(const uint8_t* panel, const float* x, int64_t stride, int64_t inputs, float* y) {
+        multiply_floats<PairsF32, R>(panel, x, stride, inputs / 2, 0, y);
+    }
+};
+
+#if defined(__AVX512BF16__)
+struct AsBF16 {
+    typedef BF16 X;
+    static const int type = ENGINE_BF16;
+    static const int bytes = PANEL * 2;
+    static void put(uint8_t* to, int64_t quad, int part, const vf (&four)[4]) {
+        for (int j = 0; j < 4; j += 2) {
+            const vu pair = (as_bits(four[j]) >> 16) | (as_bits(four[j + 1]) & 0xffff0000);
+            store_as(to + (quad * 4 + j) * bytes + part * LANES * 4, pair);
+        }
+    }
+    template <int R>
+    static void multiply(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t inputs, float* y) {
+        multiply_bf16<R>(panel, x, stride, inputs / 2, 0, y);
+    }
+};
+#endif
+
+template <class Format, class Form, class S>
+struct DecodedKernel {
+    static const int rows = LANES == 16 ? 8 : 6;
+    typedef typename Form::X::Element Element;
+    const linear_args& a;
+    Rows<typename Form::X> x;
+    int64_t groups, step, count = 0;
+    float* sums = nullptr;                    // [rows][groups] of x, where the weight has a shift
+    mutable int64_t decoded[2] = {-1, -1};    // panels in the scratch memory: with a gate two alternate
+
+    explicit DecodedKernel(const linear_args& args) : a(args), x{args, round_up(args.inputs, args.group)} {
+        groups = x.padded / a.group;
+        step = a.group % DECODE == 0 ? DECODE : 32;
+    }
+    int64_t panel_bytes() const { return x.padded * PANEL * Format::bits / 8; }
+
+    void prepare(int64_t first, int64_t number) {
+        x.prepare(Form::type, first, number);
+        count = number;
+        if (!a.shift) return;
+        sums = static_cast<float*>(thread_scratch(1, number * groups * 4));
+        for (int64_t row = 0; row < number; row++)
+            for (int64_t g = 0; g < groups; g++) {
+                float total = 0;
+                for (int64_t i = g * a.group; i < (g + 1) * a.group && i < x.padded; i++)
+                    total += Form::X::get(x.x + row * x.stride + i);
+                sums[row * groups + g] = total;
+            }
+    }
+
+    void decode(const uint8_t* panel, int64_t first, int64_t inputs, uint8_t* to) const {
+        for (int64_t quad = 0; quad < inputs / 4; quad++) {
+            if (quad % (Format::bits == 4 ? 2 : 1) == 0) fetch(panel + (first + quad * 4) * PANEL * Format::bits / 8, 4096);
+            for (int part = 0; part < PANEL / LANES; part++) {
+                vf four[4];
+                Format::read(panel, first / 4 + quad, part, four);
+                Form::put(to, quad, part, four);
+            }
+        }
+    }
+
+    // Few rows: piece by piece through the first-level cache. Many: the whole panel once, for all of them.
+    template <int R>
+    void run(int64_t panel, int64_t row, float* y) const {
+        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
+        const bool whole = count > rows;
+        const int slot = a.gate && panel >= (a.outputs + PANEL - 1) / PANEL / 2;
+        uint8_t* memory = static_cast<uint8_t*>(thread_scratch(2 + slot, (whole ? x.padded : step) * Form::bytes));
+        if (whole && decoded[slot] != panel) {
+            decode(weight, 0, x.padded, memory);
+            decoded[slot] = panel;
+        }
+        alignas(64) float piece[R * PANEL];
+        for (int i = 0; i < R * PANEL; i++) y[i] = 0;
+        for (int64_t i = 0; i < x.padded; i += step) {
+            if (!whole) decode(weight, i, step, memory);
+            Form::template multiply<R>(whole ? memory + i * Form::bytes : memory, x.x + row * x.stride + i, x.stride, step, piece);
+            add_scaled<R>(panel, i / a.group, piece, y);
+        }
+        if (a.shift) add_shift<R>(panel, row, y);
+        for (int i = 0; i < R * PANEL; i++) y[i] *= a.factor;
+    }
+
+    template <int R>
+    void add_scaled(int64_t panel, int64_t g, const float* piece, float* y) const {
+        const typename S::Element* scale = static_cast<const typename S::Element*>(a.scale) + (panel * groups + g) * PANEL;
+        for (int i = 0; i < PANEL; i += LANES) {
+            const vf s = S::load(scale + i);
+            for (int r = 0; r < R; r++) {
+                float* to = y + r * PANEL + i;
+                store_as(to, load_as<vf>(to) + load_as<vf>(piece + r * PANEL + i) * s);
+            }
+        }
+    }
+
+    template <int R>
+    void add_shift(int64_t panel, int64_t row, float* y) const {
+        for (int64_t g = 0; g < groups; g++) {
+            const typename S::Element* shift = static_cast<const typename S::Element*>(a.shift) + (panel * groups + g) * PANEL;
+            for (int i = 0; i < PANEL; i += LANES) {
+                const vf z = S::load(shift + i);
+                for (int r = 0; r < R; r++) {
+                    float* to = y + r * PANEL + i;
+                    store_as(to, load_as<vf>(to) + z * sums[(row + r) * groups + g]);
+                }
+            }
+        }
+    }
+
+    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+        switch (n) {
+            case 1: return run<1>(panel, row, y);
+            case 2: return run<2>(panel, row, y);
+            case 3: return run<3>(panel, row, y);
+            case 4: return run<4>(panel, row, y);
+            case 5: return run<5>(panel, row, y);
+            case 6: return run<6>(panel, row, y);
+#if defined(__AVX512F__)
+            case 7: return run<7>(panel, row, y);
+            case 8: return run<8>(panel, row, y);
+#endif
+        }
+    }
+};
+
+}  // namespace engine

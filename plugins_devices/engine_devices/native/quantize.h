@@ -1,0 +1,122 @@
+// Activations rounded to 8 bits: q = round(x / scale) with scale = max|x| / 127 over each block of `x_group` inputs.
+#pragma once
+#include "driver.h"
+
+namespace engine {
+
+// Bytes that four inputs take: with a byte dot product four; else eight, as 16-bit numbers in the order 0 2 | 1 3.
+#if defined(__AVX512VNNI__)
+const int QUAD_BYTES = 4;
+#else
+const int QUAD_BYTES = 8;
+#endif
+
+// One row: scales and sums of each block, then the numbers.
+struct QuantizedRow {
+    const uint8_t* values;
+    const float* scale;    // per block
+    const int32_t* start;  // per block: minus the weights' offset times the sum of q
+    const float* sum;      // per weight group: sum of scale · q
+};
+
+inline float largest(const float* x, int count) {
+    vf most{};
+    vf poison{};
+    for (int i = 0; i < count; i += LANES) {
+        const vf value = load_as<vf>(x + i);
+        const vf size = vf(vi(value) & 0x7fffffff);
+        most = select(size > most, size, most);
+        poison += value * 0.0f;  // a NaN or infinity makes a NaN, which the comparison would not see
+    }
+    float parts[LANES], result = 0;
+    store_as(parts, most);
+    for (int i = 0; i < LANES; i++) result = parts[i] > result ? parts[i] : result;
+    return result + sum(poison);
+}
+
+inline void put_quads(const int32_t* q, int count, uint8_t* to) {
+    if (QUAD_BYTES == 4) {
+        int8_t* bytes = reinterpret_cast<int8_t*>(to);
+        for (int i = 0; i < count; i += LANES) store_as(bytes + i, __builtin_convertvector(load_as<vi>(q + i), vb));
+        return;
+    }
+    int16_t* words = reinterpret_cast<int16_t*>(to);
+    for (int i = 0; i < count; i += 4, words += 4) {
+        words[0] = int16_t(q[i]);
+        words[1] = int16_t(q[i + 2]);
+        words[2] = int16_t(q[i + 1]);
+        words[3] = int16_t(q[i + 3]);
+    }
+}
+
+// One block of `count` floats; returns the sum of q. A block with a NaN or infinity gets a NaN as its scale.
+inline int32_t quantize_block(const float* x, int count, uint8_t* to, float* scale) {
+    const float most = largest(x, count);
+    *scale = most / 127.0f;
+    const bool usable = most > 0 && most < 3e38f;
+    const vf inverse = splat(usable ? 127.0f / most : 0.0f), magic = splat(12582912.0f);
+    int32_t q[128];
+    vi total{};
+    for (int i = 0; i < count; i += LANES) {
+        vf ratio = load_as<vf>(x + i) * inverse;
+#if defined(__x86_64__)
+        asm("" : "+x"(ratio));  // rounded on every machine, not fused with the addition where there is such an instruction
+#endif
+        const vi value = usable ? vi(ratio + magic) - vi(magic) : vi{};
+        total += value;
+        store_as(q + i, value);
+    }
+    put_quads(q, count, to);
+    int32_t parts[LANES], result = 0;
+    store_as(parts, total);
+    for (int i = 0; i < LANES; i++) result += parts[i];
+    return result;
+}
+
+// The rows of one block of x, quantized by the thread that multiplies them.
+struct QuantizedRows {
+    const linear_args& a;
+    int64_t padded, blocks, groups, row_bytes;
+    uint8_t* memory = nullptr;
+
+    explicit QuantizedRows(const linear_args& args)
+        : a(args), padded(round_up(args.inputs, args.group)), blocks(padded / args.x_group), groups(padded / args.group) {
+        row_bytes = round_up(padded / 4 * QUAD_BYTES, 64) + 2 * round_up(blocks * 4, 64) + round_up(groups * 4, 64);
+    }
+
+    QuantizedRow row(int64_t index) const {
+        const uint8_t* base = memory + index * row_bytes;
+        const uint8_t* scale = base + round_up(padded / 4 * QUAD_BYTES, 64);
+        const uint8_t* start = scale + round_up(blocks * 4, 64);
+        const uint8_t* sum = start + round_up(blocks * 4, 64);
+        return {base, reinterpret_cast<const float*>(scale), reinterpret_cast<const int32_t*>(start),
+                reinterpret_cast<const float*>(sum)};
+    }
+
+    void prepare(int64_t first, int64_t count) {
+        memory = static_cast<uint8_t*>(thread_scratch(0, count * row_bytes));
+        for (int64_t index = 0; index < count; index++) quantize(first + index, row(index));
+    }
+
+    void quantize(int64_t number, const QuantizedRow& to) const {
+        const int32_t offset = a.weight_type == ENGINE_I4 ? 8 : 128;
+        const int64_t per_group = a.group / a.x_group;
+        alignas(64) float part[128];
+        float total = 0;
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t i = block * a.x_group;
+            const int known = int(a.inputs - i < 0 ? 0 : a.inputs - i < a.x_group ? a.inputs - i : a.x_group);
+            if (known) read_row(a.x_type, a.x, number * a.x_stride + i, known, part);
+            for (int k = known; k < a.x_group; k++) part[k] = 0;
+            float* scale = const_cast<float*>(to.scale) + block;
+            const int32_t sum = quantize_block(part, a.x_group, const_cast<uint8_t*>(to.values) + i / 4 * QUAD_BYTES, scale);
+            const_cast<int32_t*>(to.start)[block] = -offset * sum;
+            total += *scale * float(sum);
+            if ((block + 1) % per_group) continue;
+            const_cast<float*>(to.sum)[block / per_group] = total;
+            total = 0;
+        }
+    }
+};
+
+}  // namespace engine
