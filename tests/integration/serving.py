@@ -46,9 +46,8 @@ class RunningServer:
         raise AssertionError("no metric vllm:gpu_cache_usage_perc")
 
 
-@contextlib.contextmanager
-def serve(log: Path, *arguments: str, healthy_within: float = 90.0) -> Iterator[RunningServer]:
-    """``engine serve`` with those arguments, healthy; stopped at the end."""
+def start(log: Path, *arguments: str) -> RunningServer:
+    """``engine serve`` with those arguments on a free port; it need not be ready, and the caller ends it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     path = os.pathsep.join([*(str(REPOSITORY / root) for root in ROOTS), os.environ.get("PYTHONPATH", "")])
@@ -58,17 +57,23 @@ def serve(log: Path, *arguments: str, healthy_within: float = 90.0) -> Iterator[
             [sys.executable, "-m", "engine", "serve", *arguments, "--port", str(port)],
             stdout=out, stderr=out, env=environment,
         )  # fmt: skip
-        server = RunningServer(process, port, log)
+    return RunningServer(process, port, log)
+
+
+@contextlib.contextmanager
+def serve(log: Path, *arguments: str, healthy_within: float = 90.0) -> Iterator[RunningServer]:
+    """``engine serve`` with those arguments, healthy; stopped at the end."""
+    server = start(log, *arguments)
+    try:
+        wait_until_healthy(server, healthy_within)
+        yield server
+    finally:
+        server.process.terminate()
         try:
-            wait_until_healthy(server, healthy_within)
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            server.process.wait(20)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
 
 
 def wait_until_healthy(server: RunningServer, seconds: float) -> None:

@@ -193,6 +193,9 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     address = listening.getsockname()
     log.info("Serving on http%s://%s:%s", "s" if server.ssl_certfile else "", address[0], address[1])
     await http.serve(sockets=[listening])
+    if http.force_exit:
+        # uvicorn leaves the application's lifespan hanging then; cancelled with the loop, it would complain
+        await http.lifespan.shutdown()
 
 
 def _server(settings: uvicorn.Config) -> uvicorn.Server:
