@@ -114,6 +114,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     extensions: tuple[str, ...] = ()
 
 
+class GuidedConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Guided decoding: the default ``backend``, whether others may take what it lacks, whether JSON may hold white space between
+    its parts; ``choices``: every installed backend by name."""
+
+    backend: str = "xgrammar"
+    fallback: bool = True
+    any_whitespace: bool = True
+    choices: dict[str, Choice] = {}
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. Each part receives its own slice; nothing is written after ``resolve``.
 
@@ -129,4 +139,5 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerConfig
     device: DeviceFacts
     choices: dict[str, Choice]
+    guided: GuidedConfig = GuidedConfig()
     plan: dict[str, Any] = {}

@@ -18,6 +18,8 @@ from engine.background import Background
 from engine.client import EngineClient
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.guided.fields import plain
+from engine.guided.service import GuideService
 from engine.messages import Stats
 from engine.outputs import CompletionOutput, RequestOutput, name_logprobs
 from engine.plugin.contracts.text import Tokenizer
@@ -48,7 +50,7 @@ class LLM:
         except BaseException:
             self.close()
             raise
-        self._finalizer = weakref.finalize(self, _shut_down, self._background, self._client)
+        self._finalizer = weakref.finalize(self, _shut_down, self._background, self._client, self._service.guides)
         # An LLM that is still alive at the interpreter's end must stop its engine while threads still run.
         atexit.register(self._finalizer)
 
@@ -141,12 +143,12 @@ class LLM:
         turn = self._service.take_turn()
         text, given = split_prompt(prompt)
         ids = await self._service.encoder.encode(given, truncate=params.truncate_prompt_tokens)
-        return await self._run(self._generation(ids, params, "prompt", turn), params, text)
+        return await self._run(await self._generation(ids, params, "prompt", turn), params, text)
 
     async def _converse(self, conversation: Conversation, params: SamplingParams) -> RequestOutput:
         turn = self._service.take_turn()
         ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=params.truncate_prompt_tokens))
-        return await self._run(self._generation(ids, params, "messages", turn), params, None)
+        return await self._run(await self._generation(ids, params, "messages", turn), params, None)
 
     async def _run(self, generation: Generation, params: SamplingParams, text: str | None) -> RequestOutput:
         collected = [Collected() for _ in generation.choices]
@@ -157,15 +159,17 @@ class LLM:
     async def _stream(self, conversation: Conversation, params: SamplingParams | None) -> AsyncIterator[str]:
         turn, chosen = self._service.take_turn(), self._params_list(params, 1)[0]
         ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=chosen.truncate_prompt_tokens))
-        async for _, delta in self._generation(ids, chosen, "messages", turn).events():
+        async for _, delta in (await self._generation(ids, chosen, "messages", turn)).events():
             yield delta.text
 
-    def _generation(self, ids: list[int], params: SamplingParams, param: str, turn: int) -> Generation:
+    async def _generation(self, ids: list[int], params: SamplingParams, param: str, turn: int) -> Generation:
         limits = self._service.limits
         verify(params, limits)
         if self._service.tokenizer is not None:
             params = fill_bad_words(params, self._service.tokenizer, limits)
         params = fit_context(params, len(ids), limits, param=param)
+        if params.guide is not None:
+            params = msgspec.structs.replace(params, guide=await self._service.guides.prepare("guide", plain(params.guide)))
         job = Job(
             prompts=[ids], params=[params], endpoint="offline", model=self.config.model.served_names[0], arrival=time.monotonic(),
             turn=turn,
@@ -228,9 +232,11 @@ def create_service(config: EngineConfig, client: EngineClient) -> Service:
     return Service(config, client, tokenizer, policy=load(config.choices["policy"], POLICY))
 
 
-def _shut_down(background: Background, client: EngineClient) -> None:
+def _shut_down(background: Background, client: EngineClient, guides: GuideService | None = None) -> None:
     if background.open:
         background.wait(client.stop())
+        if guides is not None:
+            background.wait(guides.stop())
         background.close()
 
 

@@ -11,6 +11,7 @@ from engine import plan
 from engine.args import model_facts, serving
 from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
+from engine.args.guided import guided_config
 from engine.args.limits import scheduler_config
 from engine.args.parsers import choose_parser, split_options
 from engine.args.rules import check_rules, host_memory
@@ -18,6 +19,7 @@ from engine.checkpoint import locate
 from engine.config import (
     CacheConfig,
     EngineConfig,
+    GuidedConfig,
     LoadConfig,
     ModelConfig,
     ParallelConfig,
@@ -69,6 +71,7 @@ class Resolver:
         self.weights: plan.Weights | None = None
         self.scheduler: SchedulerConfig | None = None
         self.server: ServerConfig | None = None
+        self.guided = GuidedConfig()
         self.cache: plan.CacheSize | None = None
 
     def resolve(self) -> EngineConfig:
@@ -121,6 +124,7 @@ class Resolver:
         self.task, self.choices["task"] = task.choice.name, task.choice
         if not args.skip_tokenizer_init:
             self.choices["tokenizer"] = host.resolve(kinds.TOKENIZER, args.tokenizer_mode)
+        self.guided = guided_config(host, args.guided_decoding_backend)
         self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
         executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")
         self.choices["executor"] = host.resolve(kinds.EXECUTOR, executor)
@@ -188,6 +192,7 @@ class Resolver:
             server=_decided(self.server),
             device=device,
             choices=dict(self.choices),
+            guided=self.guided,
             plan=report(self),
         )  # fmt: skip
 

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from engine.plugin.step import StepResult as StepResult
     from engine.plugin.step import TokenLogprobs as TokenLogprobs
     from engine.plugin.step import Work as Work
+    from engine.plugin.vocabulary import Vocabulary as Vocabulary
 
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
@@ -95,6 +96,7 @@ _HOME = {
     "engine.plugin.facts": "AttentionSpec Checkpoint DeviceFacts ModelInfo TensorInfo",
     "engine.plugin.request": "FinishReason GuideSpec MultimodalItem PoolingParams Request SamplingParams",
     "engine.plugin.step": "NewSequence SequenceResult Step StepResult TokenLogprobs Work",
+    "engine.plugin.vocabulary": "Vocabulary",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

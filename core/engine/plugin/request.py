@@ -9,12 +9,17 @@ import msgspec
 
 
 class GuideSpec(msgspec.Struct, frozen=True):
-    """One output constraint. ``kind``: json, json_object, regex, choice, grammar, structural_tag; ``value`` as the request gave it."""
+    """One output constraint. ``kind``: json, json_object, regex, choice, grammar, structural_tag; ``value`` as the request gave it.
+
+    ``options``: ``whitespace_pattern`` (a regex) and ``any_whitespace`` (False: compact JSON); both say how JSON is laid out.
+    ``start_after``: token ids after which the constraint begins (the end of thinking); empty: with the first token.
+    """
 
     kind: str
     value: Any = None
     backend: str | None = None
     options: dict[str, Any] = {}
+    start_after: tuple[int, ...] = ()
 
 
 class MultimodalItem(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from engine.assemble.tokens import TokenTexts
 from engine.config import EngineConfig
 from engine.errors import EngineError, RequestError
+from engine.guided.service import GuideService
 from engine.messages import Output, Stats
 from engine.metrics import Metrics
 from engine.plugin.contracts.scheduling import SchedulingPolicy
@@ -43,6 +44,9 @@ class Client(Protocol):
 
     def generate(self, request: Request) -> AsyncIterator[Output]:
         """Outputs of a request; closing the iterator aborts it."""
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """A named operation of the engine's workers; one answer per rank."""
 
 
 class Service:
@@ -81,6 +85,7 @@ class Service:
         )
         self.carried_template = carried
         self.eos_token_ids = _ending_tokens(config, tokenizer)
+        self.guides = GuideService(config, client)
         self.fingerprint = _fingerprint(config)
         self.started = int(time.time())
         self.load = 0
@@ -148,6 +153,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
+        self.guides.close()
         self.encoder.close()
         self.renderer.close()
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Guides(Protocol):
-    """Grammar masks of guided sequences."""
+    """Grammar masks of guided sequences, worked out while the model ran (:class:`engine.worker.guides.Grammars`)."""
 
-    def mask(self, logits: Tensor, sequence: Sequence, length: int) -> None:
-        """Set the logits [V] of tokens that the grammar does not allow after ``length`` tokens to −∞, in place."""
+    def apply(self, scores: Tensor) -> dict[int, str]:
+        """Set what the grammars of this step's rows forbid to −∞ in scores [R, V], in place; errors by row."""
 
 
 class RowError(Exception):
@@ -28,19 +28,21 @@ class RowError(Exception):
 
 
 class Masks:
-    """Applies, in this order: grammar, logits processors, logit_bias, allowed_token_ids, bad words, min_tokens."""
+    """Applies, in this order: grammars, logits processors, logit_bias, allowed_token_ids, bad words, min_tokens."""
 
     def __init__(self, processor: Callable[[str], LogitsProcessor], guides: Guides | None = None) -> None:
         self._processor = processor
         self._guides = guides
 
+    def apply_grammars(self, scores: Tensor) -> dict[int, str]:
+        """Change the guided rows of scores [R, V] in place; errors by row."""
+        return {} if self._guides is None else self._guides.apply(scores)
+
     def apply(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         """Change one row of float32 logits [V] in place; raises :class:`RowError`."""
         p = sequence.params
-        if p.guide is not None:
-            if self._guides is None:
-                raise RowError(f"guided decoding ({p.guide.kind}) is not available in this engine")
-            self._guides.mask(logits, sequence, length)
+        if p.guide is not None and self._guides is None:
+            raise RowError(f"guided decoding ({p.guide.kind}) is not available in this engine")
         if p.logits_processors:
             self._process(logits, sequence, length)
         if p.logit_bias:

@@ -91,6 +91,7 @@ class Sampler:
         if not masked and not penalised:
             return raw, errors
         scores = raw.clone() if shared else raw
+        errors.update(self._masks.apply_grammars(scores))
         for i in masked:
             try:
                 self._masks.apply(scores[i], rows.sequences[i], int(rows.lengths[i]))

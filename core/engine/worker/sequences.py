@@ -12,6 +12,7 @@ from engine.plugin.step import NewSequence, Step, TokenLogprobs, Work
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.worker.guides import GrammarState
     from engine.worker.penalties import TokenCounts
 
 #: Below this temperature sampling is greedy: dividing by it would only amplify rounding.
@@ -24,11 +25,12 @@ class Sequence:
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
     ``masked`` (tokens forbidden or biased), ``penalised``; ``plain``: greedy and nothing else is asked. ``pending`` is the
-    log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors.
+    log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors,
+    ``grammar`` the place in the constraint of a guided one.
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "fixed", "greedy", "last", "length", "masked", "num_prompt", "params", "penalised",
+        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "last", "length", "masked", "num_prompt", "params", "penalised",
         "pending", "plain", "refused", "row", "seed", "seq", "tokens",
     )  # fmt: skip
 
@@ -57,6 +59,7 @@ class Sequence:
         self.plain = self.greedy and not self.masked and not self.penalised and p.logprobs is None
         self.counts: TokenCounts | None = None
         self.fixed: dict[str, Tensor] = {}
+        self.grammar: GrammarState | None = None
         self.pending: tuple[int, TokenLogprobs] | None = None
         self.refused = refusal(new)
 

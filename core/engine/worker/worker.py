@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 
 from engine.config import EngineConfig
+from engine.guided.backends import Backends
+from engine.guided.store import GuideStore
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import CacheBudget, Worker
 from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.contracts.model import Model, torch_operations
 from engine.plugin.facts import AttentionSpec
 from engine.plugin.host_memory import commit
+from engine.plugin.request import GuideSpec
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
+from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble
 from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
@@ -66,7 +71,8 @@ class LocalWorker(Worker):
         device.synchronize()
         self._weight_bytes = max(0, used_bytes(device) - used)
         self._ops = device.operations() or torch_operations()
-        self._sampler = Sampler(Masks(self._processor))
+        self._grammars = self._create_grammars()
+        self._sampler = Sampler(Masks(self._processor, self._grammars))
 
     @torch.inference_mode()
     def budget(self) -> CacheBudget:
@@ -110,9 +116,13 @@ class LocalWorker(Worker):
         self._table.retire(step)
         self._pages.move(step)
         self._table.admit(step)
+        if self._grammars is not None and step.new:
+            self._grammars.admit(step.new)
         results: list[SequenceResult] = []
         if step.work:
             inputs = assemble(self._table, step.work)
+            if self._grammars is not None:
+                self._grammars.begin(inputs)
             computed = self._runner.run(inputs)
             sampled = self._sample(inputs, computed)
             prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
@@ -122,16 +132,20 @@ class LocalWorker(Worker):
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how
-        many sequences are known."""
+        many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
         if method == "describe":
             return {**self._opened().describe(), "steps": self._runner.describe(), "sequences": len(self._table)}
+        if method == "prepare_guide":
+            return self._grammars is None or self._grammars.prepare(msgspec.convert(arguments["spec"], GuideSpec))
         raise LookupError(method)
 
     def close(self) -> None:
         """See the contract."""
+        if self._grammars is not None:
+            self._grammars.close()
         if self._parallel is not None:
             self._parallel.close()
             self._parallel = None
@@ -170,6 +184,13 @@ class LocalWorker(Worker):
                 rows = hidden[int(inputs.query_start[i]) : int(inputs.query_start[i + 1])]
                 found[i] = describe_prompt(sequence, item, rows, self._model.logits, width)
         return found
+
+    def _create_grammars(self) -> Grammars | None:
+        """Guided decoding belongs to the rank that samples; it needs a tokenizer and a backend."""
+        config = self.config
+        if self.rank != 0 or not config.guided.choices or "tokenizer" not in config.choices:
+            return None
+        return Grammars(GuideStore(Backends(config)))
 
     def _processor(self, name: str) -> LogitsProcessor:
         """The logits processor plugin of that name, made on first use."""

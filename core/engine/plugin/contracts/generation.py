@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 
 class Matcher(ABC):
-    """One sequence's state in a grammar. Lives beside the sampler; never shared."""
+    """One sequence's state in a grammar. Lives beside the sampler; never shared, used by one thread at a time.
+
+    The end of the output is the vocabulary's ``end`` token: allowed exactly where the text so far is a whole sentence of the language.
+    It is never passed to :meth:`advance`.
+    """
 
     @abstractmethod
     def fill(self, mask: np.ndarray[Any, np.dtype[np.int32]]) -> None:
-        """Write the allowed next tokens: int32 words of 32 bits, bit i of word w = token 32·w+i, 1 = allowed."""
+        """Write the allowed next tokens: int32 words of 32 bits, bit i of word w = token 32·w+i, 1 = allowed.
+
+        The mask arrives zeroed.
+        """
 
     @abstractmethod
     def advance(self, token_ids: Sequence[int]) -> bool:
@@ -35,7 +42,10 @@ class Matcher(ABC):
         """Whether the language allows nothing but the end."""
 
     def forced(self) -> Sequence[int]:
-        """Tokens that must follow (jump-forward); empty where there is a choice."""
+        """Tokens that are likely to follow because the text is forced (jump-forward); empty where there is a choice.
+
+        They are proposed as drafts, so a token that the grammar or the sampler does not take costs nothing but its computation.
+        """
         return ()
 
 
@@ -52,11 +62,15 @@ class Guide(ABC):
 
 
 class GuideCompiler(ABC):
-    """A guided-decoding backend. ``compile`` runs on a worker thread under the host's time and size budget."""
+    """A guided-decoding backend.
+
+    Every constraint is compiled twice: first in a process that is killed when it takes too long or too much memory, which decides
+    whether the request is served; then on a thread of the worker. ``compile`` must not start threads.
+    """
 
     @abstractmethod
     def unsupported(self, spec: GuideSpec) -> str | None:
-        """None, or the feature of the constraint that this backend lacks."""
+        """None, or the feature of the constraint that this backend does not enforce."""
 
     @abstractmethod
     def compile(self, spec: GuideSpec) -> Guide:

@@ -16,6 +16,7 @@ from engine.render.chat import Conversation
 from engine.render.params import build_params, fill_bad_words, fit_context
 from engine.server.body import read_json
 from engine.server.generation import Generation, Job
+from engine.server.guided import constrain
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_chat, salted
 from engine.server.openai.protocol import ChatBody, ignored_header, read_body
@@ -75,7 +76,7 @@ async def _prepare(service: Service, body: ChatBody, model: str, arrival: float,
         params = fill_bad_words(params, service.tokenizer, limits)
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
-    fitted = fit_context(params, len(ids), limits, param="messages")
+    [fitted] = await constrain(service, body, [fit_context(params, len(ids), limits, param="messages")])
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single)
     job = Job(
         prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,

@@ -11,9 +11,7 @@ from engine.server.openai.protocol import ChatBody, CompletionBody, GenerationBo
 
 MAX_SALT = 1024
 #: Fields of features that this version does not have.
-ABSENT = (
-    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "use_beam_search", "logits_processors",
-)  # fmt: skip
+ABSENT = ("use_beam_search", "logits_processors")
 
 
 def check_generation(body: GenerationBody) -> None:
@@ -21,9 +19,6 @@ def check_generation(body: GenerationBody) -> None:
     for name in ABSENT:
         if getattr(body, name) not in (None, False, [], {}):
             raise _absent(name)
-    kind = (body.response_format or {"type": "text"}).get("type")
-    if kind != "text":
-        raise _absent("response_format", f"type {str(kind)[:40]!r}; allowed: 'text'")
     if body.request_id is not None and clean_id(body.request_id) is None:
         cause = "request_id cannot hold other characters than letters, digits and ._:@/+=-, nor more than 128."
         raise RequestError(cause, param="request_id")

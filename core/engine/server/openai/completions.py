@@ -16,6 +16,7 @@ from engine.render.params import build_params, fill_bad_words, fit_context
 from engine.render.prompt import parse_prompts
 from engine.server.body import read_json
 from engine.server.generation import Generation, Job
+from engine.server.guided import constrain
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_completion, salted
 from engine.server.openai.protocol import CompletionBody, ignored_header, read_body
@@ -60,6 +61,7 @@ async def _prepare(service: Service, body: CompletionBody, model: str, arrival: 
     ]
     free = params if body.max_tokens is not None and not scoring else msgspec.structs.replace(params, max_tokens=None)
     fitted = [_clipped(fit_context(free, len(prompt), limits, param="prompt"), asked) for prompt in ids]
+    fitted = await constrain(service, body, fitted)
     job = Job(
         prompts=ids,
         params=fitted,

@@ -44,6 +44,8 @@ class GenerationBody(SamplingFields, kw_only=True):
     guided_regex: str | None = None
     guided_choice: list[Any] | None = None
     guided_grammar: str | None = None
+    guided_decoding_backend: str | None = None
+    guided_whitespace_pattern: str | None = None
     structured_outputs: dict[str, Any] | None = None
 
 

@@ -1,0 +1,36 @@
+"""--guided-decoding-backend NAME:option,option to its part of the configuration."""
+
+from __future__ import annotations
+
+from engine.config import GuidedConfig
+from engine.errors import ConfigError
+from engine.plugin import kinds
+from engine.plugin.host import PluginHost
+
+FLAG = "--guided-decoding-backend"
+OPTIONS = ("no-fallback", "disable-any-whitespace")
+
+
+def split_backend(text: str) -> tuple[str, frozenset[str]]:
+    """Name and options. Raises ValueError naming the first unknown option."""
+    name, _, listed = text.partition(":")
+    options = [option.strip() for option in listed.split(",") if option.strip()]
+    for option in options:
+        if option not in OPTIONS:
+            raise ValueError(f"the option {option!r} is unknown; known: {', '.join(OPTIONS)}")
+    return name, frozenset(options)
+
+
+def guided_config(host: PluginHost, text: str) -> GuidedConfig:
+    """The configuration that the flag means. Raises ConfigError."""
+    try:
+        name, options = split_backend(text)
+    except ValueError as error:
+        raise ConfigError(f"{FLAG} {text}: {error}.", fix=f"{FLAG} {text.partition(':')[0]}") from error
+    installed = {entry.name for entry in host.entries(kinds.GUIDED_DECODING)}
+    return GuidedConfig(
+        backend=name,
+        fallback="no-fallback" not in options,
+        any_whitespace="disable-any-whitespace" not in options,
+        choices={known: host.resolve(kinds.GUIDED_DECODING, known) for known in sorted(installed)},
+    )

@@ -1,0 +1,1 @@
+"""Guided decoding: constraints from request fields, checked and compiled where they can do no harm."""

@@ -1,0 +1,53 @@
+"""The guided-decoding backends of a configuration, made on first use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.plugin.contracts.generation import GuideCompiler
+from engine.plugin.contracts.text import Tokenizer
+from engine.plugin.host import PluginHost
+from engine.plugin.kinds import GUIDED_DECODING, TOKENIZER
+
+
+class Backends:
+    """One compiler per backend name, over the model's own tokenizer."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._host = PluginHost()
+        self._compilers: dict[str, GuideCompiler] = {}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, made once."""
+        model = self._config.model
+        return self._host.create(
+            TOKENIZER, self._config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name
+        ).plugin
+
+    @property
+    def width(self) -> int:
+        """Columns of the logits."""
+        info = self._config.model.info
+        return info.logits_size or info.vocab_size
+
+    @cached_property
+    def end(self) -> int:
+        """The vocabulary's end token."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise ConfigError("guided decoding needs a tokenizer that names its end token.", fix="eos_token in tokenizer_config.json")
+        return end
+
+    def compiler(self, name: str) -> GuideCompiler:
+        """The compiler of that name. Raises the plugin host's errors."""
+        if name not in self._compilers:
+            choice = self._config.guided.choices[name]
+            created = self._host.create(
+                GUIDED_DECODING, choice, tokenizer=self.tokenizer, vocab_size=self.width, options={}
+            )
+            self._compilers[name] = created.plugin
+        return self._compilers[name]

@@ -1,0 +1,48 @@
+"""What the front end and the compile process say to each other, as length-prefixed msgpack over pipes."""
+
+from __future__ import annotations
+
+import struct
+from enum import StrEnum
+
+import msgspec
+
+from engine.plugin.request import GuideSpec
+
+LENGTH = struct.Struct("<I")
+
+
+class Verdict(StrEnum):
+    """READY: compiled within its budget. UNSUPPORTED: the backend lacks ``text``. WRONG: the constraint is wrong in itself.
+    EXPENSIVE: it passed the budget. MISSING: the backend cannot be loaded. BROKEN: the backend failed."""
+
+    READY = "ready"
+    UNSUPPORTED = "unsupported"
+    WRONG = "wrong"
+    EXPENSIVE = "expensive"
+    MISSING = "missing"
+    BROKEN = "broken"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Compile ``spec`` with the backend that it names; ``check``: only ask whether the backend has its features."""
+
+    id: int
+    spec: GuideSpec
+    check: bool = False
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """The answer to a job. ``seconds`` that compiling took, ``nbytes`` of the guide."""
+
+    id: int
+    verdict: Verdict
+    text: str = ""
+    seconds: float = 0.0
+    nbytes: int = 0
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """A message with its length before it."""
+    payload = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(payload)) + payload

@@ -1,0 +1,202 @@
+"""The compile process: loads the backends once and compiles each constraint in a fork that is killed when it passes its budget."""
+
+from __future__ import annotations
+
+import os
+import resource
+import selectors
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import msgspec
+
+from engine.config import EngineConfig
+from engine.errors import EngineError, MissingDependency
+from engine.guided.backends import Backends
+from engine.guided.messages import LENGTH, Job, Judgement, Verdict, frame
+from engine.guided.stand_ins import standing_in
+from engine.guided.trial import judge
+
+#: Seconds and bytes that one constraint may take, beyond what the process has already.
+SECONDS = 1.2
+NBYTES = 512 * 2**20
+#: Forks at a time.
+PARALLEL = 2
+#: Seconds after which a fork has to leave the processor to others.
+POLITE_AFTER = 0.15
+
+
+@dataclass
+class Fork:
+    """A running job: its process, the pipe that it answers through, and what came so far."""
+
+    job: Job
+    pid: int
+    began: float
+    answer: bytearray = field(default_factory=bytearray)
+    polite: bool = False
+    late: bool = False
+
+
+class CompileProcess:
+    """Reads jobs from one file descriptor, answers on another; ends when the first is closed. One thread."""
+
+    def __init__(self, backends: Backends, source: int, sink: int) -> None:
+        self._backends = backends
+        self._source, self._sink = source, sink
+        self._inbox = bytearray()
+        self._waiting: list[Job] = []
+        self._forks: dict[int, Fork] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(source, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Serve until the front end is gone."""
+        while True:
+            for key, _ in self._selector.select(0.02 if self._forks else None):
+                if key.fd != self._source:
+                    self._hear(key.fd)
+                elif not self._read():
+                    self._kill_all()
+                    return
+            self._watch()
+            while self._waiting and len(self._forks) < PARALLEL:
+                self._start(self._waiting.pop(0))
+
+    def _read(self) -> bool:
+        data = os.read(self._source, 1 << 20)
+        self._inbox += data
+        while len(self._inbox) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._inbox)
+            if len(self._inbox) < LENGTH.size + length:
+                break
+            self._waiting.append(msgspec.msgpack.decode(self._inbox[LENGTH.size : LENGTH.size + length], type=Job))
+            del self._inbox[: LENGTH.size + length]
+        return bool(data)
+
+    def _start(self, job: Job) -> None:
+        try:
+            self._load(job.spec.backend or "")
+        except MissingDependency as error:
+            self._answer(Judgement(job.id, Verdict.MISSING, error.line()))
+            return
+        except EngineError as error:
+            self._answer(Judgement(job.id, Verdict.BROKEN, error.line()))
+            return
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self._child(job, writing)
+        os.close(writing)
+        self._forks[reading] = Fork(job, pid, time.monotonic())
+        self._selector.register(reading, selectors.EVENT_READ)
+
+    def _load(self, name: str) -> None:
+        """The backend, without the heavy libraries that only its tensor functions need, where that works."""
+        tokenizer = self._backends.tokenizer  # before the stand-ins: a tokenizer may need transformers
+        del tokenizer
+        try:
+            with standing_in():
+                self._backends.compiler(name)
+        except EngineError:
+            self._backends.compiler(name)
+
+    def _child(self, job: Job, writing: int) -> NoReturn:
+        """In the fork: compile, answer, end. Whatever goes wrong must not come back into the parent's code."""
+        status = 1
+        try:
+            _limit()
+            backends = self._backends
+            judgement = judge(job, backends.compiler(job.spec.backend or ""), backends.width, backends.end, SECONDS)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(msgspec.msgpack.encode(judgement))
+            status = 0
+        except MemoryError:
+            status = 3
+        except BaseException as error:  # noqa: BLE001 - the parent reports that the fork failed
+            sys.stderr.write(f"guided decoding: compiling failed: {type(error).__name__}: {error}\n")
+        finally:
+            os._exit(status)
+
+    def _hear(self, fd: int) -> None:
+        fork = self._forks[fd]
+        data = os.read(fd, 1 << 16)
+        fork.answer += data
+        if data:
+            return
+        self._selector.unregister(fd)
+        os.close(fd)
+        del self._forks[fd]
+        _, status = os.waitpid(fork.pid, 0)
+        self._answer(_verdict(fork, status))
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for fork in self._forks.values():
+            if now - fork.began > SECONDS and not fork.late:
+                fork.late = True
+                os.kill(fork.pid, signal.SIGKILL)
+            elif now - fork.began > POLITE_AFTER and not fork.polite:
+                fork.polite = True
+                os.setpriority(os.PRIO_PROCESS, fork.pid, 10)
+
+    def _kill_all(self) -> None:
+        for fork in self._forks.values():
+            os.kill(fork.pid, signal.SIGKILL)
+            os.waitpid(fork.pid, 0)
+
+    def _answer(self, judgement: Judgement) -> None:
+        data = memoryview(frame(judgement))
+        while data:
+            data = data[os.write(self._sink, data) :]
+
+
+def _limit() -> None:
+    """Bound the fork itself, should the parent not get to it: address space, processor seconds, no core file."""
+    with open("/proc/self/statm", "rb") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + NBYTES, used + NBYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS) + 2, int(SECONDS) + 2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _verdict(fork: Fork, status: int) -> Judgement:
+    if status == 0 and fork.answer:
+        return msgspec.msgpack.decode(fork.answer, type=Judgement)
+    if fork.late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        return Judgement(fork.job.id, Verdict.EXPENSIVE, f"it takes longer than {SECONDS:g} s to compile")
+    memory = os.WIFSIGNALED(status) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3)
+    if memory:
+        return Judgement(fork.job.id, Verdict.EXPENSIVE, f"compiling it needs more than {NBYTES >> 20} MiB of memory, or more stack than there is")
+    return Judgement(fork.job.id, Verdict.BROKEN, "the backend failed on it")
+
+
+def main() -> int:
+    """Entry: the configuration comes first, then jobs."""
+    from engine.process import end_with_parent
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    sink = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not come between the answers
+    (length,) = LENGTH.unpack(_exactly(0, LENGTH.size))
+    config = msgspec.msgpack.decode(_exactly(0, length), type=EngineConfig)
+    CompileProcess(Backends(config), 0, sink).run()
+    return 0
+
+
+def _exactly(fd: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = os.read(fd, count - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Decides for each constraint who enforces it, or why nobody does; one compilation for equal ones at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Protocol
+
+import msgspec
+
+from engine.args.guided import split_backend
+from engine.config import EngineConfig
+from engine.errors import EngineError, RequestError
+from engine.guided.compiling import Compiling, TooBusy
+from engine.guided.messages import Judgement, Verdict
+from engine.guided.store import key_of
+from engine.plugin.request import GuideSpec
+
+#: Who is asked for what a backend lacks, in this order.
+FALLBACKS = ("xgrammar", "guidance", "outlines", "lm-format-enforcer")
+#: Decisions that are remembered.
+REMEMBERED = 4096
+#: A constraint that takes longer (seconds) is compiled before its request is sent on, so that no step waits for it.
+QUICK = 0.02
+#: Seconds between questions whether the worker has compiled a constraint, and in all.
+POLL, PATIENCE = 0.003, 30.0
+
+
+class Caller(Protocol):
+    """The engine's client."""
+
+    async def call(self, method: str, **arguments: Any) -> Any: ...
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The outcome for one constraint: the spec with its backend, and the seconds that it compiles; or why it is refused."""
+
+    spec: GuideSpec | None = None
+    seconds: float = 0.0
+    refusal: str = ""
+
+
+class GuideService:
+    """One per server."""
+
+    def __init__(self, config: EngineConfig, client: Caller) -> None:
+        self._guided = config.guided
+        self._client = client
+        self._compiling = Compiling(config)
+        self._decisions: OrderedDict[bytes, Decision] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[Decision]] = {}
+        self._used: set[str] = set()
+        self._available = bool(config.guided.choices) and "tokenizer" in config.choices
+
+    async def prepare(self, field: str, spec: GuideSpec) -> GuideSpec:
+        """``spec`` with the backend that enforces it, compiled. Raises RequestError naming ``field``."""
+        if not self._available:
+            raise RequestError(f"{field} is not available: there is no guided-decoding backend.", param=field, code="not_available")
+        wish = self._wish(spec)
+        key = key_of(wish)
+        decision = self._decisions.get(key)
+        fresh = decision is None
+        if decision is None:
+            decision = await self._decide(key, wish, field)
+        else:
+            self._decisions.move_to_end(key)
+        if decision.spec is None:
+            raise RequestError(f"{field} cannot be used: {decision.refusal}", param=field, code="constraint_refused")
+        chosen = msgspec.structs.replace(decision.spec, start_after=spec.start_after)
+        await self._warm(chosen, decision.seconds, fresh)
+        return chosen
+
+    async def stop(self) -> None:
+        """:meth:`close`, on the event loop that used the service."""
+        self.close()
+
+    def close(self) -> None:
+        """End the compile process."""
+        for task in self._running.values():
+            task.cancel()
+        self._compiling.close()
+
+    def _wish(self, spec: GuideSpec) -> GuideSpec:
+        """The constraint with the server's defaults filled in, and without what only this request says."""
+        options = dict(spec.options)
+        asked, listed = split_backend(spec.backend) if spec.backend else (self._guided.backend, frozenset[str]())
+        if not self._guided.any_whitespace or "disable-any-whitespace" in listed:
+            options["any_whitespace"] = False
+        if not self._guided.fallback or "no-fallback" in listed:
+            options["fallback"] = False
+        return msgspec.structs.replace(spec, backend=asked, options=options, start_after=())
+
+    async def _decide(self, key: bytes, wish: GuideSpec, field: str) -> Decision:
+        """The decision, made once for all who ask at the same time; it goes on when one of them goes away."""
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._judge(wish))
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        try:
+            decision = await asyncio.shield(task)
+        except TooBusy as error:
+            raise RequestError(f"{field}: {error}", param=field, code="too_many_constraints", http_status=429) from error
+        self._decisions[key] = decision
+        while len(self._decisions) > REMEMBERED:
+            self._decisions.popitem(last=False)
+        return decision
+
+    async def _judge(self, wish: GuideSpec) -> Decision:
+        asked = wish.backend or ""
+        if asked not in self._guided.choices:
+            return Decision(refusal=f"there is no backend {asked[:60]!r}; installed: {', '.join(self._guided.choices)}.")
+        options = {name: value for name, value in wish.options.items() if name != "fallback"}
+        spec = msgspec.structs.replace(wish, options=options)
+        first = await self._compiling.judge(spec)
+        if first.verdict is not Verdict.UNSUPPORTED:
+            return _decision(spec, first)
+        others = [name for name in FALLBACKS if name in self._guided.choices and name != asked]
+        if wish.options.get("fallback") is False:
+            return Decision(refusal=await self._explain(spec, first, others))
+        notes = [f"{asked} does not enforce {first.text}"]
+        for name in others:
+            other = msgspec.structs.replace(spec, backend=name)
+            judgement = await self._compiling.judge(other)
+            if judgement.verdict is Verdict.UNSUPPORTED:
+                if asked != "auto" or name != "xgrammar":
+                    notes.append(f"{name} does not enforce {judgement.text}")
+            elif judgement.verdict is Verdict.MISSING:
+                notes.append(f"{name} is not installed: {judgement.text}")
+            else:
+                return _decision(other, judgement)
+        return Decision(refusal="; ".join(notes) + ".")
+
+    async def _explain(self, spec: GuideSpec, first: Judgement, others: list[str]) -> str:
+        """The refusal of a backend without fallback, with the backends that would do."""
+        able = []
+        for name in others:
+            judgement = await self._compiling.judge(msgspec.structs.replace(spec, backend=name), check=True)
+            if judgement.verdict is Verdict.READY:
+                able.append(name)
+        hint = f" Backends that do: {', '.join(able)}." if able else " No installed backend does."
+        return f"{spec.backend} does not enforce {first.text}, and falling back is turned off.{hint}"
+
+    async def _warm(self, spec: GuideSpec, seconds: float, fresh: bool) -> None:
+        """Have the worker compile it: at the first use, and again where a step would have to wait for it."""
+        backend = spec.backend or ""
+        if not fresh and seconds < QUICK and backend in self._used:
+            return
+        stated = msgspec.to_builtins(msgspec.structs.replace(spec, start_after=()))
+        until = asyncio.get_running_loop().time() + PATIENCE
+        while not (await self._client.call("prepare_guide", spec=stated))[0]:
+            # A quick one is ready when the prompt has been computed; only the backend's own start takes longer.
+            if seconds < QUICK and backend in self._used:
+                return
+            if asyncio.get_running_loop().time() > until:
+                raise EngineError(f"the worker did not compile the constraint within {PATIENCE:g} s.")
+            await asyncio.sleep(POLL)
+        self._used.add(backend)
+
+
+def _decision(spec: GuideSpec, judgement: Judgement) -> Decision:
+    if judgement.verdict is Verdict.READY:
+        return Decision(spec, judgement.seconds)
+    if judgement.verdict is Verdict.WRONG:
+        return Decision(refusal=f"{judgement.text} ({spec.backend}).")
+    return Decision(refusal=f"{judgement.text}{'' if judgement.text.endswith('.') else '.'}")

@@ -1,0 +1,63 @@
+"""Compiles a constraint and walks through it at random, so that a grammar that is slow to use is found before it is used."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.guided.messages import Job, Judgement, Verdict
+from engine.plugin.contracts.generation import Guide, GuideCompiler
+
+#: Tokens of the walk, and walks.
+STEPS, WALKS = 48, 2
+#: Seconds that finding the allowed tokens of one position may take.
+STEP_SECONDS = 0.25
+
+
+def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: float) -> Judgement:
+    """What becomes of a job; logits have ``width`` columns, ``end`` is the end token. The walks end before ``seconds`` have passed."""
+    lacks = compiler.unsupported(job.spec)
+    if lacks is not None:
+        return Judgement(job.id, Verdict.UNSUPPORTED, lacks)
+    if job.check:
+        return Judgement(job.id, Verdict.READY)
+    began = time.perf_counter()
+    try:
+        guide = compiler.compile(job.spec)
+    except ValueError as error:
+        return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
+    took = time.perf_counter() - began
+    problem = walk(guide, width, end, began + 0.6 * seconds)
+    if problem is not None:
+        return Judgement(job.id, *problem)
+    return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes())
+
+
+def walk(guide: Guide, width: int, end: int, until: float) -> tuple[Verdict, str] | None:
+    """Why the guide cannot be used, or None. No allowed token at the very start means an empty language."""
+    chance = random.Random(0)
+    mask = np.zeros(-(-width // 32), np.int32)
+    for _ in range(WALKS):
+        matcher = guide.start()
+        for step in range(STEPS):
+            began = time.perf_counter()
+            mask.fill(0)
+            matcher.fill(mask)
+            now = time.perf_counter()
+            if now - began > STEP_SECONDS:
+                return Verdict.EXPENSIVE, f"finding the tokens allowed at one position takes {now - began:.2f} s"
+            allowed = allowed_tokens(mask, width)
+            if not len(allowed):
+                return (Verdict.WRONG, "no text satisfies it") if step == 0 else None
+            ways = allowed[allowed != end]
+            if now > until or not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
+                break
+    return None
+
+
+def allowed_tokens(mask: NDArray[np.int32], width: int) -> NDArray[np.int64]:
+    """The ids whose bits are set."""
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")[:width])

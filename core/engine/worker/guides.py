@@ -1,0 +1,221 @@
+"""Grammars of guided sequences in the worker: their states follow the tokens, their masks are ready when the logits are."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import EngineError
+from engine.guided.store import GuideStore
+from engine.plugin.contracts.generation import Matcher
+from engine.plugin.request import GuideSpec
+from engine.plugin.step import NewSequence
+from engine.worker.inputs import StepInputs
+from engine.worker.sequences import Sequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Most seconds that a step waits for a constraint that is still being compiled. The front end has seen it compile in less.
+PATIENCE = 10.0
+
+
+class GrammarState:
+    """Follows one sequence through its grammar; ``trail`` are the tokens since its beginning that the matcher has seen."""
+
+    __slots__ = ("_after", "_begin", "_ended", "_ends", "_matcher", "_trail")
+
+    def __init__(self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...]) -> None:
+        self._matcher = matcher
+        self._after = after
+        self._ends = frozenset(sequence.eos)
+        self._begin: int | None = sequence.num_prompt if not after else None
+        self._trail: list[int] = []
+        #: Place in the trail of the first end token, where the matcher stopped to follow.
+        self._ended: int | None = None
+
+    def seek(self, sequence: Sequence, length: int) -> bool | None:
+        """Bring the matcher to the first ``length`` tokens, forwards or backwards. None: the grammar has not begun there.
+        False: they are no beginning of a sentence."""
+        begin = self._start(sequence, length)
+        if begin is None:
+            self._retreat(0)
+            return None
+        wanted: list[int] = sequence.tokens[begin:length].tolist()
+        trail = self._trail
+        if trail != wanted[: len(trail)]:
+            self._retreat(next((i for i, (a, b) in enumerate(zip(trail, wanted, strict=False)) if a != b), len(wanted)))
+        return all(self._step(token) for token in wanted[len(self._trail) :])
+
+    @property
+    def ended(self) -> bool:
+        """Whether an end token has come."""
+        return self._ended is not None
+
+    def fill(self, mask: NDArray[np.int32]) -> None:
+        """The tokens that may come now; the mask is zeroed before."""
+        self._matcher.fill(mask)
+
+    def _start(self, sequence: Sequence, length: int) -> int | None:
+        """Where the grammar begins: after the first occurrence of its marker in the output."""
+        if not self._after:
+            return self._begin
+        if self._begin is not None and self._begin <= length:
+            marker = sequence.tokens[self._begin - len(self._after) : self._begin]
+            if tuple(marker.tolist()) == self._after:
+                return self._begin
+        output = sequence.tokens[sequence.num_prompt : length].tolist()
+        size = len(self._after)
+        ends = (i + size for i in range(len(output) - size + 1) if tuple(output[i : i + size]) == self._after)
+        found = next(ends, None)
+        self._begin = None if found is None else sequence.num_prompt + found
+        self._retreat(0)
+        return self._begin
+
+    def _step(self, token: int) -> bool:
+        if self._ended is None:
+            if token in self._ends:
+                self._ended = len(self._trail)
+            elif not self._matcher.advance([token]):
+                return False
+        self._trail.append(token)
+        return True
+
+    def _retreat(self, length: int) -> None:
+        """Undo the trail beyond its first ``length`` tokens."""
+        followed = len(self._trail) if self._ended is None else self._ended
+        if followed > length:
+            self._matcher.rollback(followed - length)
+        if self._ended is not None and self._ended >= length:
+            self._ended = None
+        del self._trail[length:]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks32:
+    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row."""
+
+    rows: list[int]
+    bits: NDArray[np.int32]
+    errors: dict[int, str]
+
+
+class Grammars:
+    """All guided sequences of a worker. :meth:`begin` before the forward pass, :meth:`apply` after it."""
+
+    def __init__(self, store: GuideStore) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, "masks")
+        self._pending: Future[Masks32] | None = None
+
+    def prepare(self, spec: GuideSpec) -> bool:
+        """Start compiling, if that is not done; whether the guide is ready. Raises what compiling raised."""
+        guide = self._store.get(spec)
+        if guide.done():
+            guide.result()
+        return guide.done()
+
+    def admit(self, new: list[NewSequence]) -> None:
+        """Compile the constraints of new sequences while their prompts are computed."""
+        for sequence in new:
+            if sequence.params.guide is not None:
+                self._store.get(sequence.params.guide)
+
+    def begin(self, inputs: StepInputs) -> None:
+        """Work out the masks of the guided ones among the rows to sample, beside whatever the caller does next."""
+        self._pending = None
+        if not any(sequence.masked for sequence in inputs.sequences):
+            return
+        owners = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
+        rows = [i for i, sequence in enumerate(owners) if sequence.params.guide is not None]
+        if rows:
+            lengths = inputs.sample_length[rows].tolist()
+            self._pending = self._thread.submit(self._fill, rows, [owners[i] for i in rows], lengths)
+
+    def apply(self, scores: Tensor) -> dict[int, str]:
+        """Set what the grammars forbid to −∞ in scores [R, V], in place; errors by row."""
+        if self._pending is None:
+            return {}
+        masks, self._pending = self._pending.result(), None
+        if masks.rows:
+            forbid(scores, masks.rows, masks.bits)
+        return masks.errors
+
+    def close(self) -> None:
+        """End the threads."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+    def _fill(self, rows: list[int], sequences: list[Sequence], lengths: list[int]) -> Masks32:
+        bits = np.zeros((len(rows), -(-self._store.width // 32)), np.int32)
+        errors: dict[int, str] = {}
+        masked = []
+        for place, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
+            try:
+                if self._fill_row(sequence, length, bits[place]):
+                    masked.append(place)
+            except (EngineError, ValueError, RuntimeError, TimeoutError) as error:
+                errors[rows[place]] = f"guided decoding failed: {error}"
+        chosen = bits if len(masked) == len(rows) else bits[masked]
+        return Masks32([rows[place] for place in masked], chosen, errors)
+
+    def _fill_row(self, sequence: Sequence, length: int, bits: NDArray[np.int32]) -> bool:
+        """One row's mask; False where nothing is masked."""
+        state = self._state(sequence)
+        follows = state.seek(sequence, length)
+        if follows is None:
+            return False
+        if not follows:
+            if length > sequence.length:  # after a draft that the row before forbids: nobody reads this row
+                return False
+            raise ValueError("the output is outside the grammar")
+        if state.ended:
+            _set(bits, sequence.eos or (self._store.end,))
+            return True
+        state.fill(bits)
+        if _has(bits, self._store.end):
+            _set(bits, sequence.eos)
+        elif not bits.any():
+            raise ValueError("the grammar allows no token here")
+        return True
+
+    def _state(self, sequence: Sequence) -> GrammarState:
+        if sequence.grammar is None:
+            spec = sequence.params.guide
+            if spec is None:
+                raise ValueError("the sequence has no constraint")
+            guide = self._store.get(spec).result(PATIENCE)
+            sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after)
+        return sequence.grammar
+
+
+def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32]) -> None:
+    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉]."""
+    width = scores.shape[1]
+    if scores.device.type == "cpu":
+        allowed = torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")).bool()
+    else:
+        words = torch.from_numpy(bits).to(scores.device, non_blocking=True)
+        places = torch.arange(32, dtype=torch.int32, device=scores.device)
+        allowed = ((words[:, :, None] >> places) & 1).bool().flatten(1)[:, :width]
+    if len(rows) == scores.shape[0]:
+        scores.masked_fill_(~allowed, -torch.inf)
+        return
+    index = torch.tensor(rows, device=scores.device)
+    scores[index] = scores[index].masked_fill_(~allowed, -torch.inf)
+
+
+def _has(bits: NDArray[np.int32], token: int) -> bool:
+    return bool(int(bits[token >> 5]) >> (token & 31) & 1)
+
+
+def _set(bits: NDArray[np.int32], tokens: tuple[int, ...]) -> None:
+    words = bits.view(np.uint32)
+    for token in tokens:
+        if token >> 5 < len(words):
+            words[token >> 5] |= np.uint32(1 << (token & 31))

@@ -1,0 +1,52 @@
+"""Which features of a constraint a backend really enforces: one table per backend, proven by tools/guided_keywords."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.plugin import GuideSpec
+
+from ._schema import Features, first_unmet
+
+_NUMBER = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
+_LENGTH = frozenset({"minLength", "maxLength"})
+_OBJECT = frozenset({"properties", "required", "additionalProperties"})
+_ARRAY = frozenset({"items", "prefixItems", "minItems", "maxItems"})
+_ALL_KINDS = frozenset({"json", "json_object", "regex", "choice", "grammar", "structural_tag"})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """``kinds`` of constraints, and what of JSON Schema is enforced."""
+
+    kinds: frozenset[str]
+    schema: Features
+
+
+XGRAMMAR = Rules(
+    _ALL_KINDS,
+    Features(
+        string=_LENGTH | {"pattern", "format"},
+        formats=frozenset({"date", "time", "date-time", "uuid", "ipv4", "ipv6", "email", "hostname", "duration"}),
+        number=_NUMBER,
+        integer=_NUMBER,
+        array=_ARRAY,
+        object=_OBJECT,
+        recursion=True,
+        anything=True,
+    ),
+)
+
+
+def unmet(spec: GuideSpec, rules: Rules) -> str | None:
+    """The first feature of the constraint that the rules lack, or None."""
+    if spec.kind not in rules.kinds:
+        return f"constraints of kind {spec.kind}"
+    if spec.kind == "json":
+        return first_unmet(spec.value, rules.schema)
+    if spec.kind == "structural_tag" and "structures" in spec.value:
+        for item in spec.value["structures"]:
+            found = first_unmet(item["schema"], rules.schema)
+            if found is not None:
+                return found
+    return None
