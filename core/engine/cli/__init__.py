@@ -9,7 +9,7 @@ COMMANDS = {
     "serve": "serve a model over the OpenAI API",
     "generate": "continue prompts, offline",
     "chat": "talk to a model in the terminal",
-    "bench": "measure latency or throughput, offline",
+    "bench": "measure a model, a server, and the machine under them",
     "plan": "show what would run, from headers alone",
     "plugins": "list and show plugins",
 }

@@ -23,6 +23,7 @@ from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, 
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble
+from engine.worker.limits import measure_limits
 from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
 from engine.worker.memory import measure_budget, page_bytes, rehearse, used_bytes
@@ -132,7 +133,8 @@ class LocalWorker(Worker):
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how
-        many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready."""
+        many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready. ``limits``, ``profile``: see
+        the device's contract."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
@@ -140,6 +142,10 @@ class LocalWorker(Worker):
             return {**self._opened().describe(), "steps": self._runner.describe(), "sequences": len(self._table)}
         if method == "prepare_guide":
             return self._grammars is None or self._grammars.prepare(msgspec.convert(arguments["spec"], GuideSpec))
+        if method == "limits":
+            return measure_limits(self._opened(), self.config.model.dtype)
+        if method == "profile":
+            return self._opened().profile(bool(arguments["on"]))
         raise LookupError(method)
 
     def close(self) -> None:

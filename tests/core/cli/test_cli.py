@@ -59,7 +59,10 @@ def test_an_unknown_command(capsys):
         (["serve", "demo", "--port", "x"], 2, "engine serve: --port x: not an integer. Try: --port 8000"),
         (["serve"], 2, "engine serve: No model is given. Try: name a directory, a hub repository, or the bundled model demo"),
         (["generate", "demo", "--port", "1"], 2, "engine generate: --port is for engine serve alone. Try: leave --port out"),
-        (["bench", "speed", "demo"], 2, "engine bench: speed: no such benchmark (latency, throughput, serve, roofline). Try: engine bench latency MODEL"),
+        (
+            ["bench", "speed", "demo"], 2,
+            "engine bench: speed: no such benchmark (latency, throughput, serve, roofline). Try: engine bench latency MODEL",
+        ),
         (["bench", "latency", "demo", "--batch-size", "0"], 2, "engine bench: --batch-size 0: must be at least 1. Try: --batch-size 1"),
         (["chat", "--url", "localhost"], 2, "engine chat: --url localhost: not an http address. Try: --url http://localhost"),
     ],

@@ -67,12 +67,9 @@ class Engine:
         """All requests at once, greedy, each as long as its size says."""
         return self._llm.background.wait(self._run(prompts, sizes))
 
-    def call(self, method: str) -> Any:
-        """The first worker's answer to an operation; None where it has no such."""
-        try:
-            return self._llm.background.wait(self._llm.client.call(method))[0]
-        except EngineError:
-            return None
+    def call(self, method: str, **arguments: Any) -> Any:
+        """The first worker's answer to an operation."""
+        return self._llm.background.wait(self._llm.client.call(method, **arguments))[0]
 
     async def _run(self, prompts: Sequence[list[int]], sizes: Sequence[Sizes]) -> list[Timed]:
         began = time.perf_counter()

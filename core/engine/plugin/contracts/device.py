@@ -102,5 +102,20 @@ class Device(ABC):
         """What ``engine plan`` shows: kernels in use and why."""
         return {}
 
+    def limits(self, dtype: str) -> dict[str, float]:
+        """What the hardware does at most, measured now, for benchmarks to compare with.
+
+        ``read_bytes``: bytes read from memory per second (median of passes), ``read_bytes_best``: of the best pass;
+        ``operations``: multiplications and additions of that dtype per second (best pass). Empty: torch is measured instead.
+        """
+        return {}
+
+    def profile(self, on: bool) -> dict[str, float]:
+        """Seconds by kernel since profiling was last turned on; ``on`` says whether it goes on from here, counting from 0.
+
+        Empty where the device cannot tell.
+        """
+        return {}
+
     def close(self) -> None:
         """Release the device. May be called twice."""

@@ -1,0 +1,45 @@
+"""What a device can do at most, measured now: by itself where it can, else with torch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from engine.plugin.contracts.device import Device
+
+_READ_BYTES = 512 << 20
+_SIDE = 2048
+_SECONDS = 0.3
+
+
+def measure_limits(device: Device, dtype: str) -> dict[str, float]:
+    """See :meth:`engine.plugin.contracts.device.Device.limits`; with torch a sum over 512 MiB and a product of 2048 × 2048 matrices."""
+    own = device.limits(dtype)
+    if own:
+        return own
+    place = device.torch_device()
+    buffer = torch.zeros(_READ_BYTES // 4, dtype=torch.float32, device=place)
+    matrix = torch.ones(_SIDE, _SIDE, dtype=getattr(torch, dtype), device=place)
+    reads = [_READ_BYTES / seconds for seconds in _passes(device, lambda: buffer.sum())]
+    products = [2 * _SIDE**3 / seconds for seconds in _passes(device, lambda: matrix @ matrix)]
+    return {
+        "read_bytes": statistics.median(reads), "read_bytes_best": max(reads), "operations": max(products),
+    }  # fmt: skip
+
+
+def _passes(device: Device, body: Callable[[], object]) -> list[float]:
+    """Seconds of each call, the first left out."""
+    body()
+    device.synchronize()
+    taken: list[float] = []
+    while sum(taken) < _SECONDS or len(taken) < 3:
+        began = time.perf_counter()
+        body()
+        device.synchronize()
+        taken.append(time.perf_counter() - began)
+    return taken
