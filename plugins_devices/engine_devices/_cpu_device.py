@@ -6,11 +6,14 @@ import os
 
 import torch
 
-from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, PackedWeight
+from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, Operations, PackedWeight, Recorder
 from engine_devices._attention import NativeAttention
 from engine_devices._host_limits import host_memory, usable_cores
 from engine_devices._linear import linear_kernel
 from engine_devices._native import Absent, load
+from engine_devices._operations import NativeOperations
+from engine_devices._recorder import TapeRecorder
+from engine_devices._roof import measure
 from engine_devices.cpu import dtypes
 
 
@@ -47,6 +50,22 @@ class CPUDevice(Device):
     def linear_kernel(self, packed: PackedWeight) -> LinearKernel | None:
         """The native kernel of a layout that has one."""
         return None if isinstance(self.native, Absent) else linear_kernel(self.native, packed)
+
+    def operations(self) -> Operations | None:
+        """The native ones; None, which is the core's in torch, where there is no library."""
+        return None if isinstance(self.native, Absent) else NativeOperations(self.native)
+
+    def recorder(self) -> Recorder | None:
+        """Tapes of native operations."""
+        return None if isinstance(self.native, Absent) else TapeRecorder(self.native)
+
+    def limits(self, dtype: str) -> dict[str, float]:
+        """Measured by the native library, if there is one."""
+        return {} if isinstance(self.native, Absent) else measure(self.native, dtype)
+
+    def profile(self, on: bool) -> dict[str, float]:
+        """Of the native kernels, if there are any."""
+        return {} if isinstance(self.native, Absent) else self.native.switch_profile(on)
 
     def dtypes(self) -> tuple[str, ...]:
         """Best first: see :func:`engine_devices.cpu.dtypes`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,14 @@ GATES = {"silu": 1, "gelu_tanh": 2}
 def element_type(dtype: torch.dtype) -> int:
     """``engine_type`` of a dtype."""
     return ELEMENT_TYPES[str(dtype).removeprefix("torch.")]
+
+
+def rounded(value: float, dtype: torch.dtype) -> float:
+    """A finite value as that dtype holds it. Without torch, whose operations would end the recording of a step."""
+    if dtype == torch.bfloat16:
+        bits = int(np.float32(value).view(np.uint32))
+        return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
+    return float(np.float16(value) if dtype == torch.float16 else np.float32(value))
 
 
 class NativeLinear(LinearKernel):
@@ -102,7 +111,7 @@ class NativeLinear(LinearKernel):
         ids = ids.contiguous()
         out = torch.empty((len(ids), panels.inputs), dtype=self.dtype)
         kind = element_type(self.dtype)
-        factor = 0.0 if scale is None else scale
+        factor = 0.0 if scale is None else rounded(scale, self.dtype)
         arguments = GatherArgs(
             panels.weight.data_ptr(), ids.data_ptr(), out.data_ptr(), panels.inputs, len(ids), panels.outputs, panels.inputs,
             kind, kind, factor,

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.plugin import CannotRecord, Recorder, Replay
 from engine_devices._fusions import fuse
 from engine_devices._native import Call, Native
-from engine_devices._tape import Arena, Tape
+from engine_devices._tape import Arena, Buffers, Tape
 
 
 class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -91,7 +91,8 @@ class TapeRecorder(Recorder):
             self._native.tape = None
         if guard.refusal is not None:
             raise CannotRecord(f"{guard.refusal} runs outside the native operations")
-        tape = Tape(self._native, fuse(calls, guard.allocated, outputs), guard.allocated, outputs)
+        buffers = Buffers(guard.allocated)
+        tape = Tape(self._native, fuse(calls, buffers, outputs), buffers, outputs)
         self._arena.hold(tape)
         replay = TapeReplay(self._native, tape)
         if self._checked:

@@ -74,12 +74,11 @@ def place(buffers: Buffers, first: dict[int, int], last: dict[int, int]) -> tupl
 class Tape:
     """A step as the thread pool runs it. Its buffers lie in an arena at fixed offsets; :meth:`move` says where that is.
 
-    ``calls`` with their arguments as recorded; ``allocated``: the tensors that the step allocated, alive;
+    ``calls`` with their arguments as recorded; ``buffers``: what the step allocated, alive;
     ``outputs``: what it returned. The step may write into other memory (the KV cache), which stays where it is.
     """
 
-    def __init__(self, native: Native, calls: list[Call], allocated: list[Tensor], outputs: tuple[Tensor, ...]) -> None:
-        buffers = Buffers(allocated)
+    def __init__(self, native: Native, calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> None:
         self._block, starts = _pack(calls)
         self._words: NDArray[np.uint64] = np.frombuffer(self._block, np.uint64)
         fields, owners, first, last = self._uses(calls, starts, buffers)

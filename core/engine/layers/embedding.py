@@ -30,7 +30,7 @@ class VocabParallelEmbedding(CheckpointLayer):
         super().__init__()
         self.name = name
         self.vocab = vocab
-        self.scale = scale
+        self.scale = None if scale is None else float(torch.tensor(scale, dtype=context.dtype))
         self.ops = context.ops
         self.parallel = context.parallel
         self.rows, self.share = vocab_share(vocab, context.parallel)

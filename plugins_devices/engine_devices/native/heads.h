@@ -17,16 +17,16 @@ INLINE void write(A* to, int count, const float* from) {
     for (int d = 0; d < count; d += 16) put(to + d, load(from + d), count - d);
 }
 
-// 1 / sqrt(mean of squares + eps); x has zeros up to a multiple of 16.
+// 1 / sqrt(mean of squares + eps), summed in the order of engine_rms_norm; x has zeros up to a multiple of 16.
 INLINE float inverse_rms(const float* x, int64_t count, float eps) {
     F sum = all(0), more = all(0);
     int64_t d = 0;
-    for (; d + 16 < count; d += 32) {
+    for (; d + 32 <= count; d += 32) {
         const F a = load(x + d), b = load(x + d + 16);
         sum = fma(a, a, sum);
         more = fma(b, b, more);
     }
-    if (d < count) sum = fma(load(x + d), load(x + d), sum);
+    for (; d < count; d += 16) sum = fma(load(x + d), load(x + d), sum);
     return 1.0f / __builtin_sqrtf(total(sum + more) / float(count) + eps);
 }
 
@@ -41,10 +41,13 @@ INLINE void round_to(float* x, int64_t count) {
     }
 }
 
+// The norm as engine_rms_norm makes it, with its roundings.
 template <class A>
 INLINE void normalise(float* x, int count, const A* weight, float eps, float offset) {
     const F factor = all(inverse_rms(x, count, eps)), more = all(offset);
-    for (int d = 0; d < count; d += 16) store(x + d, load(x + d) * factor * (take(weight + d, count - d) + more));
+    for (int d = 0; d < count; d += 16) store(x + d, load(x + d) * factor);
+    if (offset == 0.0f) round_to<A>(x, count);
+    for (int d = 0; d < count; d += 16) store(x + d, load(x + d) * (take(weight + d, count - d) + more));
     round_to<A>(x, count);
 }
 

@@ -228,7 +228,7 @@ def test_what_this_worker_cannot_serve_fails_alone(checkpoint: Path) -> None:
 
 def test_a_broken_sequence_does_not_touch_the_others(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = plain(checkpoint, 6)
-    worker = make_worker(make_config(checkpoint))
+    worker = make_worker(make_config(checkpoint, enforce_eager=True))
     driver = Driver(worker.run)
     add_all(driver)
     driver.generate(3)

@@ -1,0 +1,87 @@
+"""Every native architecture: recorded steps, plain native steps and torch give the same greedy tokens, in mixed batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.worker.worker import LocalWorker
+from engine_devices._native import Absent, load
+from tests.core.worker.harness import Driver, greedy, make_config, make_worker
+from tests.plugins.models.checkpoints import save
+from tests.plugins.models.test_equal_transformers import CASES
+
+TOKENS = 64
+PROMPTS = [[5, 9, 31, 7], [11], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [60, 2, 2], [8] * 20, [71, 70], [33, 9, 3], [1, 2, 3, 4]]
+MIXTURES = {"mixtral", "qwen3_moe"}
+
+pytestmark = pytest.mark.skipif(isinstance(load(), Absent), reason="the native kernels are not available here")
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    module, config = CASES[request.param]
+    path = tmp_path_factory.mktemp("checkpoint")
+    save(config, path)
+    return module, path
+
+
+def start(case: tuple[str, Path], *, native: bool = True, **changes) -> LocalWorker:
+    module, path = case
+    config = make_config(path, modules={"model": f"engine_plugins.models.{module}"}, pages=1024, max_model_len=128, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        if not native:
+            patch.setattr("engine_devices._cpu_device.load", lambda: Absent("the test wants torch"))
+        return make_worker(config)
+
+
+def play(worker: LocalWorker, count: int = TOKENS) -> dict[int, list[int]]:
+    """Sequence i joins at step 3 i, so that the batch grows and shrinks; each ends after ``count`` tokens."""
+    driver = Driver(worker.run, chunk=7)
+    step = 0
+    while True:
+        if step % 3 == 0 and step // 3 < len(PROMPTS):
+            driver.add(step // 3, PROMPTS[step // 3], greedy())
+        running = [seq for seq, track in driver.tracks.items() if len(track.output) < count]
+        if not running:
+            return {seq: track.output[:count] for seq, track in driver.tracks.items()}
+        driver.step(running)
+        step += 1
+
+
+def test_recorded_plain_and_torch_give_the_same_tokens(case: tuple[str, Path]) -> None:
+    truth = play(start(case, native=False))
+    assert play(start(case, enforce_eager=True)) == truth
+    worker = start(case)
+    assert play(worker) == truth
+    steps = worker.call("describe", {})["steps"]
+    if case[0] in MIXTURES:
+        assert steps == "plain: the model decides from values which of its parts run"
+    else:
+        assert steps == "recorded, batches of 1, 2, 3, 4, 5, 6, 7, 8"
+
+
+def first_logits(worker: LocalWorker) -> torch.Tensor:
+    """The logits of the third decode step of four sequences."""
+    found = []
+    run = worker._runner.run
+    worker._runner.run = lambda inputs: found.append(run(inputs)) or found[-1]
+    driver = Driver(worker.run)
+    for seq in range(4):
+        driver.add(seq, PROMPTS[seq], greedy(allowed_token_ids=[40 + seq]))
+    for _ in range(4):
+        driver.step([0, 1, 2, 3])
+    return found[-1].logits.float().clone()
+
+
+def test_bfloat16_logits_are_close_to_float32(case: tuple[str, Path]) -> None:
+    """In a recorded step no farther than torch's own; every path is fed the same tokens."""
+    truth = first_logits(start(case, native=False))
+    scale = truth.abs().max()
+    torch_error = (first_logits(start(case, native=False, dtype="bfloat16")) - truth).abs().max() / scale
+    plain = first_logits(start(case, dtype="bfloat16", enforce_eager=True))
+    recorded = first_logits(start(case, dtype="bfloat16"))
+    assert (recorded - truth).abs().max() / scale < max(2e-2, 1.5 * torch_error)
+    assert torch.equal(recorded, plain)
