@@ -31,7 +31,7 @@ async def chat(service: Service, request: Request) -> Response:
     body, ignored = read_body(await read_json(request), ChatBody)
     model = service.check("chat", body.model)
     check_chat(body)
-    answer = await _prepare(service, body, model, arrival, turn)
+    answer = await prepare(service, body, model, arrival, turn)
     service.metrics.ignored(len(ignored))
     service.log_request(request.state.request_id, "chat", answer.generation.job.prompts, answer.params)
     headers = ignored_header(ignored)
@@ -58,8 +58,8 @@ def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
     )
 
 
-async def _prepare(service: Service, body: ChatBody, model: str, arrival: float, turn: int) -> ChatAnswer:
-    """Everything that can be refused is refused here, before the answer begins."""
+async def prepare(service: Service, body: ChatBody, model: str, arrival: float, turn: int, *, endpoint: str = "chat") -> ChatAnswer:
+    """Everything that can be refused is refused here, before the answer begins. Other routes make a chat body of theirs and come here."""
     limits = service.limits
     calling = read_calling(body, service.parsers)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
@@ -79,7 +79,7 @@ async def _prepare(service: Service, body: ChatBody, model: str, arrival: float,
     [fitted] = await constrain(service, body, [fit_context(params, len(ids), limits, param="messages")])
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single)
     job = Job(
-        prompts=[ids], params=[fitted], endpoint="chat", model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
+        prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
         parsing=parsing,
     )  # fmt: skip
     kind = "chat.completion.chunk" if body.stream else "chat.completion"
@@ -116,7 +116,7 @@ class ChatAnswer:
         self._shape = shape
         self._role = role
         self._echo = echo
-        self._reasons = reasons
+        self.reasons = reasons
 
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
@@ -146,13 +146,13 @@ class ChatAnswer:
             yield shape.envelope([], shape.usage(generation))
 
     def _shows(self, waiting: Collected) -> bool:
-        return bool(waiting.text or waiting.call_pieces or (self._reasons and waiting.reasoning))
+        return bool(waiting.text or waiting.call_pieces or (self.reasons and waiting.reasoning))
 
     def _piece(self, waiting: Collected, *, first: bool) -> dict[str, Any]:
         """The delta of a chunk."""
         message: dict[str, Any] = {"role": self._role} if first else {}
         text = self._echo + waiting.text if first else waiting.text
-        if self._reasons and waiting.reasoning:
+        if self.reasons and waiting.reasoning:
             message |= _both_names(waiting.reasoning)
         if waiting.call_pieces:
             message["tool_calls"] = [show_piece(call) for call in waiting.tool_calls]
@@ -166,7 +166,7 @@ class ChatAnswer:
         if not text and self.generation.job.parsing is not None:
             text = None
         message: dict[str, Any] = {"role": self._role, "content": text, "refusal": None}
-        if self._reasons:
+        if self.reasons:
             message |= _both_names(collected.reasoning or None)
         if collected.call_pieces:
             message["tool_calls"] = [show_call(call) for call in collected.tool_calls]
