@@ -26,6 +26,11 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.allocated: list[Tensor] = []
         self.refusal: str | None = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler at the first operation, 150 MiB and a second for what is never compiled."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func`` and note it."""
         result = func(*args, **(kwargs or {}))

@@ -1,0 +1,93 @@
+"""What ``engine plan`` says the server will occupy is what ``engine serve`` occupies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from engine.checkpoint import BUNDLED
+from tests.integration.serving import REPOSITORY, ROOTS, RunningServer, serve
+
+TOLERANCE = 0.15
+CPU = ("--device", "cpu")
+SHORT = ("--max-model-len", "1024")
+
+
+def demo(place: Path) -> str:
+    return "demo"
+
+
+def random_llama(dtype: str) -> Callable[[Path], str]:
+    """A checkpoint of 58 million random weights: 116 MB in bfloat16, 232 MB in float32."""
+
+    def make(place: Path) -> str:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = LlamaConfig(
+            vocab_size=32_000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+            num_key_value_heads=8, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+        LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(place)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(BUNDLED / "demo" / name, place / name)
+        return str(place)
+
+    return make
+
+
+def planned(*words: str) -> int:
+    """``expected_rss`` of the plan."""
+    path = ":".join(str(REPOSITORY / root) for root in ROOTS)
+    found = subprocess.run(
+        [sys.executable, "-m", "engine", "plan", *words, "--json"],
+        capture_output=True, text=True, check=True, env={"PYTHONPATH": path, "PATH": "", "HOME": str(Path.home())}, timeout=60,
+    )  # fmt: skip
+    rss: int = json.loads(found.stdout)["expected_rss"]
+    return rss
+
+
+def settled(server: RunningServer) -> int:
+    """Resident bytes once they no longer grow: the cache is committed in the background."""
+    before, found = 0, server.rss()
+    deadline = time.monotonic() + 60
+    while abs(found - before) > found * 0.002 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        before, found = found, server.rss()
+    return found
+
+
+CASES = {
+    "demo": (demo, ()),
+    "small cache": (demo, (*SHORT, "--max-num-seqs", "2")),
+    "100 MB": (random_llama("bfloat16"), (*SHORT, "--max-num-seqs", "16")),
+    "float32 on disk, bfloat16 run": (random_llama("float32"), (*SHORT, "--max-num-seqs", "16", "--dtype", "bfloat16")),
+    "float32": (random_llama("float32"), (*SHORT, "--max-num-seqs", "16")),
+    "swap": (demo, ("--max-num-seqs", "16", "--preemption-mode", "swap", "--swap-space", "0.2")),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures resident memory by /proc")
+@pytest.mark.parametrize("case", CASES)
+def test_resident_memory_is_what_was_planned(tmp_path: Path, case: str) -> None:
+    make, flags = CASES[case][0], (*CPU, *CASES[case][1])
+    model = make(tmp_path / "model")
+    expected = planned(model, *flags)
+    with serve(tmp_path / "log", model, *flags) as server:
+        body = {"prompt": ["word " * 200] * 4, "max_tokens": 20, "n": 2, "ignore_eos": True}
+        assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).status_code == 200
+        found = settled(server)
+        print(f"{case}: planned {expected / 2**20:.0f} MiB, resident {found / 2**20:.0f} MiB, ratio {found / expected:.3f}")
+        mapped = {Path(entry.path).name for entry in psutil.Process(server.engine_pid()).memory_maps()}
+    # torch's compiler and what it imports are 150 MiB that a CPU server has no use for
+    assert "libtriton.so" not in mapped
+    assert abs(found / expected - 1) <= TOLERANCE
