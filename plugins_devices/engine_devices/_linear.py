@@ -129,7 +129,7 @@ def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
         panels = pack_dense(native, packed.weight)
     elif isinstance(packed, GroupedInteger):
         panels = pack_integer(native, packed)
-        x_group = 0 if packed.exact or exact_activations() or panels is None else activation_group(panels.group)
+        x_group = 0 if packed.exact or exact_activations() or panels is None else activation_group(panels.group, panels.inputs)
     elif isinstance(packed, ScaledFloat8):
         panels = pack_float8(native, packed)
     if panels is None:
@@ -139,9 +139,10 @@ def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
     return NativeLinear(native, panels, x_group)
 
 
-def activation_group(group: int) -> int:
-    """Inputs per scale of 8-bit activations: as many as divide the weight's group, up to 128."""
-    return next(size for size in (128, 64, 32) if group % size == 0)
+def activation_group(group: int, inputs: int) -> int:
+    """Inputs per scale of 8-bit activations: up to 128, whole groups of the weight or whole parts of one."""
+    padded = -(-inputs // group) * group
+    return next(size for size in (128, 64, 32) if padded % size == 0 and (group % size == 0 or size % group == 0))
 
 
 def exact_activations() -> bool:

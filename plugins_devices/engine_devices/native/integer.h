@@ -62,58 +62,57 @@ struct IntegerPanel {
     const uint8_t* values;
     const void* scale;
     const void* shift;
-    int64_t groups;
+    int64_t inputs;  // padded
     int group, x_group;
     int64_t ahead;
     float factor;
 };
 
-// y[R][32] for P groups of LANES outputs from group `first`.
-template <int BITS, class S, int R, int P>
+// For R rows and P groups of LANES outputs, in registers.
+#define ENGINE_FOR_ALL(R, P)                                                 \
+    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                      \
+        _Pragma("GCC unroll 8") for (int i = 0; i < P; i++)
+
+// y[R][32] for P groups of LANES outputs from group `first`. FINE: the weight's groups lie within the activations' blocks, whose
+// scale then comes last; else the other way round. A piece, the smaller of the two, is summed in integers.
+template <int BITS, class S, bool FINE, int R, int P>
 inline void multiply_integers(const IntegerPanel& panel, int first, const QuantizedRow* rows, float* y) {
     const typename S::Element* scale = static_cast<const typename S::Element*>(panel.scale) + first * LANES;
     const typename S::Element* shift = static_cast<const typename S::Element*>(panel.shift) + (panel.shift ? first * LANES : 0);
     const uint8_t* x[R];
     for (int r = 0; r < R; r++) x[r] = rows[r].values;
+    const int inner = FINE ? panel.group : panel.x_group, outer = FINE ? panel.x_group : panel.group;
     const uint8_t* values = panel.values;
     vf result[R][P] = {};
-    int64_t block = 0, offset = 0;
-    for (int64_t g = 0; g < panel.groups; g++) {
+    int64_t piece = 0, offset = 0;
+    for (int64_t o = 0; o < panel.inputs / outer; o++) {
         vf total[R][P] = {};
-        for (int done = 0; done < panel.group; done += panel.x_group, block++) {
+        for (int done = 0; done < outer; done += inner, piece++) {
             vi sums[R][P];
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-                for (int i = 0; i < P; i++) sums[r][i] = vi{} + rows[r].start[block];
-            add_integers<BITS, R, P>(values, first, x, offset, panel.x_group, panel.ahead, sums);
-            values += int64_t(panel.x_group) * PANEL * BITS / 8;
-            offset += panel.x_group / 4 * QUAD_BYTES;
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-                for (int i = 0; i < P; i++)
-                    total[r][i] += __builtin_convertvector(sums[r][i], vf) * rows[r].scale[block];
+            ENGINE_FOR_ALL(R, P) sums[r][i] = vi{} + rows[r].start[piece];
+            add_integers<BITS, R, P>(values, first, x, offset, inner, panel.ahead, sums);
+            values += int64_t(inner) * PANEL * BITS / 8;
+            offset += inner / 4 * QUAD_BYTES;
+            vf weight[P];
+            if (FINE)
+                for (int i = 0; i < P; i++) weight[i] = S::load(scale + piece * PANEL + i * LANES);
+            ENGINE_FOR_ALL(R, P) {
+                const vf sum = __builtin_convertvector(sums[r][i], vf);
+                total[r][i] += FINE ? sum * weight[i] : sum * rows[r].scale[piece];
+            }
         }
-#pragma GCC unroll 8
-        for (int i = 0; i < P; i++) {
-            const vf s = S::load(scale + g * PANEL + i * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) result[r][i] += total[r][i] * s;
-            if (!panel.shift) continue;
-            const vf z = S::load(shift + g * PANEL + i * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) result[r][i] += z * rows[r].sum[g];
-        }
+        vf weight[P];
+        if (!FINE)
+            for (int i = 0; i < P; i++) weight[i] = S::load(scale + o * PANEL + i * LANES);
+        ENGINE_FOR_ALL(R, P) result[r][i] += FINE ? total[r][i] * rows[r].scale[o] : total[r][i] * weight[i];
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-        for (int i = 0; i < P; i++) store_as(y + r * PANEL + (first + i) * LANES, result[r][i] * panel.factor);
+    for (int64_t g = 0; panel.shift && g < panel.inputs / panel.group; g++)
+        ENGINE_FOR_ALL(R, P) result[r][i] += S::load(shift + g * PANEL + i * LANES) * rows[r].sum[g];
+    ENGINE_FOR_ALL(R, P) store_as(y + r * PANEL + (first + i) * LANES, result[r][i] * panel.factor);
 }
 
 #if defined(__AVX512F__)
-const int INTEGER_SUMS = 12;
+const int INTEGER_SUMS = 16;
 #else
 const int INTEGER_SUMS = 4;
 #endif
@@ -122,40 +121,74 @@ constexpr int integer_parts(int rows, int parts) {
     return rows * parts <= INTEGER_SUMS || parts == 1 ? parts : integer_parts(rows, parts / 2);
 }
 
+// 4 bits per value as bytes, in the layout of 8 bits (but still value + 8): many rows then unpack a panel once.
+inline void unpack_nibbles(const uint8_t* from, int64_t inputs, uint8_t* to) {
+    for (int64_t k = 0; k < inputs; k += 8, from += PANEL * 4, to += PANEL * 8) {
+        fetch(from, 4096);
+        for (int i = 0; i < PANEL * 4; i += 4 * LANES) {
+            const vu bytes = load_as<vu>(from + i);
+            store_as(to + i, bytes & 0x0f0f0f0f);
+            store_as(to + PANEL * 4 + i, (bytes >> 4) & 0x0f0f0f0f);
+        }
+    }
+}
+
 template <int BITS, class S>
 struct IntegerKernel {
-    static const int rows = LANES == 16 ? 6 : 4;
+    // With 4 bits, two vectors of weights and their halves need registers that more rows would take.
+    static const int rows = LANES == 16 ? (BITS == 4 ? 6 : 8) : 4;
     const linear_args& a;
     QuantizedRows x;
+    int64_t count = 0;
+    int64_t unpacked[2] = {-1, -1};
 
     explicit IntegerKernel(const linear_args& args) : a(args), x(args) {}
     int64_t panel_bytes() const { return x.padded * PANEL * BITS / 8; }
-    void prepare(int64_t first, int64_t count) { x.prepare(first, count); }
+    void prepare(int64_t first, int64_t number) { x.prepare(first, count = number); }
 
-    template <int R>
+    template <int WIDTH, int R>
     void run(const IntegerPanel& panel, int64_t row, float* y) const {
         QuantizedRow from[R];
         for (int r = 0; r < R; r++) from[r] = x.row(row + r);
         const int parts = integer_parts(R, PANEL / LANES);
-        for (int first = 0; first < PANEL / LANES; first += parts) multiply_integers<BITS, S, R, parts>(panel, first, from, y);
+        for (int first = 0; first < PANEL / LANES; first += parts) {
+            if (a.group < a.x_group)
+                multiply_integers<WIDTH, S, true, R, parts>(panel, first, from, y);
+            else
+                multiply_integers<WIDTH, S, false, R, parts>(panel, first, from, y);
+        }
     }
 
-    void multiply(int64_t panel, int64_t row, int n, float* y) const {
-        const int64_t scales = panel * x.groups * PANEL * int64_t(sizeof(typename S::Element));
-        const IntegerPanel from{static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(),
-                                static_cast<const uint8_t*>(a.scale) + scales,
-                                a.shift ? static_cast<const uint8_t*>(a.shift) + scales : nullptr,
-                                x.groups, a.group, a.x_group, fetch_distance(row, panel_bytes()), a.factor};
+    template <int WIDTH>
+    void run(const IntegerPanel& panel, int64_t row, int n, float* y) const {
         switch (n) {
-            case 1: return run<1>(from, row, y);
-            case 2: return run<2>(from, row, y);
-            case 3: return run<3>(from, row, y);
-            case 4: return run<4>(from, row, y);
+            case 1: return run<WIDTH, 1>(panel, row, y);
+            case 2: return run<WIDTH, 2>(panel, row, y);
+            case 3: return run<WIDTH, 3>(panel, row, y);
+            case 4: return run<WIDTH, 4>(panel, row, y);
 #if defined(__AVX512F__)
-            case 5: return run<5>(from, row, y);
-            case 6: return run<6>(from, row, y);
+            case 5: return run<WIDTH, 5>(panel, row, y);
+            case 6: return run<WIDTH, 6>(panel, row, y);
+            case 7: return run<WIDTH, 7>(panel, row, y);
+            case 8: return run<WIDTH, 8>(panel, row, y);
 #endif
         }
+    }
+
+    void multiply(int64_t panel, int64_t row, int n, float* y) {
+        const int64_t scales = panel * x.groups * PANEL * int64_t(sizeof(typename S::Element));
+        IntegerPanel from{static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(),
+                          static_cast<const uint8_t*>(a.scale) + scales,
+                          a.shift ? static_cast<const uint8_t*>(a.shift) + scales : nullptr,
+                          x.padded, a.group, a.x_group, fetch_distance(row, panel_bytes()), a.factor};
+        if (BITS == 8 || count <= rows) return run<BITS>(from, row, n, y);
+        const int slot = a.gate && panel >= (a.outputs + PANEL - 1) / PANEL / 2;
+        uint8_t* bytes = static_cast<uint8_t*>(thread_scratch(2 + slot, x.padded * PANEL));
+        if (unpacked[slot] != panel) unpack_nibbles(from.values, x.padded, bytes);
+        unpacked[slot] = panel;
+        from.values = bytes;
+        from.ahead = 0;
+        run<8>(from, row, n, y);
     }
 };
 

@@ -40,7 +40,7 @@ struct linear_args {
     int32_t bias_type;
     int32_t out_type;
     int32_t group;    // inputs per scale: a multiple of 32, or the padded inputs
-    int32_t x_group;  // inputs per scale of 8-bit activations: 32, 64 or 128, dividing group; 0: activations are not quantized
+    int32_t x_group;  // inputs per scale of 8-bit activations: 32, 64 or 128, a part or a multiple of group; 0: not quantized
     int32_t gate;
     float factor;
 };

@@ -15,7 +15,7 @@ const int QUAD_BYTES = 8;
 struct QuantizedRow {
     const uint8_t* values;
     const float* scale;    // per block
-    const int32_t* start;  // per block: minus the weights' offset times the sum of q
+    const int32_t* start;  // per piece, the smaller of block and weight group: minus the weights' offset times the sum of q
     const float* sum;      // per weight group: sum of scale · q
 };
 
@@ -49,24 +49,24 @@ inline void put_quads(const int32_t* q, int count, uint8_t* to) {
     }
 }
 
-// One block of `count` floats; returns the sum of q. A block with a NaN or infinity gets a NaN as its scale.
-inline int32_t quantize_block(const float* x, int count, uint8_t* to, float* scale) {
+// One block of `count` floats. A block with a NaN or infinity gets a NaN as its scale.
+inline void quantize_block(const float* x, int count, int32_t* q, float* scale) {
     const float most = largest(x, count);
     *scale = most / 127.0f;
     const bool usable = most > 0 && most < 3e38f;
     const vf inverse = splat(usable ? 127.0f / most : 0.0f), magic = splat(12582912.0f);
-    int32_t q[128];
-    vi total{};
     for (int i = 0; i < count; i += LANES) {
         vf ratio = load_as<vf>(x + i) * inverse;
 #if defined(__x86_64__)
         asm("" : "+x"(ratio));  // rounded on every machine, not fused with the addition where there is such an instruction
 #endif
-        const vi value = usable ? vi(ratio + magic) - vi(magic) : vi{};
-        total += value;
-        store_as(q + i, value);
+        store_as(q + i, usable ? vi(ratio + magic) - vi(magic) : vi{});
     }
-    put_quads(q, count, to);
+}
+
+inline int32_t sum_of(const int32_t* q, int count) {
+    vi total{};
+    for (int i = 0; i < count; i += LANES) total += load_as<vi>(q + i);
     int32_t parts[LANES], result = 0;
     store_as(parts, total);
     for (int i = 0; i < LANES; i++) result += parts[i];
@@ -76,19 +76,22 @@ inline int32_t quantize_block(const float* x, int count, uint8_t* to, float* sca
 // The rows of one block of x, quantized by the thread that multiplies them.
 struct QuantizedRows {
     const linear_args& a;
-    int64_t padded, blocks, groups, row_bytes;
+    int64_t padded, blocks, groups, piece, row_bytes;
     uint8_t* memory = nullptr;
 
     explicit QuantizedRows(const linear_args& args)
         : a(args), padded(round_up(args.inputs, args.group)), blocks(padded / args.x_group), groups(padded / args.group) {
-        row_bytes = round_up(padded / 4 * QUAD_BYTES, 64) + 2 * round_up(blocks * 4, 64) + round_up(groups * 4, 64);
+        piece = args.group < args.x_group ? args.group : args.x_group;
+        row_bytes = values_bytes() + round_up(blocks * 4, 64) + round_up(padded / piece * 4, 64) + round_up(groups * 4, 64);
     }
+
+    int64_t values_bytes() const { return round_up(padded / 4 * QUAD_BYTES, 64); }
 
     QuantizedRow row(int64_t index) const {
         const uint8_t* base = memory + index * row_bytes;
-        const uint8_t* scale = base + round_up(padded / 4 * QUAD_BYTES, 64);
+        const uint8_t* scale = base + values_bytes();
         const uint8_t* start = scale + round_up(blocks * 4, 64);
-        const uint8_t* sum = start + round_up(blocks * 4, 64);
+        const uint8_t* sum = start + round_up(padded / piece * 4, 64);
         return {base, reinterpret_cast<const float*>(scale), reinterpret_cast<const int32_t*>(start),
                 reinterpret_cast<const float*>(sum)};
     }
@@ -100,21 +103,22 @@ struct QuantizedRows {
 
     void quantize(int64_t number, const QuantizedRow& to) const {
         const int32_t offset = a.weight_type == ENGINE_I4 ? 8 : 128;
-        const int64_t per_group = a.group / a.x_group;
         alignas(64) float part[128];
-        float total = 0;
-        for (int64_t block = 0; block < blocks; block++) {
-            const int64_t i = block * a.x_group;
+        alignas(64) int32_t q[128];
+        float* sum = const_cast<float*>(to.sum);
+        for (int64_t g = 0; g < groups; g++) sum[g] = 0;
+        for (int64_t i = 0; i < padded; i += a.x_group) {
             const int known = int(a.inputs - i < 0 ? 0 : a.inputs - i < a.x_group ? a.inputs - i : a.x_group);
             if (known) read_row(a.x_type, a.x, number * a.x_stride + i, known, part);
             for (int k = known; k < a.x_group; k++) part[k] = 0;
-            float* scale = const_cast<float*>(to.scale) + block;
-            const int32_t sum = quantize_block(part, a.x_group, const_cast<uint8_t*>(to.values) + i / 4 * QUAD_BYTES, scale);
-            const_cast<int32_t*>(to.start)[block] = -offset * sum;
-            total += *scale * float(sum);
-            if ((block + 1) % per_group) continue;
-            const_cast<float*>(to.sum)[block / per_group] = total;
-            total = 0;
+            float* scale = const_cast<float*>(to.scale) + i / a.x_group;
+            quantize_block(part, a.x_group, q, scale);
+            put_quads(q, a.x_group, const_cast<uint8_t*>(to.values) + i / 4 * QUAD_BYTES);
+            for (int64_t k = 0; k < a.x_group; k += piece) {
+                const int32_t total = sum_of(q + k, int(piece));
+                const_cast<int32_t*>(to.start)[(i + k) / piece] = -offset * total;
+                sum[(i + k) / a.group] += *scale * float(total);
+            }
         }
     }
 };

@@ -45,6 +45,7 @@ inline void keep(V& value) {
 template <class V, class F>
 float chains(int64_t rounds, V start, F step) {
     V sums[CHAINS];
+#pragma GCC unroll 16
     for (int i = 0; i < CHAINS; i++) sums[i] = start;
     for (int64_t round = 0; round < rounds; round++)
 #pragma GCC unroll 16
@@ -53,6 +54,7 @@ float chains(int64_t rounds, V start, F step) {
             keep(sums[i]);
         }
     float total = 0;
+#pragma GCC unroll 16
     for (int i = 0; i < CHAINS; i++) {
         float first;
         memcpy(&first, &sums[i], 4);

@@ -10,7 +10,7 @@ from engine_devices._linear import GATES, NativeLinear, activation_group, linear
 from engine_devices._weights import pack_integer
 
 ROWS = [1, 2, 3, 8, 31, 32, 33, 100]
-SHAPES = [(32, 64), (1, 1), (7, 13), (33, 31), (64, 257), (100, 96), (130, 1030)]
+SHAPES = [(32, 64), (64, 256), (1, 1), (7, 13), (33, 31), (64, 257), (100, 96), (130, 1030)]
 GROUPS = [0, 32, 64, 128]
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 5e-3, torch.float16: 7e-4}
 
@@ -58,12 +58,12 @@ def test_integers_with_rounded_activations(native, bits, asymmetric, outputs, in
     for group in GROUPS:
         packed = GroupedInteger.quantize(dense(outputs, inputs), bits=bits, group=group, asymmetric=asymmetric)
         panels = pack_integer(native, packed)
-        kernel = NativeLinear(native, panels, activation_group(panels.group))
+        kernel = NativeLinear(native, panels, activation_group(panels.group, inputs))
         weight = packed.dequantize(torch.float64)
         bias = torch.randn(outputs).bfloat16()
         for rows in ROWS:
             x = activations(rows, inputs, torch.bfloat16)
-            exact = rounded(x, activation_group(panels.group)) @ weight.T
+            exact = rounded(x, activation_group(panels.group, inputs)) @ weight.T
             close(kernel.apply(x, None), exact, torch.bfloat16)
             close(kernel.apply(x, bias), exact + bias.double(), torch.bfloat16)
 
