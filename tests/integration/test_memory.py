@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -22,27 +21,21 @@ CPU = ("--device", "cpu")
 SHORT = ("--max-model-len", "1024")
 
 
-def demo(place: Path) -> str:
-    return "demo"
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A float32 checkpoint of 58 million random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-
-def random_llama(dtype: str) -> Callable[[Path], str]:
-    """A checkpoint of 58 million random weights: 116 MB in bfloat16, 232 MB in float32."""
-
-    def make(place: Path) -> str:
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            vocab_size=32_000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-            num_key_value_heads=8, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-        )  # fmt: skip
-        LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(place)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(BUNDLED / "demo" / name, place / name)
-        return str(place)
-
-    return make
+    place = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=32_000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.float32).save_pretrained(place)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUNDLED / "demo" / name, place / name)
+    return str(place)
 
 
 def planned(*words: str) -> int:
@@ -66,21 +59,20 @@ def settled(server: RunningServer) -> int:
     return found
 
 
-CASES = {
-    "demo": (demo, ()),
-    "small cache": (demo, (*SHORT, "--max-num-seqs", "2")),
-    "100 MB": (random_llama("bfloat16"), (*SHORT, "--max-num-seqs", "16")),
-    "float32 on disk, bfloat16 run": (random_llama("float32"), (*SHORT, "--max-num-seqs", "16", "--dtype", "bfloat16")),
-    "float32": (random_llama("float32"), (*SHORT, "--max-num-seqs", "16")),
-    "swap": (demo, ("--max-num-seqs", "16", "--preemption-mode", "swap", "--swap-space", "0.2")),
+#: Name → model (None: the random Llama) and flags.
+CASES: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "demo": ("demo", ()),
+    "small cache": ("demo", (*SHORT, "--max-num-seqs", "2")),
+    "swap": ("demo", ("--max-num-seqs", "16", "--preemption-mode", "swap", "--swap-space", "0.2")),
+    "116 MB in bfloat16": (None, (*SHORT, "--max-num-seqs", "16", "--dtype", "bfloat16")),
+    "232 MB in float32": (None, (*SHORT, "--max-num-seqs", "16")),
 }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures resident memory by /proc")
 @pytest.mark.parametrize("case", CASES)
-def test_resident_memory_is_what_was_planned(tmp_path: Path, case: str) -> None:
-    make, flags = CASES[case][0], (*CPU, *CASES[case][1])
-    model = make(tmp_path / "model")
+def test_resident_memory_is_what_was_planned(llama: str, tmp_path: Path, case: str) -> None:
+    model, flags = CASES[case][0] or llama, (*CPU, *CASES[case][1])
     expected = planned(model, *flags)
     with serve(tmp_path / "log", model, *flags) as server:
         body = {"prompt": ["word " * 200] * 4, "max_tokens": 20, "n": 2, "ignore_eos": True}
