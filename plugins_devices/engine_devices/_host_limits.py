@@ -43,9 +43,13 @@ def usable_cores(proc: Path = PROC, sys: Path = SYS) -> int:
 
     Threads beyond the quota are throttled together, and two threads on one core share its arithmetic units.
     """
-    allowed = os.sched_getaffinity(0)
-    cores = {_siblings(sys, cpu) for cpu in allowed}
-    return max(1, min([len(cores), *(int(quota) for quota in _quotas(proc))]))
+    return max(1, min([len(physical_cores(sys)), *(int(quota) for quota in _quotas(proc))]))
+
+
+def physical_cores(sys: Path = SYS) -> list[int]:
+    """One CPU of each physical core that this process may run on."""
+    first = {_siblings(sys, cpu): cpu for cpu in sorted(os.sched_getaffinity(0), reverse=True)}
+    return sorted(first.values())
 
 
 @dataclass(frozen=True)

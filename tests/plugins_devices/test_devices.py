@@ -196,3 +196,14 @@ def test_cuda_without_a_driver(monkeypatch):
 def test_cuda_device_refuses_a_torch_without_cuda():
     with pytest.raises(UnavailablePlugin, match="built without CUDA"):
         cuda.engine_create_device(0)
+
+
+def test_workers_take_the_last_cores_one_after_the_other(monkeypatch):
+    from engine_devices import _cpu_device
+
+    monkeypatch.setattr(_cpu_device, "physical_cores", lambda: [0, 1, 2, 5, 7])
+    assert _cpu_device.cores_for(0, 2) == [7, 5]
+    assert _cpu_device.cores_for(1, 2) == [2, 1]
+    assert _cpu_device.cores_for(2, 2) is None
+    monkeypatch.setenv("ENGINE_CPU_PIN", "0")
+    assert _cpu_device.cores_for(0, 2) is None
