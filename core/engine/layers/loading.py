@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelFileError
@@ -99,20 +102,63 @@ class NameRules:
         )
 
 
-def load_tensors(root: nn.Module, tensors: Iterable[tuple[str, Tensor]], rules: NameRules) -> set[str]:
-    """Give each tensor to its slot; returns the names of required slots that stayed empty."""
+def load_tensors(root: nn.Module, tensors: Iterable[tuple[str, Tensor]], rules: NameRules, *, threads: int = 1) -> set[str]:
+    """Give each tensor to its slot; returns the names of required slots that stayed empty.
+
+    ``threads`` take tensors at the same time, at most twice as many are held: writing host memory for the first time is page
+    faults, with which one core is busy far below the memory's speed.
+    """
     table = collect_slots(root)
     filled: set[str] = set()
-    for name, tensor in tensors:
-        slot = rules.resolve(name, table)
-        if slot is None:
-            continue
-        if slot.shape is not None and tuple(tensor.shape) != slot.shape:
-            raise ModelFileError(
-                f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {list(slot.shape)}.",
-                fix="check that config.json and the weight files belong together",
-            )
-        slot.take(tensor)
-        filled.add(slot.name)
-        filled.update(slot.fills)
+    with _Takers(threads) as takers:
+        for name, tensor in tensors:
+            slot = rules.resolve(name, table)
+            if slot is None:
+                continue
+            if slot.shape is not None and tuple(tensor.shape) != slot.shape:
+                raise ModelFileError(
+                    f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {list(slot.shape)}.",
+                    fix="check that config.json and the weight files belong together",
+                )
+            takers.take(slot, tensor)
+            filled.add(slot.name)
+            filled.update(slot.fills)
     return {name for name, slot in table.items() if not slot.optional} - filled
+
+
+class _Takers:
+    """Threads that run slots' ``take``; the first failure is raised by the next call, or at the end."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._most = 2 * threads
+        self._running: set[Future[None]] = set()
+        self._inference = torch.is_inference_mode_enabled()
+
+    def take(self, slot: Slot, tensor: Tensor) -> None:
+        """Have it taken; waits while enough tensors are under way."""
+        if self._pool is None:
+            slot.take(tensor)
+            return
+        self._running.add(self._pool.submit(self._take, slot, tensor))
+        if len(self._running) >= self._most:
+            self._collect(wait(self._running, return_when=FIRST_COMPLETED).done)
+
+    def _take(self, slot: Slot, tensor: Tensor) -> None:
+        # Both modes belong to the thread.
+        with torch.inference_mode(self._inference), torch.no_grad():
+            slot.take(tensor)
+
+    def _collect(self, done: Iterable[Future[None]]) -> None:
+        for each in list(done):
+            self._running.discard(each)
+            each.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            if kind is None:
+                self._collect(self._running)

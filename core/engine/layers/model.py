@@ -56,8 +56,9 @@ class NativeModel(nn.Module, Model):
 
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
         """See :meth:`Model.load`."""
+        threads = torch.get_num_threads() if self.context.device.type == "cpu" else 1
         with torch.no_grad():
-            return load_tensors(self, tensors, self.name_rules())
+            return load_tensors(self, tensors, self.name_rules(), threads=threads)
 
     def name_rules(self) -> NameRules:
         """The family's rules, and what other pipeline stages and a tied head leave over."""

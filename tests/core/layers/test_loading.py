@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from engine.layers.linear import (
     ReplicatedLinear,
     RowParallelLinear,
 )
-from engine.layers.loading import NameRules, Slot, collect_slots, load_tensors
+from engine.layers.loading import CheckpointLayer, NameRules, Slot, collect_slots, load_tensors
 from engine.layers.packed import DensePacked, reference_kernel
 from engine.plugin import CheckpointTensor, ModelContext, ModelInfo, PackedWeight, Parallel, Quantizer, WeightFormat
 
@@ -284,3 +286,45 @@ def test_layers_that_the_checkpoint_leaves_unquantized_stay_dense():
     weight = torch.randn(6, 8)
     fill(layer, {"plain.weight": weight})
     assert torch.equal(weight_of(layer), weight)
+
+
+def test_several_threads_take_tensors():
+    layer = CheckpointLayer()
+    weights = torch.randn(4, 5)
+    threads: set[int] = set()
+    held: list[int] = []
+    running = 0
+    lock = threading.Lock()
+
+    def slot(number):
+        def take(tensor):
+            nonlocal running
+            with lock:
+                running += 1
+                threads.add(threading.get_ident())
+                held.append(running)
+            time.sleep(0.002)
+            weights[number] = tensor
+            with lock:
+                running -= 1
+
+        return Slot(f"{number}", (5,), take)
+
+    slots = [slot(number) for number in range(4)]
+    layer.slots = lambda: slots
+    assert load_tensors(layer, [(str(number), torch.full((5,), float(number))) for number in range(3)], NameRules(), threads=2) == {"3"}
+    assert weights[:3].tolist() == [[0.0] * 5, [1.0] * 5, [2.0] * 5]
+    assert len(threads) == 2 and max(held) == 2
+
+
+def test_a_thread_s_failure_is_the_load_s():
+    layer = CheckpointLayer()
+
+    def take(_):
+        raise ModelFileError("broken")
+
+    layer.slots = lambda: [Slot("a", (1,), take), *(Slot(f"{i}", (1,), lambda _: None) for i in range(9))]
+    with pytest.raises(ModelFileError, match="broken"):
+        load_tensors(layer, [("a", torch.zeros(1))], NameRules(), threads=4)
+    with pytest.raises(ModelFileError, match="broken"):
+        load_tensors(layer, [("a", torch.zeros(1)), *((f"{i}", torch.zeros(1)) for i in range(9))], NameRules(), threads=2)
