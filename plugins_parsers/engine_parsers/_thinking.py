@@ -138,7 +138,7 @@ class TagPairParser(ReasoningParser):
         """See the contract."""
         start = () if self._start_id is None else (self._start_id,)
         end = () if self._end_id is None else (self._end_id,)
-        return Thinking(self._state(prompt_token_ids), start, end)
+        return Thinking(self._state(prompt_token_ids), start, end, forced=end)
 
     def _state(self, prompt: Sequence[int]) -> str:
         """From the latest tag of the turn that the prompt ends with; tags in earlier turns and in users' texts do not count."""

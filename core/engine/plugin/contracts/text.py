@@ -113,13 +113,15 @@ class ParserState(ABC):
 class Thinking(msgspec.Struct, frozen=True):
     """Where a choice's thinking stands before its first token, and the tokens around it.
 
-    ``state``: ``open`` (the output begins inside), ``possible`` (the model may open it) or ``closed``. ``start`` and ``end``: ids of the
-    markers; empty where the vocabulary has no single tokens for them, so that thinking can be split off but not bounded.
+    ``state``: ``open`` (the output begins inside), ``possible`` (the model may open it) or ``closed``. ``start`` and ``end``: the ids that
+    open and end it, empty where the vocabulary has no tokens of its own for that. ``forced``: what the model is made to say when its
+    thinking is to end; empty where it cannot be.
     """
 
     state: str
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
 
 
 class ReasoningParser(ABC):

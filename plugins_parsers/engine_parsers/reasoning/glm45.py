@@ -1,0 +1,13 @@
+"""GLM 4.5 and later: <think> when the model thinks, an empty pair in the prompt when it may not."""
+
+from __future__ import annotations
+
+from engine.plugin import ReasoningParser, Tokenizer, hookimpl
+from engine_parsers._thinking import TagPairParser
+
+ENGINE_API = 1
+
+
+@hookimpl
+def engine_create_reasoning_parser(tokenizer: Tokenizer) -> ReasoningParser:
+    return TagPairParser(tokenizer, ("<think>",), ("</think>",))

@@ -1,0 +1,16 @@
+"""Llama 4: [f(a=1)] between <|python_start|> and <|python_end|>, or as the whole answer."""
+
+from __future__ import annotations
+
+from engine.plugin import ToolParser, hookimpl
+from engine_parsers._formats import Format
+from engine_parsers._pythonic import PythonicCalls
+
+ENGINE_API = 1
+
+
+@hookimpl
+def engine_create_tool_parser() -> ToolParser:
+    return Format(
+        lambda tools: PythonicCalls(tools, begin="<|python_start|>", end="<|python_end|>"), ("<|python_start|>", "<|python_end|>")
+    )

@@ -1,0 +1,18 @@
+"""xLAM: a JSON list of calls as the whole answer, or behind [TOOL_CALLS]."""
+
+from __future__ import annotations
+
+from engine.plugin import ToolParser, hookimpl
+from engine_parsers._formats import Format
+from engine_parsers._tagged import TaggedCalls, known_names
+
+ENGINE_API = 1
+
+
+@hookimpl
+def engine_create_tool_parser() -> ToolParser:
+    tag = "[TOOL_CALLS]"
+    return Format(
+        lambda tools: TaggedCalls((tag,), None, known=known_names(tools), bare="[{"), (tag,),
+        call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=("[", "]"),
+    )  # fmt: skip
