@@ -39,12 +39,12 @@ class Compiling:
         """The compile process; None before the first constraint."""
         return self._process.pid if self._process is not None else None
 
-    async def judge(self, spec: GuideSpec, *, check: bool = False) -> Judgement:
+    async def judge(self, spec: GuideSpec) -> Judgement:
         """What becomes of ``spec`` with the backend that it names. Raises EngineError where the process cannot work."""
         if len(self._waiting) >= MAX_WAITING:
             raise TooBusy(f"{MAX_WAITING} constraints wait to be compiled.")
         process = await self._started()
-        job = Job(next(self._numbers), spec, check)
+        job = Job(next(self._numbers), spec)
         answer: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
         self._waiting[job.id] = answer
         try:
@@ -67,7 +67,7 @@ class Compiling:
         async with self._starting:
             process = self._process
             if process is None or process.returncode is not None:
-                environment = os.environ | {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
+                environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
                 environment["TOKENIZERS_PARALLELISM"] = "false"  # threads do not survive a fork
                 process = self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "engine.guided.process",

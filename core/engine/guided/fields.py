@@ -26,6 +26,8 @@ class GuidedFields(Protocol):
     structured_outputs: dict[str, Any] | None
 
 
+#: Field, kind, value and options of one constraint.
+Asked = tuple[str, str, Any, dict[str, Any]]
 _KINDS = ("json", "regex", "choice", "grammar")
 #: structured_outputs: constraints and how they are laid out.
 _OUTPUTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
@@ -34,7 +36,7 @@ _LAYOUT = ("disable_any_whitespace", "whitespace_pattern", "disable_fallback", "
 
 def read_guide(body: GuidedFields) -> tuple[str, GuideSpec] | None:
     """The field's name and the constraint, or None. Raises RequestError naming the field."""
-    found = [
+    found: list[Asked] = [
         (f"guided_{kind}", kind, getattr(body, f"guided_{kind}"), {}) for kind in _KINDS if getattr(body, f"guided_{kind}") is not None
     ]
     found += _response_format(body.response_format)
@@ -92,7 +94,7 @@ def _refuse_idle(body: GuidedFields) -> None:
             raise RequestError(f"{name} needs a constraint beside it, such as guided_json.", param=name)
 
 
-def _response_format(value: dict[str, Any] | None) -> list[tuple[str, str, Any, dict[str, Any]]]:
+def _response_format(value: dict[str, Any] | None) -> list[Asked]:
     if value is None:
         return []
     kind = value.get("type")
@@ -112,7 +114,7 @@ def _response_format(value: dict[str, Any] | None) -> list[tuple[str, str, Any, 
     raise RequestError(f"response_format.type cannot be {str(kind)[:40]!r}; allowed: {allowed}.", param="response_format.type")
 
 
-def _structured(value: dict[str, Any] | None) -> list[tuple[str, str, Any, dict[str, Any]]]:
+def _structured(value: dict[str, Any] | None) -> list[Asked]:
     if value is None:
         return []
     for key in value:

@@ -18,7 +18,10 @@ _REPEAT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
 _TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 #: Keywords whose value is a schema, a list of schemas, and an object of schemas.
-_ONE = ("additionalProperties", "additionalItems", "contains", "propertyNames", "not", "if", "then", "else", "unevaluatedItems", "unevaluatedProperties")
+_ONE = (
+    "additionalProperties", "additionalItems", "contains", "propertyNames", "not", "if", "then", "else", "unevaluatedItems",
+    "unevaluatedProperties",
+)  # fmt: skip
 _LIST = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
@@ -88,6 +91,11 @@ def _check_keywords(schema: dict[str, Any]) -> None:
     values = schema.get("enum")
     if values is not None and (not isinstance(values, list) or not 0 < len(values) <= MAX_ENUM):
         raise WrongConstraint(f"an enum must be a list of 1 to {MAX_ENUM} values")
+    _check_patterns(schema)
+    _check_counts(schema)
+
+
+def _check_patterns(schema: dict[str, Any]) -> None:
     if "pattern" in schema:
         check_regex(schema["pattern"])
     for name in schema.get("patternProperties", ()):
@@ -95,6 +103,9 @@ def _check_keywords(schema: dict[str, Any]) -> None:
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         raise WrongConstraint("required must be a list of strings")
+
+
+def _check_counts(schema: dict[str, Any]) -> None:
     for key in _COUNTS:
         count = schema.get(key, 0)
         if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count <= MAX_COUNT or count % 1:

@@ -25,11 +25,10 @@ class Verdict(StrEnum):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Compile ``spec`` with the backend that it names; ``check``: only ask whether the backend has its features."""
+    """Compile ``spec`` with the backend that it names."""
 
     id: int
     spec: GuideSpec
-    check: bool = False
 
 
 class Judgement(msgspec.Struct, frozen=True):

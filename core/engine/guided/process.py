@@ -170,7 +170,8 @@ def _verdict(fork: Fork, status: int) -> Judgement:
         return Judgement(fork.job.id, Verdict.EXPENSIVE, f"it takes longer than {SECONDS:g} s to compile")
     memory = os.WIFSIGNALED(status) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3)
     if memory:
-        return Judgement(fork.job.id, Verdict.EXPENSIVE, f"compiling it needs more than {NBYTES >> 20} MiB of memory, or more stack than there is")
+        cause = f"compiling it needs more than {NBYTES >> 20} MiB of memory, or more stack than there is"
+        return Judgement(fork.job.id, Verdict.EXPENSIVE, cause)
     return Judgement(fork.job.id, Verdict.BROKEN, "the backend failed on it")
 
 

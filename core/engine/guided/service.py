@@ -134,7 +134,7 @@ class GuideService:
         """The refusal of a backend without fallback, with the backends that would do."""
         able = []
         for name in others:
-            judgement = await self._compiling.judge(msgspec.structs.replace(spec, backend=name), check=True)
+            judgement = await self._compiling.judge(msgspec.structs.replace(spec, backend=name))
             if judgement.verdict is Verdict.READY:
                 able.append(name)
         hint = f" Backends that do: {', '.join(able)}." if able else " No installed backend does."

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.guided.messages import Job, Judgement, Verdict
-from engine.plugin.contracts.generation import Guide, GuideCompiler
+from engine.plugin.contracts.generation import Guide, GuideCompiler, UnsupportedConstraint
 
 #: Tokens of the walk, and walks.
 STEPS, WALKS = 48, 2
@@ -22,11 +22,11 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
     lacks = compiler.unsupported(job.spec)
     if lacks is not None:
         return Judgement(job.id, Verdict.UNSUPPORTED, lacks)
-    if job.check:
-        return Judgement(job.id, Verdict.READY)
     began = time.perf_counter()
     try:
         guide = compiler.compile(job.spec)
+    except UnsupportedConstraint as error:
+        return Judgement(job.id, Verdict.UNSUPPORTED, " ".join(str(error).split())[:300])
     except ValueError as error:
         return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
     took = time.perf_counter() - began

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.generation import LogitsProcessor as LogitsProcessor
     from engine.plugin.contracts.generation import Matcher as Matcher
     from engine.plugin.contracts.generation import Proposer as Proposer
+    from engine.plugin.contracts.generation import UnsupportedConstraint as UnsupportedConstraint
     from engine.plugin.contracts.loading import ConfigFormat as ConfigFormat
     from engine.plugin.contracts.loading import Loader as Loader
     from engine.plugin.contracts.model import AdapterBatch as AdapterBatch
@@ -83,7 +84,7 @@ _HOME = {
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
     "engine.plugin.contracts.device": "CannotRecord Device Memory Recorder Replay",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
-    "engine.plugin.contracts.generation": "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer",
+    "engine.plugin.contracts.generation": "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint",
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
     "engine.plugin.contracts.operations": "Operations",

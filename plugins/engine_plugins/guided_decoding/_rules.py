@@ -34,6 +34,56 @@ XGRAMMAR = Rules(
         object=_OBJECT,
         recursion=True,
         anything=True,
+        patterns="classes",
+    ),
+)
+
+
+GUIDANCE = Rules(
+    _ALL_KINDS,
+    Features(
+        string=_LENGTH | {"pattern", "format"},
+        formats=frozenset({"date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}),
+        number=_NUMBER | {"multipleOf"},
+        integer=_NUMBER | {"multipleOf"},
+        array=_ARRAY,
+        object=_OBJECT | {"patternProperties", "minProperties", "maxProperties"},
+        recursion=True,
+        anything=True,
+        siblings=True,
+        all_of=True,
+        patterns="any",
+        together=True,
+    ),
+)
+
+
+OUTLINES = Rules(
+    frozenset({"json", "regex", "choice"}),
+    Features(
+        string=_LENGTH | {"pattern", "format"},
+        formats=frozenset({"date", "time", "date-time", "uuid", "email"}),
+        number=frozenset(),
+        integer=frozenset(),
+        array=frozenset({"items", "prefixItems", "minItems", "maxItems"}),
+        object=_OBJECT,
+        anything=False,
+    ),
+)
+
+ENFORCER = Rules(
+    frozenset({"json", "json_object", "regex", "choice"}),
+    Features(
+        string=_LENGTH | {"pattern"},
+        formats=frozenset(),
+        number=frozenset(),
+        integer=frozenset(),
+        array=frozenset({"items", "minItems", "maxItems"}),
+        object=_OBJECT,
+        one_of=False,
+        mixed_enum=False,
+        empty_array=False,
+        patterns="classes",
     ),
 )
 

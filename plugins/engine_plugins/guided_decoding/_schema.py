@@ -10,14 +10,19 @@ from typing import Any
 
 STRING = ("minLength", "maxLength", "pattern", "format")
 NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-ARRAY = ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems")
+ARRAY = (
+    "items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains",
+    "unevaluatedItems",
+)  # fmt: skip
 OBJECT = (
     "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties", "maxProperties",
     "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties",
 )  # fmt: skip
 COMBINING = ("$ref", "anyOf", "oneOf", "allOf", "not", "if", "$dynamicRef", "$recursiveRef")
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
-#: A pattern whose characters stand for themselves inside JSON's quotation marks, whatever the library does about escaping.
+#: What JSON escapes, or what not every library knows, in a pattern.
+_ESCAPED = re.compile(r'["\x00-\x1f]|\\[\\nrtfvbB0xucpPkAZzG]|\(\?(?!:)')
+#: A pattern whose characters stand for themselves inside JSON's quotation marks, even where the library does not look.
 _PLAIN_PATTERN = re.compile(
     r"(?: [A-Za-z0-9 _\-:@/,#%&=!~'<>;] | \\[dw.\-+*?()\[\]{}|/^$] | [+*?|()^$] | \(\?: | \{\d{1,4}(?:,\d{0,4})?\} "
     r"| \[ (?: [A-Za-z0-9 _:@/,#%&=!~'<>;.+*?(){}|$\-] | \\[dw.\-+*?()\[\]{}|/^$] )+ \] )*", re.VERBOSE
@@ -29,8 +34,10 @@ class Features:
     """What a backend enforces. The sets name keywords per type; ``formats`` those of strings.
 
     ``siblings``: combining keywords may stand beside others. ``all_of``: allOf may have several branches.
-    ``one_of``: oneOf whose branches exclude each other visibly. ``recursion``: $ref may lead back. ``anything``: a schema may allow any JSON.
-    ``any_pattern``: patterns may hold characters that JSON escapes. ``together``: pattern, format and lengths may be combined.
+    ``one_of``: oneOf whose branches exclude each other visibly. ``recursion``: $ref may lead back.
+    ``anything``: a schema may allow any JSON. ``together``: pattern, format and lengths may be combined.
+    ``patterns``: "any"; "classes": such as name no character that JSON escapes; "plain": nor match one by a class.
+    ``mixed_enum``: enums may hold other values than strings. ``empty_array``: maxItems may be 0.
     """
 
     string: frozenset[str]
@@ -44,9 +51,10 @@ class Features:
     one_of: bool = True
     recursion: bool = False
     anything: bool = False
-    any_pattern: bool = False
+    patterns: str = "plain"
     together: bool = False
     mixed_enum: bool = True
+    empty_array: bool = True
 
 
 def first_unmet(schema: Any, features: Features) -> str | None:
@@ -140,7 +148,8 @@ class _Walk:
         allowed = {"string": features.string, "number": features.number, "integer": features.integer, "array": features.array}
         types = _types(schema)
         if not types:
-            types = [name for name, keys in (("string", STRING), ("number", NUMBER), ("array", ARRAY), ("object", OBJECT)) if set(keys) & set(schema)]
+            groups = (("string", STRING), ("number", NUMBER), ("array", ARRAY), ("object", OBJECT))
+            types = [name for name, keys in groups if set(keys) & set(schema)]
             if len(types) > 1 or (types and not features.siblings):
                 yield f"{next(k for k in (*STRING, *NUMBER, *ARRAY, *OBJECT) if k in schema)} without type"
             if not types and bare and not features.anything:
@@ -163,7 +172,7 @@ class _Walk:
         if name is not None and name not in self._features.formats:
             yield f"format {name!r:.60}"
         pattern = schema.get("pattern")
-        if pattern is not None and not self._features.any_pattern and not plain_pattern(pattern):
+        if pattern is not None and not fits(pattern, self._features.patterns):
             yield f"pattern {pattern!r:.60}"
         groups = [key for key in ("pattern", "format") if key in schema] + (["lengths"] if {"minLength", "maxLength"} & set(schema) else [])
         if len(groups) > 1 and not self._features.together:
@@ -171,6 +180,8 @@ class _Walk:
 
     def _array(self, schema: dict[str, Any]) -> Iterator[str]:
         items = schema.get("items", True)
+        if schema.get("maxItems") == 0 and not self._features.empty_array:
+            yield "maxItems 0"
         if isinstance(items, list):
             yield "items as a list (prefixItems is its name now)"
             return
@@ -209,9 +220,11 @@ def lookup(root: Any, name: Any) -> Any:
     return found
 
 
-def plain_pattern(pattern: Any) -> bool:
-    """Whether a pattern only speaks of characters that JSON writes as they are."""
-    return isinstance(pattern, str) and _PLAIN_PATTERN.fullmatch(pattern) is not None
+def fits(pattern: str, which: str) -> bool:
+    """Whether a pattern is among those that :attr:`Features.patterns` names."""
+    if which == "any":
+        return True
+    return (_PLAIN_PATTERN.fullmatch(pattern) is not None) if which == "plain" else _ESCAPED.search(pattern) is None
 
 
 def exclusive(branches: list[Any]) -> bool:

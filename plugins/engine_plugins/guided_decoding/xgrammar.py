@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, Vocabulary, hookimpl
+from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
-from ._choices import choice_grammar
+from ._rewrite import bounded, choice_grammar
 from ._rules import XGRAMMAR, unmet
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ class XGrammarCompiler(GuideCompiler):
         try:
             return XGrammarGuide(self._library, self._compile(spec))
         except (RuntimeError, TypeError) as error:
-            raise ValueError(_reason(error)) from error
+            reason = _reason(error)
+            raise (UnsupportedConstraint if "not support" in reason else ValueError)(reason) from error
 
     def _compile(self, spec: GuideSpec) -> Any:
         compiler = self._compiler
         if spec.kind in ("json", "json_object"):
-            schema = json.dumps(spec.value if spec.kind == "json" else {"type": "object"})
+            schema = json.dumps(bounded(spec.value) if spec.kind == "json" else {"type": "object"})
             compact = spec.options.get("any_whitespace") is False
             # strict_mode closes objects and arrays that do not say whether they are open, against the specification's default,
             # but as every model provider does: an open object never ends for a small model.

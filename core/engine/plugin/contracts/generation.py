@@ -49,6 +49,10 @@ class Matcher(ABC):
         return ()
 
 
+class UnsupportedConstraint(ValueError):
+    """The backend finds while compiling that it lacks a feature; ``str`` names it. Another backend is asked then."""
+
+
 class Guide(ABC):
     """A compiled constraint, shared by requests."""
 
@@ -74,7 +78,8 @@ class GuideCompiler(ABC):
 
     @abstractmethod
     def compile(self, spec: GuideSpec) -> Guide:
-        """Raises ``ValueError`` with the reason for a constraint that is wrong in itself."""
+        """Raises ``ValueError`` with the reason for a constraint that is wrong in itself, :class:`UnsupportedConstraint` for what
+        :meth:`unsupported` could not see."""
 
 
 class LogitsProcessor(ABC):
