@@ -56,13 +56,14 @@ def _content(content: Any, where: str, parts: bool, *, optional: bool) -> Any:
         return [{"type": "text", "text": content}] if parts else content
     if not isinstance(content, list):
         raise RequestError(f"{where} must be a text or a list of parts, not {_kind(content)}.", param=where)
-    texts = [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
+    texts = [read_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
     if parts:
         return [{"type": "text", "text": text} for text in texts]
     return "\n".join(texts)
 
 
-def _part(part: Any, where: str) -> str:
+def read_part(part: Any, where: str) -> str:
+    """The text of one part of a message's content. Raises RequestError naming ``where``."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):

@@ -22,13 +22,15 @@ from engine.metrics import log as stats_log
 from engine.plugin.contracts.scheduling import SchedulingPolicy
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
 from engine.server import health, tokenize
-from engine.server.auth import ApiKeys
+from engine.server.auth import ApiKeys, route_path
 from engine.server.errors import engine_response, error_response
 from engine.server.identity import RequestIdentity
+from engine.server.messages.route import count_tokens, message
 from engine.server.openai import models
 from engine.server.openai.chat import chat
 from engine.server.openai.completions import complete
 from engine.server.parsing import Parsers
+from engine.server.responses.route import find_response, respond
 from engine.server.service import Client, Service
 from engine.server.sse import Disconnected
 
@@ -76,15 +78,19 @@ def create_app(
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    generating: list[tuple[str, Endpoint]] = [("/v1/completions", complete), ("/v1/chat/completions", chat)]
+    generating: list[tuple[str, Endpoint]] = [
+        ("/v1/completions", complete), ("/v1/chat/completions", chat), ("/v1/responses", respond), ("/v1/messages", message),
+    ]  # fmt: skip
     for path, endpoint in generating:
         app.add_api_route(path, _bound(service, endpoint, tracked=service.config.server.enable_server_load_tracking), methods=["POST"])
     posted: list[tuple[str, Endpoint]] = [("/tokenize", tokenize.tokenize), ("/detokenize", tokenize.detokenize)]
+    posted += [("/v1/messages/count_tokens", count_tokens), ("/v1/responses/{name}/cancel", find_response)]
     for path, endpoint in posted:
         app.add_api_route(path, _bound(service, endpoint), methods=["POST"])
     got: list[tuple[str, Endpoint]] = [
         ("/v1/models", models.list_models), ("/v1/models/{name:path}", models.show_model), ("/tokenizer_info", tokenize.tokenizer_info),
         ("/health", health.health), ("/version", health.show_version), ("/load", health.load), ("/metrics", health.metrics),
+        ("/v1/responses/{name}", find_response),
     ]  # fmt: skip
     for path, endpoint in got:
         app.add_api_route(path, _bound(service, endpoint), methods=["GET"])
@@ -184,7 +190,7 @@ def _add_middleware(app: FastAPI, path: str) -> None:
 async def _answer_engine_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, EngineError):
         raise error
-    return engine_response(error)
+    return engine_response(error, route_path(request.scope))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -192,7 +198,8 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         raise error
     texts = {404: f"There is nothing at {request.url.path[:200]}.", 405: f"{request.method[:20]} is not allowed at this path."}
     headers = dict(error.headers or {})
-    return error_response(texts.get(error.status_code, str(error.detail)), error.status_code, headers=headers)
+    cause = texts.get(error.status_code, str(error.detail))
+    return error_response(cause, error.status_code, headers=headers, path=route_path(request.scope))
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:

@@ -29,23 +29,30 @@ class ApiKeys:
             await send({"type": "websocket.close", "code": 1008})
             return
         response = error_response(
-            "The API key is missing or wrong. Send it as: Authorization: Bearer KEY.",
+            "The API key is missing or wrong. Send it as: Authorization: Bearer KEY (or x-api-key: KEY).",
             401,
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
+            path=route_path(scope),
         )
         await response(scope, receive, send)
 
     def _allowed(self, scope: Scope) -> bool:
-        given = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, rest = value.partition(b" ")
-                given = rest.strip() if scheme.lower() == b"bearer" else b""
-                break
         # Every key is compared, each in constant time.
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        matches = [hmac.compare_digest(given, key) for given in _given(scope) for key in self._keys]
         return any(matches)
+
+
+def _given(scope: Scope) -> list[bytes]:
+    """The first bearer token and the first x-api-key."""
+    bearer = own = None
+    for name, value in scope["headers"]:
+        if name == b"authorization" and bearer is None:
+            scheme, _, rest = value.partition(b" ")
+            bearer = rest.strip() if scheme.lower() == b"bearer" else b""
+        elif name == b"x-api-key" and own is None:
+            own = value.strip()
+    return [given for given in (bearer, own) if given is not None]
 
 
 def route_path(scope: Scope) -> str:

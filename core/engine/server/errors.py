@@ -10,6 +10,12 @@ from starlette.responses import Response
 from engine.errors import EngineError, RequestError, WorkerDied
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+#: Routes at and below it speak the Messages API, which has error types of its own.
+MESSAGES_PATH = "/v1/messages"
+MESSAGES_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error",
+    503: "overloaded_error",
+}  # fmt: skip
 #: Statuses that a later attempt may get past.
 RETRY = frozenset({408, 409, 429, 503})
 RETRY_AFTER = "5"
@@ -21,17 +27,25 @@ def error_object(message: str, status: int, *, param: str | None = None, code: s
     return {"object": "error", "error": {"message": message, "type": kind, "param": param, "code": code or str(status)}}
 
 
+def in_messages_shape(described: dict[str, Any], status: int) -> dict[str, Any]:
+    """An error object as clients of the Messages API read it."""
+    kind = MESSAGES_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": described["error"]["message"]}}
+
+
 def error_response(
-    message: str, status: int, *, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None
+    message: str, status: int, *, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None, path: str = ""
 ) -> Response:
-    """An error as JSON; says whether a retry can help."""
+    """An error as JSON, in the shape of the route at ``path``; says whether a retry can help."""
     sent = dict(headers or {})
     if status in RETRY:
         sent.setdefault("retry-after", RETRY_AFTER)
     else:
         sent["x-should-retry"] = "false"
-    body = msgspec.json.encode(error_object(message, status, param=param, code=code))
-    return Response(body, status, sent, media_type="application/json")
+    described = error_object(message, status, param=param, code=code)
+    if path == MESSAGES_PATH or path.startswith(MESSAGES_PATH + "/"):
+        described = in_messages_shape(described, status)
+    return Response(msgspec.json.encode(described), status, sent, media_type="application/json")
 
 
 def describe(error: EngineError) -> tuple[dict[str, Any], int]:
@@ -42,11 +56,11 @@ def describe(error: EngineError) -> tuple[dict[str, Any], int]:
     return error_object(str(error), status, code="engine_error"), status
 
 
-def engine_response(error: EngineError) -> Response:
-    """The answer to a request that ended with an engine failure."""
+def engine_response(error: EngineError, path: str = "") -> Response:
+    """The answer to a request at ``path`` that ended with an engine failure."""
     described, status = describe(error)
     inner = described["error"]
-    return error_response(inner["message"], status, param=inner["param"], code=inner["code"])
+    return error_response(inner["message"], status, param=inner["param"], code=inner["code"], path=path)
 
 
 def _sentence(error: RequestError) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine.server.auth import route_path
 from engine.server.errors import error_response
 
 MAX_HEADERS = 100
@@ -36,7 +37,7 @@ class RequestIdentity:
         scope.setdefault("state", {})["request_id"] = answer.request_id
         if too_large(scope["headers"]):
             cause = f"The request's headers are too large; allowed: {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together."
-            await error_response(cause, 431, headers={"connection": "close"})(scope, receive, answer.send)
+            await error_response(cause, 431, headers={"connection": "close"}, path=route_path(scope))(scope, receive, answer.send)
             return
         try:
             await self._app(scope, receive, answer.send)
@@ -46,7 +47,8 @@ class RequestIdentity:
             log.error("request %s failed", answer.request_id, exc_info=error)
             if answer.started:
                 raise
-            response = error_response(f"The server failed on this request (id {answer.request_id}).", 500, code="internal_error")
+            cause = f"The server failed on this request (id {answer.request_id})."
+            response = error_response(cause, 500, code="internal_error", path=route_path(scope))
             await response(scope, receive, answer.send)
 
 

@@ -38,6 +38,8 @@ class EventStream(Response):
     """Sends what ``events`` yields as data lines, then ``[DONE]``. When the client goes away the iterator is closed at once."""
 
     media_type = "text/event-stream"
+    #: The bytes after the last event.
+    last = DONE
 
     def __init__(self, events: AsyncIterator[Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(None, 200, {**HEADERS, **(headers or {})})
@@ -62,18 +64,38 @@ class EventStream(Response):
         events = self._events
         try:
             async for event in events:
-                await _send_piece(send, data_line(event))
+                await _send_piece(send, self.piece(event))
         except EngineError as error:
-            await _send_piece(send, data_line(describe(error)[0]))
+            await _send_piece(send, self.failure(*describe(error)))
         except TimeoutError:
             raise
         except Exception as error:
             log.error("a stream failed", exc_info=error)
-            await _send_piece(send, data_line(error_object("The server failed on this request.", 500, code="internal_error")))
+            await _send_piece(send, self.failure(error_object("The server failed on this request.", 500, code="internal_error"), 500))
         finally:
             await _close(events)
-        await _send_piece(send, DONE)
+        if self.last:
+            await _send_piece(send, self.last)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def piece(self, event: Any) -> bytes:
+        """One event as it is sent."""
+        return data_line(event)
+
+    def failure(self, described: dict[str, Any], status: int) -> bytes:
+        """The event of a failure, from the error object and the status that an answer would have had."""
+        return data_line(described)
+
+
+class NamedEventStream(EventStream):
+    """Events that are objects with a ``type``, sent under that name; the stream ends with the last of them."""
+
+    last = b""
+
+    def piece(self, event: Any) -> bytes:
+        """One event with its name."""
+        kind: str = event["type"]
+        return f"event: {kind}\n".encode() + data_line(event)
 
 
 async def until_disconnect(request: Request, work: Awaitable[T]) -> T:

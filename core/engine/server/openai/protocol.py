@@ -116,11 +116,16 @@ def read_body(value: dict[str, Any], kind: type[B]) -> tuple[B, list[str]]:
 
 
 def ignored_header(names: list[str]) -> dict[str, str]:
-    """The header that names ignored fields, harmless whatever they are called."""
+    """The header that names ignored fields."""
+    return named_header("x-ignored-fields", names)
+
+
+def named_header(header: str, names: list[str]) -> dict[str, str]:
+    """A header that lists names, harmless whatever they are; none without names."""
     if not names:
         return {}
     shown = [re.sub(r"[^A-Za-z0-9_.\-]", "?", name)[:64] for name in names[:20]]
-    return {"x-ignored-fields": ", ".join(shown)}
+    return {header: ", ".join(shown)}
 
 
 def _check_identifier(name: str, value: Any) -> None:
