@@ -124,6 +124,13 @@ class GuidedConfig(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, Choice] = {}
 
 
+class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Logits processors: ``choices``: every installed one by name; ``pattern``: the Python names that requests may use beside them."""
+
+    pattern: str | None = None
+    choices: dict[str, Choice] = {}
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. Each part receives its own slice; nothing is written after ``resolve``.
 
@@ -140,4 +147,5 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: DeviceFacts
     choices: dict[str, Choice]
     guided: GuidedConfig = GuidedConfig()
+    processors: ProcessorConfig = ProcessorConfig()
     plan: dict[str, Any] = {}

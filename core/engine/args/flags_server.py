@@ -12,8 +12,8 @@ TOOL_PARSERS = (
 #: Flags of the engine's own table that concern requests; LLM() takes them too.
 REQUESTS = (
     Flag("--logits-processor-pattern", "text", None,
-         "Pattern of the Python names that requests may use as logits processors.", metavar="REGEX",
-         until="importing logits processors"),
+         "Pattern that the whole of a Python name must match for requests to use it as a logits processor; unset: installed ones only.",
+         metavar="REGEX"),
     Flag("--max-logprobs", "int", 20, "Most log-probabilities per token that a request may ask for."),
     Flag("--served-model-name", "words", None,
          "Names that requests may call the model; the first is the one in answers."),

@@ -14,6 +14,7 @@ from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.guided import guided_config
 from engine.args.limits import scheduler_config
 from engine.args.parsers import choose_parser, split_options
+from engine.args.processors import processor_config
 from engine.args.rules import check_rules, host_memory
 from engine.checkpoint import locate
 from engine.config import (
@@ -23,6 +24,7 @@ from engine.config import (
     LoadConfig,
     ModelConfig,
     ParallelConfig,
+    ProcessorConfig,
     RunConfig,
     SchedulerConfig,
     ServerConfig,
@@ -72,6 +74,7 @@ class Resolver:
         self.scheduler: SchedulerConfig | None = None
         self.server: ServerConfig | None = None
         self.guided = GuidedConfig()
+        self.processors = ProcessorConfig()
         self.cache: plan.CacheSize | None = None
 
     def resolve(self) -> EngineConfig:
@@ -125,6 +128,7 @@ class Resolver:
         if not args.skip_tokenizer_init:
             self.choices["tokenizer"] = host.resolve(kinds.TOKENIZER, args.tokenizer_mode)
         self.guided = guided_config(host, args.guided_decoding_backend)
+        self.processors = processor_config(host, args.logits_processor_pattern)
         self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
         executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")
         self.choices["executor"] = host.resolve(kinds.EXECUTOR, executor)
@@ -193,6 +197,7 @@ class Resolver:
             device=device,
             choices=dict(self.choices),
             guided=self.guided,
+            processors=self.processors,
             plan=report(self),
         )  # fmt: skip
 

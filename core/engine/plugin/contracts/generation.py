@@ -89,6 +89,10 @@ class LogitsProcessor(ABC):
     def validate(self, arguments: dict[str, Any]) -> str | None:
         """None, or what is wrong with a request's arguments."""
 
+    def begin(self, arguments: dict[str, Any]) -> LogitsProcessor:
+        """The processor of one sequence, whose :meth:`apply` is called for it alone: a fresh one where it keeps a state."""
+        return self
+
     @abstractmethod
     def apply(self, logits: Tensor, prompt: Sequence[int], output: Sequence[int], arguments: dict[str, Any]) -> Tensor:
         """One row of logits [vocab] float32 → the same shape; may work in place."""
