@@ -14,7 +14,6 @@ from engine.guided.backends import Backends
 from engine.guided.store import GuideStore
 from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import CacheBudget, Worker
-from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.contracts.model import Model, torch_operations
 from engine.plugin.facts import AttentionSpec
 from engine.plugin.host_memory import commit
@@ -28,6 +27,7 @@ from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
 from engine.worker.memory import measure_budget, page_bytes, rehearse, used_bytes
 from engine.worker.parallel import SingleProcess, TorchDistributed, join
+from engine.worker.processors import Processors
 from engine.worker.runner import Computed, StepRunner
 from engine.worker.sampler import Rows, Sampled, Sampler
 from engine.worker.sequences import SequenceTable
@@ -51,7 +51,7 @@ class LocalWorker(Worker):
         self._progress = progress
         self._device: Device | None = None
         self._parallel: SingleProcess | TorchDistributed | None = None
-        self._processors: dict[str, LogitsProcessor] = {}
+        self._processors = Processors(config.processors)
         self._weight_bytes = 0
 
     def load(self) -> None:
@@ -73,7 +73,7 @@ class LocalWorker(Worker):
         self._weight_bytes = max(0, used_bytes(device) - used)
         self._ops = device.operations() or torch_operations()
         self._grammars = self._create_grammars()
-        self._sampler = Sampler(Masks(self._processor, self._grammars))
+        self._sampler = Sampler(Masks(self._processors.get, self._grammars))
 
     @torch.inference_mode()
     def budget(self) -> CacheBudget:
@@ -133,8 +133,8 @@ class LocalWorker(Worker):
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how
-        many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready. ``limits``, ``profile``: see
-        the device's contract."""
+        many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready. ``check_processors``: for
+        every (name, arguments) of logits processors None or what is wrong. ``limits``, ``profile``: see the device's contract."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
@@ -142,6 +142,8 @@ class LocalWorker(Worker):
             return {**self._opened().describe(), "steps": self._runner.describe(), "sequences": len(self._table)}
         if method == "prepare_guide":
             return self._grammars is None or self._grammars.prepare(msgspec.convert(arguments["spec"], GuideSpec))
+        if method == "check_processors":
+            return [self._processors.problem(name, given) for name, given in arguments["asked"]] if self.rank == 0 else []
         if method == "limits":
             return measure_limits(self._opened(), self.config.model.dtype)
         if method == "profile":
@@ -197,15 +199,6 @@ class LocalWorker(Worker):
         if self.rank != 0 or not config.guided.choices or "tokenizer" not in config.choices:
             return None
         return Grammars(GuideStore(Backends(config)))
-
-    def _processor(self, name: str) -> LogitsProcessor:
-        """The logits processor plugin of that name, made on first use."""
-        if name not in self._processors:
-            from engine.plugin.host import PluginHost
-            from engine.plugin.kinds import LOGITS_PROCESSOR
-
-            self._processors[name] = PluginHost().create(LOGITS_PROCESSOR, name, options={}).plugin
-        return self._processors[name]
 
 
 def collect(
