@@ -7,6 +7,8 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from engine.errors import EngineError
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,12 @@ class Background:
         self._thread.start()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; an interrupt of the waiting thread cancels it."""
+        """The result of ``work``; an interrupt of the waiting thread cancels it. Raises EngineError after :meth:`close`."""
+        try:
+            self.check()
+        except EngineError:
+            work.close()
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -37,7 +44,7 @@ class Background:
                 except StopAsyncIteration:
                     return
         finally:
-            if finish is not None:
+            if finish is not None and self.open:
                 self.wait(finish())
 
     def close(self) -> None:
@@ -46,6 +53,11 @@ class Background:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    def check(self) -> None:
+        """Raise EngineError after :meth:`close`."""
+        if not self.open:
+            raise EngineError("This engine is closed.", fix="make another LLM")
 
     @property
     def open(self) -> bool:

@@ -17,7 +17,7 @@ from engine.args.resolve import resolve
 from engine.background import Background
 from engine.client import EngineClient
 from engine.config import EngineConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RequestError
 from engine.guided.fields import plain
 from engine.guided.service import GuideService
 from engine.messages import Stats
@@ -29,6 +29,7 @@ from engine.render.chat import Conversation
 from engine.render.params import fill_bad_words, fit_context, verify
 from engine.server.generation import Generation, Job
 from engine.server.openai.answer import Collected
+from engine.server.processors import check as check_processors
 from engine.server.service import Service
 
 Messages = list[dict[str, Any]]
@@ -63,7 +64,8 @@ class LLM:
         ``params``: one for all, one per prompt, or None for the model's defaults. Raises RequestError naming the field.
         """
         wanted = prompt_list(prompts)
-        tasks = [self._complete(prompt, each) for prompt, each in zip(wanted, self._params_list(params, len(wanted)), strict=True)]
+        chosen = self._params_list(params, len(wanted))
+        tasks = [self._complete(prompt, each) for prompt, each in zip(wanted, chosen, strict=True)]
         return self._background.wait(_gather(tasks, use_tqdm))
 
     def chat(
@@ -168,6 +170,7 @@ class LLM:
         if self._service.tokenizer is not None:
             params = fill_bad_words(params, self._service.tokenizer, limits)
         params = fit_context(params, len(ids), limits, param=param)
+        await check_processors(self._service, params)
         if params.guide is not None:
             params = msgspec.structs.replace(params, guide=await self._service.guides.prepare("guide", plain(params.guide)))
         job = Job(
@@ -209,8 +212,11 @@ class LLM:
         )
 
     def _params_list(self, params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+        self._background.check()
         if params is None:
             params = self.get_default_sampling_params()
+        if not isinstance(params, SamplingParams | list | tuple):
+            raise ConfigError(f"params are of type {type(params).__name__}.", fix="SamplingParams(…), or a list of them")
         if isinstance(params, SamplingParams):
             return [_tidy(params)] * count
         if len(params) != count:
@@ -268,4 +274,11 @@ def _tidy(params: SamplingParams) -> SamplingParams:
             changes[name] = (value,)
         elif isinstance(value, list):
             changes[name] = tuple(value)
-    return msgspec.structs.replace(params, **changes) if changes else params
+    tidy = msgspec.structs.replace(params, **changes) if changes else params
+    try:
+        # the engine would not understand a message with values of other types
+        return msgspec.convert(msgspec.to_builtins(tidy, str_keys=False), SamplingParams)
+    except (msgspec.ValidationError, TypeError) as error:
+        reason, _, place = str(error).partition(" - at ")
+        field = place.partition("$.")[2].partition("[")[0].rstrip("`") or None
+        raise RequestError(f"{field or 'SamplingParams'}: {reason[:1].lower()}{reason[1:]}.", param=field) from error

@@ -61,10 +61,13 @@ class Link:
 
     def _read(self) -> None:
         decoder = msgspec.msgpack.Decoder(ToEngine)
-        with contextlib.suppress(OSError, EOFError):
-            while True:
-                self._inbox.put(decoder.decode(self._connection.recv_bytes()))
-        self._inbox.put(Stop())
+        try:
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    self._inbox.put(decoder.decode(self._connection.recv_bytes()))
+        finally:
+            # whatever ended the reading: an engine that hears nobody must not go on
+            self._inbox.put(Stop())
 
     def _write(self) -> None:
         encoder = msgspec.msgpack.Encoder()

@@ -64,8 +64,10 @@ class PromptEncoder:
             ids = await self.encode_text(prompt, add_special_tokens=add_special_tokens, bounded=truncate is None, param=param)
             if not ids:
                 ids = self._beginning(param)
-        else:
+        elif prompt:
             ids = prompt
+        else:
+            raise RequestError(f"{param} cannot be an empty list of token ids.", param=param)
         return self.fit(ids, truncate, param)
 
     async def encode_pieces(
