@@ -56,9 +56,10 @@ struct Cursor {
     }
 
     void describe(int number, Task& task) const {
-        const int count = queries_of(sequence), part = number / a.cache.kv_heads;
+        // Neighbours in the list share a head, and with it the keys and values that a core has in its cache.
+        const int count = queries_of(sequence), parts = (count + block - 1) / block, part = number % parts;
         task.sequence = sequence;
-        task.head = number % a.cache.kv_heads;
+        task.head = number / parts;
         task.queries = count - part * block < block ? count - part * block : block;
         task.first_row = a.query_start[sequence] + part * block;
         task.position = a.seq_lens[sequence] - count + part * block;
@@ -109,10 +110,11 @@ Room& room() {
 template <class A, class Q>
 void read_queries(const engine_attend_arguments& a, const Task& task, Q* to) {
     const int group = a.heads / a.cache.kv_heads, dim = a.cache.head_dim, padded = pages::padded(dim);
-    for (int row = 0; row < task.queries * group; row++) {
-        const A* from = (const A*)a.q + (task.first_row + row / group) * a.q_row + (task.head * group + row % group) * a.q_head;
-        for (int d = 0; d < padded; d += 16) store(to + int64_t(row) * padded + d, d < dim ? take(from + d, dim - d) : all(0));
-    }
+    for (int query = 0; query < task.queries; query++)
+        for (int head = 0; head < group; head++, to += padded) {
+            const A* from = (const A*)a.q + (task.first_row + query) * a.q_row + (task.head * group + head) * a.q_head;
+            for (int d = 0; d < padded; d += 16) store(to + d, d < dim ? take(from + d, dim - d) : all(0));
+        }
 }
 
 // o, weight and top of one more segment join those of the segments before it.
@@ -146,12 +148,14 @@ void begin_rows(const engine_attend_arguments& a, const Task& task, const Room& 
 template <class A>
 void write_rows(const engine_attend_arguments& a, const Task& task, const Room& r) {
     const int group = a.heads / a.cache.kv_heads, dim = a.cache.head_dim, padded = pages::padded(dim);
-    for (int row = 0; row < task.queries * group; row++) {
-        A* to = (A*)a.out + (task.first_row + row / group) * a.out_row + (task.head * group + row % group) * a.out_head;
-        const bool hidden = task.position + row / group < 0;
-        const F factor = all(hidden ? 0.0f : 1.0f / r.weight[row]);
-        for (int d = 0; d < dim; d += 16) put(to + d, hidden ? all(0) : load(r.whole + int64_t(row) * padded + d) * factor, dim - d);
-    }
+    for (int query = 0, row = 0; query < task.queries; query++)
+        for (int head = 0; head < group; head++, row++) {
+            A* to = (A*)a.out + (task.first_row + query) * a.out_row + (task.head * group + head) * a.out_head;
+            const float* from = r.whole + int64_t(row) * padded;
+            const bool hidden = task.position + query < 0;
+            const F factor = all(hidden ? 0.0f : 1.0f / r.weight[row]);
+            for (int d = 0; d < dim; d += 16) put(to + d, hidden ? all(0) : load(from + d) * factor, dim - d);
+        }
 }
 
 // The tiles of segment number `index` of a task, hidden tokens at the ends cleared.
@@ -184,71 +188,98 @@ void compute(const engine_attend_arguments& a, const Task& task, const Segment& 
     }
 }
 
-template <class A, class C, bool DOT>
-void read_task(const engine_attend_arguments& a, const Task& task, Room& r, int dim) {
-    r.prepare(task.queries * (a.heads / a.cache.kv_heads), dim);
-    if (DOT) read_queries<A>(a, task, (bf16*)r.q);
-    else read_queries<A>(a, task, r.q);
+// One segment of one task.
+struct Item {
+    Task task;
+    int index, count;  // number of the segment, of how many
+    int64_t unit;      // where its partial result goes, if contexts are shared
+    Segment segment;
+};
+
+// What a thread does: whole tasks segment by segment, or (parts > 0) single segments, `parts` numbers to a task.
+template <class C>
+struct Feed {
+    const engine_attend_arguments& a;
+    Cursor cursor;
+    int64_t tasks;
+    int parts;
+
+    // The thread's next item after `before`; a task that sees nothing has an item without tokens.
+    bool next(Item& item, const Item* before, char* copies) {
+        if (!parts && before && before->index + 1 < before->count) {
+            item.task = before->task, item.count = before->count, item.index = before->index + 1;
+        } else if (!claim(item)) {
+            return false;
+        }
+        item.segment.count = 0;
+        if (item.count) find_tiles<C>(a, item.task, item.index, item.segment, copies);
+        return true;
+    }
+
+    bool claim(Item& item) {
+        for (;;) {
+            item.unit = engine_claim(0, 1);
+            if (item.unit >= tasks * (parts ? parts : 1)) return false;
+            cursor.seek(parts ? item.unit / parts : item.unit, item.task);
+            item.count = item.task.segments();
+            item.index = parts ? int(item.unit % parts) : 0;
+            if (!parts || item.index < item.count) return true;
+        }
+    }
+};
+
+// Computes the thread's items; consume(item) follows each. The next item's keys are fetched meanwhile, also those of the next task.
+template <class A, class C, bool DOT, class CONSUME>
+void work_through(const engine_attend_arguments& a, Feed<C> feed, Room& r, CONSUME consume) {
+    const int dim = pages::padded(a.cache.head_dim), copy = SEGMENT * dim * 8;
+    Item items[2];
+    int at = 0;
+    for (bool have = feed.next(items[0], nullptr, r.copies); have; at ^= 1) {
+        Item &item = items[at], &coming = items[at ^ 1];
+        have = feed.next(coming, &item, r.copies + (at ^ 1) * copy);
+        if (item.index == 0 || feed.parts) {
+            if (DOT) read_queries<A>(a, item.task, (bf16*)r.q);
+            else read_queries<A>(a, item.task, r.q);
+        }
+        if (item.count) compute<C, DOT>(a, item.task, item.segment, have && coming.count ? &coming.segment : nullptr, r);
+        consume(item);
+    }
 }
 
 // Each task walks its segments in order.
 template <class A, class C, bool DOT>
-void attend_whole(const engine_attend_arguments& a, int64_t tasks) {
+void attend_whole(const engine_attend_arguments& a, int64_t tasks, Room& r) {
     const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
-    Cursor cursor(a);
-    Room& r = room();
-    Task task;
-    Segment segments[2];
-    for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks && cursor.seek(claimed, task);) {
-        read_task<A, C, DOT>(a, task, r, dim);
-        begin_rows(a, task, r, dim);
-        const int count = task.segments(), copy = SEGMENT * dim * 8;
-        if (count) find_tiles<C>(a, task, 0, segments[0], r.copies);
-        for (int index = 0; index < count; index++) {
-            Segment& s = segments[index & 1];
-            Segment* next = index + 1 < count ? &segments[~index & 1] : nullptr;
-            if (next) find_tiles<C>(a, task, index + 1, *next, r.copies + (~index & 1) * copy);
-            compute<C, DOT>(a, task, s, next, r);
-            for (int row = 0; row < task.queries * group; row++)
-                if (r.sum_weight[row] != 0.0f) merge(r, row, dim, r.sum + int64_t(row) * dim, r.sum_top[row], r.sum_weight[row]);
-        }
-        write_rows<A>(a, task, r);
-    }
+    work_through<A, C, DOT>(a, Feed<C>{a, Cursor(a), tasks, 0}, r, [&](const Item& item) {
+        if (item.index == 0) begin_rows(a, item.task, r, dim);
+        for (int row = 0; item.count && row < item.task.queries * group; row++)
+            if (r.sum_weight[row] != 0.0f) merge(r, row, dim, r.sum + int64_t(row) * dim, r.sum_top[row], r.sum_weight[row]);
+        if (item.index + 1 >= item.count) write_rows<A>(a, item.task, r);
+    });
 }
 
 // Few tasks with long contexts: the segments are shared out, then merged in the same order.
 template <class A, class C, bool DOT>
-void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most) {
+void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most, Room& r) {
     const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
     const int rows = Cursor(a).block * group;
     const int64_t unit = int64_t(rows) * (dim + 2);
-    Room& r = room();
-    Task task;
-    Segment s;
-    {
-        Cursor cursor(a);
-        for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks * most && cursor.seek(claimed / most, task);) {
-            const int index = int(claimed % most), here = task.queries * group;
-            if (index >= task.segments()) continue;
-            read_task<A, C, DOT>(a, task, r, dim);
-            find_tiles<C>(a, task, index, s, r.copies);
-            compute<C, DOT>(a, task, s, nullptr, r);
-            float* to = a.scratch + claimed * unit;
-            memcpy(to, r.sum, size_t(here) * dim * 4);
-            memcpy(to + int64_t(rows) * dim, r.sum_top, here * 4);
-            memcpy(to + int64_t(rows) * (dim + 1), r.sum_weight, here * 4);
-        }
-    }
+    work_through<A, C, DOT>(a, Feed<C>{a, Cursor(a), tasks, most}, r, [&](const Item& item) {
+        const int here = item.task.queries * group;
+        float* to = a.scratch + item.unit * unit;
+        memcpy(to, r.sum, size_t(here) * dim * 4);
+        memcpy(to + int64_t(rows) * dim, r.sum_top, here * 4);
+        memcpy(to + int64_t(rows) * (dim + 1), r.sum_weight, here * 4);
+    });
     engine_barrier();
     Cursor cursor(a);
+    Task task;
     for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks && cursor.seek(claimed, task);) {
-        const int here = task.queries * group;
-        r.prepare(here, dim);
         begin_rows(a, task, r, dim);
         for (int index = 0; index < task.segments(); index++) {
             const float* from = a.scratch + (claimed * most + index) * unit;
             const float *tops = from + int64_t(rows) * dim, *weights = tops + rows;
-            for (int row = 0; row < here; row++)
+            for (int row = 0; row < task.queries * group; row++)
                 if (weights[row] != 0.0f) merge(r, row, dim, from + int64_t(row) * dim, tops[row], weights[row]);
         }
         write_rows<A>(a, task, r);
@@ -277,10 +308,12 @@ void attend(const engine_attend_arguments& a, int thread, int threads) {
     }
     const int64_t unit = int64_t(cursor.block) * (a.heads / a.cache.kv_heads) * (pages::padded(a.cache.head_dim) + 2);
     const bool fits = a.scratch && tasks * most * unit <= a.scratch_floats;
+    Room& r = room();
+    r.prepare(cursor.block * (a.heads / a.cache.kv_heads), pages::padded(a.cache.head_dim));
     if (threads > 1 && tasks < int64_t(TASKS_PER_THREAD) * threads && most > 2 && fits)
-        attend_shared<A, C, DOT>(a, tasks, most);
+        attend_shared<A, C, DOT>(a, tasks, most, r);
     else
-        attend_whole<A, C, DOT>(a, tasks);
+        attend_whole<A, C, DOT>(a, tasks, r);
 }
 
 template <class A>

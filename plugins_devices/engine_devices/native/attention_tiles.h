@@ -139,9 +139,9 @@ struct Multiply<bf16, true, R, T> {  // two bf16 in a word, multiplied as they a
 };
 #endif
 
-// Scores of R rows with T tiles of 16 tokens, in place of `scores` [R][SEGMENT].
+// Scores of R rows with T tiles of 16 tokens, into `scores` [R][SEGMENT]; fetches `ahead` meanwhile.
 template <class C, bool DOT, int R, int T>
-INLINE void score(const char* const* keys, const char* const* values, bool fetch, const float* q, int64_t row_floats, int dim, float* scores) {
+INLINE void score(const char* const* keys, const char* const* ahead, const float* q, int64_t row_floats, int dim, float* scores) {
     const int S = Pairing<C>::step, bytes = 16 * S * sizeof(C);
     F sum[R][T];
     const float* x[R];
@@ -152,42 +152,40 @@ INLINE void score(const char* const* keys, const char* const* values, bool fetch
     for (int d = 0; d < dim / S; d++) {
         const char* from[T];
         for (int t = 0; t < T; t++) from[t] = keys[t] + d * bytes;
-        if (fetch)
-            for (int t = 0; t < T; t++) __builtin_prefetch(values[t] + d * bytes);
+        for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + d * bytes);
         Multiply<C, DOT, R, T>::step(sum, from, x, d);
     }
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) store(scores + r * SEGMENT + t * 16, sum[r][t]);
 }
 
-// Scores of one row → weights e^(score - top); returns their sum, 0 where the row sees none of the segment.
+// Scores of one row → weights e^(score · scale - top); returns their sum, 0 where the row sees none of the segment.
 template <class W>
 float soften(const Softmax& s, const Segment& segment, int row, float* scores, W* weights, float& top) {
     const int position = s.position + row / s.group, size = segment.count * 16;
     int low = segment.begin - segment.first, high = (position + 1 < segment.end ? position + 1 : segment.end) - segment.first;
     if (s.window > 0 && position - s.window + 1 - segment.first > low) low = position - s.window + 1 - segment.first;
-    if (low >= high) {
-        for (int i = 0; i < size; i += 16) store(weights + i, all(0));
-        top = -__builtin_inff();
-        return 0.0f;
+    if (low >= high) low = high = size;
+    const int from = low & ~15, to = (high + 15) & ~15;
+    for (int i = 0; i < from; i += 16) store(weights + i, all(0));
+    for (int i = to; i < size; i += 16) store(weights + i, all(0));
+    top = -__builtin_inff();
+    if (from == to) return 0.0f;
+    F scale = all(s.scale);
+    if (s.soft_cap > 0) {
+        for (int i = from; i < to; i += 16)
+            store(scores + i, hyperbolic_tangent(load(scores + i) * all(s.scale / s.soft_cap)) * all(s.soft_cap));
+        scale = all(1.0f);
     }
-    F most = all(-__builtin_inff());
-    for (int i = 0; i < size; i += 16) {
-        F x = load(scores + i) * all(s.scale);
-        if (s.soft_cap > 0) x = hyperbolic_tangent(x / all(s.soft_cap)) * all(s.soft_cap);
-        if (i < low || i + 16 > high) {
-            float lane[16];
-            store(lane, x);
-            for (int j = 0; j < 16; j++) lane[j] = i + j >= low && i + j < high ? lane[j] : -__builtin_inff();
-            x = load(lane);
-        }
-        store(scores + i, x);
-        most = larger(most, x);
-    }
-    top = largest(most);
+    for (int i = from; i < low; i++) scores[i] = -__builtin_inff();
+    for (int i = high; i < to; i++) scores[i] = -__builtin_inff();
+    F highest = load(scores + from);
+    for (int i = from + 16; i < to; i += 16) highest = most(load(scores + i), highest);
+    top = largest(highest) * scale.p[0][0];
+    const F below = all(-top);
     F sum = all(0);
-    for (int i = 0; i < size; i += 16) {
-        const F weight = exponential(load(scores + i) - all(top));
+    for (int i = from; i < to; i += 16) {
+        const F weight = exponential(fma(load(scores + i), scale, below));
         store(weights + i, weight);
         sum = sum + weight;
     }
@@ -232,11 +230,12 @@ int rows_of_segment(const engine_pages& p, const Segment& s, const Ahead& ahead,
     const int dim = pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
     const int64_t q_floats = DOT ? dim / 2 : dim, weight_floats = DOT ? SEGMENT / 2 : SEGMENT;
     const float* q = room.q + row * q_floats;
+    const char* const* fetch = ahead.values ? s.values : s.keys;
     int tile = 0;
     for (; tile + T <= s.count; tile += T)
-        score<C, DOT, R, T>(s.keys + tile, s.values + tile, ahead.values, q, q_floats, dim, room.scores + tile * 16);
+        score<C, DOT, R, T>(s.keys + tile, fetch + tile, q, q_floats, dim, room.scores + tile * 16);
     for (; tile < s.count; tile++)
-        score<C, DOT, R, 1>(s.keys + tile, s.values + tile, ahead.values, q, q_floats, dim, room.scores + tile * 16);
+        score<C, DOT, R, 1>(s.keys + tile, fetch + tile, q, q_floats, dim, room.scores + tile * 16);
     for (int r = 0; r < R; r++) {
         float* weights = room.weights + r * weight_floats;
         float* scores = room.scores + r * SEGMENT;

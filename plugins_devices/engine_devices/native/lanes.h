@@ -90,26 +90,47 @@ INLINE F fma(const F& a, const F& b, const F& c) {
     return r;
 }
 
-// Adds in a fixed order: the result does not depend on the instruction set's width.
+// Adds in a fixed order: halves onto each other, whatever the registers' width.
 INLINE float total(const F& a) {
+#if defined(__AVX512F__)
+    const __m256 x = _mm256_add_ps(_mm512_castps512_ps256((__m512)a.p[0]), (__m256)_mm512_extractf64x4_pd((__m512d)a.p[0], 1));
+    const __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 z = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
+#else
     float x[16];
     memcpy(x, &a, 64);
     for (int half = 8; half; half /= 2)
         for (int i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
+#endif
 }
 
+// The largest lane that is a number.
 INLINE float largest(const F& a) {
     float x[16];
     memcpy(x, &a, 64);
     for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) x[i] = (x[i] > x[i + half] || x[i] != x[i]) ? x[i] : x[i + half];
+        for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
     return x[0];
 }
 
 INLINE U words(const void* from) {
     U r;
     memcpy(&r, from, 64);
+    return r;
+}
+
+// The larger of each; b where either is NaN.
+INLINE F most(const F& a, const F& b) {
+    F r;
+#if defined(__AVX512F__)
+    r.p[0] = (vf)_mm512_max_ps((__m512)a.p[0], (__m512)b.p[0]);
+#else
+#define STEP(i) r.p[i] = a.p[i] > b.p[i] ? a.p[i] : b.p[i];
+    LANES_EACH(STEP)
+#undef STEP
+#endif
     return r;
 }
 
@@ -312,8 +333,12 @@ INLINE void put(T* to, const F& a, int64_t left) {
 
 // e^x to about one unit in the last place; 0 below -87.3, infinity above 88.7.
 INLINE vf exp_part(vf x) {
+#if defined(__AVX512F__)
+    const vf clamped = (vf)_mm512_min_ps(_mm512_set1_ps(89.0f), _mm512_max_ps(_mm512_set1_ps(-104.0f), (__m512)x));  // NaN stays
+#else
     const vf low = spread(-87.33654f), high = spread(88.72283f);
     const vf clamped = x < low ? low : (x > high ? high : x);
+#endif
     const vf n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;
     vf r = clamped - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
@@ -324,10 +349,14 @@ INLINE vf exp_part(vf x) {
     y = y * r + 0.5f;
     y = y * r + 1.0f;
     y = y * r + 1.0f;
+#if defined(__AVX512F__)
+    return (vf)_mm512_scalef_ps((__m512)y, (__m512)n);
+#else
     // 2^n in two factors: n may be 128.
     const vi whole = __builtin_convertvector(n, vi), first = whole >> 1;
     const vf scaled = (y * (vf)((first + 127) << 23)) * (vf)((whole - first + 127) << 23);
     return x < low ? vf{} : (x > high ? spread(__builtin_inff()) : scaled);
+#endif
 }
 
 INLINE F exponential(const F& x) {
