@@ -24,6 +24,10 @@ from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, Work
 from engine.plugin.wire import Connection, connect
 
 
+#: An engine that nobody has asked anything for so long is idle.
+_IDLE_SECONDS = 2.0
+
+
 class Link:
     """The engine's end of the connection to the front end: a reader and a writer thread around two queues.
 
@@ -43,11 +47,14 @@ class Link:
         self._reader.start()
 
     def receive(self, wait: bool) -> ToEngine | None:
-        """The next message; None when there is none and ``wait`` is False."""
+        """The next message; None when there is none and ``wait`` is False. A long wait gives memory of past steps back."""
         try:
-            return self._inbox.get(block=wait)
+            return self._inbox.get(block=wait, timeout=_IDLE_SECONDS)
         except queue.Empty:
-            return None
+            if not wait:
+                return None
+        trim()
+        return self._inbox.get()
 
     def send(self, message: FromEngine) -> None:
         """Queue a message for the front end."""

@@ -40,7 +40,10 @@ class Call:
 
 
 class Native:
-    """The loaded library. ``tape``: while it is a list, every operation that runs is appended to it."""
+    """The loaded library. ``tape``: while it is a list, every operation that runs is appended to it.
+
+    ``profile``: while it is a dict, seconds are added to it by kernel.
+    """
 
     def __init__(self, library: ctypes.CDLL, isa: str, path: Path) -> None:
         self.cdll = library
@@ -48,6 +51,7 @@ class Native:
         self.path = path
         self.threads = 1
         self.tape: list[Call] | None = None
+        self.profile: dict[str, float] | None = None
         self._addresses: dict[str, int] = {}
         library.engine_run.argtypes = (ctypes.c_void_p, ctypes.c_int)
         library.engine_run.restype = None
@@ -74,10 +78,29 @@ class Native:
             self.tape.append(Call(kernel, arguments, keep))
         operation = Operation(self.address(kernel), ctypes.addressof(arguments))
         self._run(ctypes.addressof(operation), 1)
+        if self.profile is not None:
+            self._count([kernel])
 
     def run_list(self, operations: ctypes.Array[Operation]) -> None:
         """Run prepared operations in one call."""
         self._run(ctypes.addressof(operations), len(operations))
+        if self.profile is not None:
+            names = {address: name for name, address in self._addresses.items()}
+            self._count([names[operation.kernel] for operation in operations])
+
+    def switch_profile(self, on: bool) -> dict[str, float]:
+        """Seconds by kernel since profiling was turned on; from here it goes on from 0, or ends."""
+        taken, self.profile = self.profile, {} if on else None
+        self.cdll.engine_profile(int(on))
+        return taken or {}
+
+    def _count(self, kernels: list[str]) -> None:
+        """Add the seconds of the operations that just ran."""
+        seconds = (ctypes.c_double * len(kernels))()
+        self.cdll.engine_profile_read(seconds, len(kernels))
+        for kernel, taken in zip(kernels, seconds, strict=True):
+            if self.profile is not None:
+                self.profile[kernel] = self.profile.get(kernel, 0.0) + taken
 
 
 @cache
