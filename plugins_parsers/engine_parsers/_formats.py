@@ -14,17 +14,19 @@ Start = Callable[[Sequence[dict[str, Any]]], ParserState]
 
 class Format(ToolParser):
     """``start`` makes the state. ``call``: how a call begins, with ``NAME`` (as JSON text: ``"NAME"``) in place of the function's name, and
-    how it ends; ``separator`` stands between calls, ``around`` before and after all of them. Without ``call`` calls cannot be enforced."""
+    how it ends; ``separator`` stands between calls, ``around`` before and after all of them; ``style``: how arguments are written.
+    Without ``call`` calls cannot be enforced."""
 
     def __init__(
         self, start: Start, markers: Sequence[str] = (), *, call: tuple[str, str] | None = None, separator: str = "",
-        around: tuple[str, str] = ("", ""),
+        around: tuple[str, str] = ("", ""), style: str = "json",
     ) -> None:  # fmt: skip
         self._start = start
         self._markers = tuple(markers)
         self._call = call
         self._separator = separator
         self._around = around
+        self._style = style
 
     def markers(self) -> tuple[str, ...]:
         """See the contract."""
@@ -44,4 +46,6 @@ class Format(ToolParser):
             return begin.replace('"NAME"', json.dumps(name, ensure_ascii=False)).replace("NAME", name)
 
         before, after = self._around
-        return tagged_calls(tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after)
+        return tagged_calls(
+            tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after, style=self._style
+        )

@@ -10,11 +10,14 @@ from engine.plugin import GuideSpec
 
 def tagged_calls(
     tools: Sequence[dict[str, Any]], begin: Callable[[str], str], end: str, *, separator: str, parallel: bool, before: str = "",
-    after: str = "",
+    after: str = "", style: str = "json",
 ) -> GuideSpec:  # fmt: skip
-    """Calls, each ``begin(name)``, the arguments as JSON of the tool's schema, ``end``; ``before`` and ``after`` enclose them all."""
+    """Calls, each ``begin(name)``, the arguments as the tool's schema wants them, ``end``; ``before`` and ``after`` enclose them all.
+
+    ``style``: how arguments are written: json, or qwen_xml, minimax_xml, deepseek_xml, glm_xml.
+    """
     tags = [
-        {"type": "tag", "begin": begin(tool["function"]["name"]), "content": _schema(tool), "end": end} for tool in tools
+        {"type": "tag", "begin": begin(tool["function"]["name"]), "content": _schema(tool, style), "end": end} for tool in tools
     ]
     calls: dict[str, Any] = {
         "type": "tags_with_separator", "tags": tags, "separator": separator, "at_least_one": True, "stop_after_first": not parallel,
@@ -31,8 +34,10 @@ def parameters(tool: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) and found else {"type": "object"}
 
 
-def _schema(tool: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": parameters(tool)}
+def _schema(tool: dict[str, Any], style: str) -> dict[str, Any]:
+    # Models that may write any white space between the parts of a JSON text sometimes never stop.
+    layout: dict[str, Any] = {"max_whitespace_cnt": 1} if style == "json" else {"style": style}
+    return {"type": "json_schema", "json_schema": parameters(tool), **layout}
 
 
 def _text(value: str) -> dict[str, Any]:

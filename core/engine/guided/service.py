@@ -66,7 +66,7 @@ class GuideService:
             self._decisions.move_to_end(key)
         if decision.spec is None:
             raise RequestError(f"{field} cannot be used: {decision.refusal}", param=field, code="constraint_refused")
-        chosen = msgspec.structs.replace(decision.spec, start_after=spec.start_after)
+        chosen = msgspec.structs.replace(decision.spec, start_after=spec.start_after, opens=spec.opens)
         await self._warm(chosen, decision.seconds, fresh)
         return chosen
 
@@ -88,7 +88,7 @@ class GuideService:
             options["any_whitespace"] = False
         if not self._guided.fallback or "no-fallback" in listed:
             options["fallback"] = False
-        return msgspec.structs.replace(spec, backend=asked, options=options, start_after=())
+        return msgspec.structs.replace(spec, backend=asked, options=options, start_after=(), opens=())
 
     async def _decide(self, key: bytes, wish: GuideSpec, field: str) -> Decision:
         """The decision, made once for all who ask at the same time; it goes on when one of them goes away."""
@@ -145,7 +145,7 @@ class GuideService:
         backend = spec.backend or ""
         if not fresh and seconds < QUICK and backend in self._used:
             return
-        stated = msgspec.to_builtins(msgspec.structs.replace(spec, start_after=()))
+        stated = msgspec.to_builtins(msgspec.structs.replace(spec, start_after=(), opens=()))
         until = asyncio.get_running_loop().time() + PATIENCE
         while not (await self._client.call("prepare_guide", spec=stated))[0]:
             # A quick one is ready when the prompt has been computed; only the backend's own start takes longer.

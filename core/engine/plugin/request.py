@@ -13,6 +13,8 @@ class GuideSpec(msgspec.Struct, frozen=True):
 
     ``options``: ``whitespace_pattern`` (a regex) and ``any_whitespace`` (False: compact JSON); both say how JSON is laid out.
     ``start_after``: token ids after which the constraint begins (the end of thinking); empty: with the first token.
+    ``opens``: the id that, where it comes first, makes the output think before the constraint begins; without it the constraint begins
+    at once. Empty: the output certainly begins with thinking, where ``start_after`` says so.
     """
 
     kind: str
@@ -20,6 +22,18 @@ class GuideSpec(msgspec.Struct, frozen=True):
     backend: str | None = None
     options: dict[str, Any] = {}
     start_after: tuple[int, ...] = ()
+    opens: tuple[int, ...] = ()
+
+
+class ThinkingLimit(msgspec.Struct, frozen=True):
+    """After ``budget`` tokens of thinking the tokens ``forced`` come. The thinking is ``open`` from the first token on, or begins after
+    ``start``; it ends with ``end``."""
+
+    budget: int
+    open: bool
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    forced: tuple[int, ...]
 
 
 class MultimodalItem(msgspec.Struct, frozen=True):
@@ -70,6 +84,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: int | None = None
     guide: GuideSpec | None = None
+    thinking: ThinkingLimit | None = None
     logits_processors: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 

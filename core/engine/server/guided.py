@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from engine.guided.fields import GuidedFields, read_guide
-from engine.plugin.request import SamplingParams
+from engine.plugin.request import GuideSpec, SamplingParams
 from engine.server.service import Service
 
 
-async def constrain(service: Service, body: GuidedFields, params: Sequence[SamplingParams]) -> list[SamplingParams]:
-    """``params`` with the constraint that the body asks for, compiled; as they are where it asks for none. Raises RequestError."""
+async def constrain(
+    service: Service, body: GuidedFields, params: Sequence[SamplingParams], *, calls: GuideSpec | None = None,
+    place: Callable[[GuideSpec], GuideSpec] | None = None,
+) -> list[SamplingParams]:  # fmt: skip
+    """``params`` with the constraint that the body asks for, compiled; as they are where it asks for none. Raises RequestError.
+
+    ``calls``: the constraint that enforces tool calls; the answer is then no text that another one could shape. ``place``: says where in
+    the output the constraint begins.
+    """
     asked = read_guide(body)
+    if calls is not None:
+        asked = ("tool_choice", calls)
     if asked is None:
         return list(params)
-    guide = await service.guides.prepare(*asked)
+    field, spec = asked
+    guide = await service.guides.prepare(field, place(spec) if place is not None else spec)
     return [msgspec.structs.replace(each, guide=guide) for each in params]

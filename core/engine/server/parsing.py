@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.assemble.message import MessageParser
-from engine.plugin.contracts.text import ReasoningParser, Tokenizer, ToolParser
+from engine.plugin.contracts.text import ReasoningParser, Thinking, Tokenizer, ToolParser
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
@@ -25,6 +25,10 @@ class Parsers:
         self.auto_tools = auto_tools
         self._reasoning_ids = _ids(tokenizer, reasoning.markers() if reasoning is not None else ())
         self._tool_ids = _ids(tokenizer, tools.markers() if tools is not None else ())
+
+    def thinking(self, prompt: Sequence[int]) -> Thinking | None:
+        """Where the thinking of an answer to ``prompt`` stands; None where nothing tells reasoning apart."""
+        return self.reasoning.thinking(prompt) if self.reasoning is not None else None
 
     def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False) -> Parsing | None:
         """How to read the answer of a request whose answer may call ``tools`` (empty: none). None: as plain text."""

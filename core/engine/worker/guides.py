@@ -28,10 +28,12 @@ PATIENCE = 10.0
 class GrammarState:
     """Follows one sequence through its grammar; ``trail`` are the tokens since its beginning that the matcher has seen."""
 
-    __slots__ = ("_after", "_begin", "_ended", "_ends", "_matcher", "_trail")
+    __slots__ = ("_after", "_begin", "_ended", "_ends", "_matcher", "_opens", "_trail")
 
-    def __init__(self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...]) -> None:
+    def __init__(self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...], opens: tuple[int, ...] = ()) -> None:
+        """``after``, ``opens``: where the grammar begins, as :class:`GuideSpec` has it."""
         self._matcher = matcher
+        self._opens = opens
         self._after = after
         self._ends = frozenset(sequence.eos)
         self._begin: int | None = sequence.num_prompt if not after else None
@@ -62,9 +64,11 @@ class GrammarState:
         self._matcher.fill(mask)
 
     def _start(self, sequence: Sequence, length: int) -> int | None:
-        """Where the grammar begins: after the first occurrence of its marker in the output."""
+        """Where the grammar begins: with the output, or after the first occurrence of its marker in it."""
         if not self._after:
             return self._begin
+        if self._opens and not self._opened(sequence, length):
+            return sequence.num_prompt
         if self._begin is not None and self._begin <= length:
             marker = sequence.tokens[self._begin - len(self._after) : self._begin]
             if tuple(marker.tolist()) == self._after:
@@ -76,6 +80,11 @@ class GrammarState:
         self._begin = None if found is None else sequence.num_prompt + found
         self._retreat(0)
         return self._begin
+
+    def _opened(self, sequence: Sequence, length: int) -> bool:
+        """Whether the output has begun to think."""
+        first = sequence.tokens[sequence.num_prompt : min(length, sequence.num_prompt + len(self._opens))]
+        return tuple(first.tolist()) == self._opens
 
     def _step(self, token: int) -> bool:
         if self._ended is None:
@@ -182,6 +191,8 @@ class Grammars:
             _set(bits, sequence.eos)
         elif not bits.any():
             raise ValueError("the grammar allows no token here")
+        if length == sequence.num_prompt and sequence.params.guide is not None:
+            _set(bits, sequence.params.guide.opens[:1])
         return True
 
     def _state(self, sequence: Sequence) -> GrammarState:
@@ -190,7 +201,7 @@ class Grammars:
             if spec is None:
                 raise ValueError("the sequence has no constraint")
             guide = self._store.get(spec).result(PATIENCE)
-            sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after)
+            sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after, spec.opens)
         return sequence.grammar
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from engine.worker.sequences import Sequence
+from engine.worker.thinking import forced_token
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class RowError(Exception):
 
 
 class Masks:
-    """Applies, in this order: grammars, logits processors, logit_bias, allowed_token_ids, bad words, min_tokens."""
+    """Applies, in this order: grammars, logits processors, logit_bias, allowed_token_ids, bad words, min_tokens, thinking budget."""
 
     def __init__(self, processor: Callable[[str], LogitsProcessor], guides: Guides | None = None) -> None:
         self._processor = processor
@@ -57,6 +58,10 @@ class Masks:
             _forbid(logits, _completed_words(sequence, length))
         if length - sequence.num_prompt < p.min_tokens:
             _forbid(logits, [*p.stop_token_ids, *(() if p.ignore_eos else sequence.eos)])
+        forced = forced_token(p.thinking, sequence, length) if p.thinking is not None else None
+        if forced is not None and forced < logits.shape[0]:
+            logits.fill_(-torch.inf)
+            logits[forced] = 0.0
 
     def _process(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         prompt = sequence.tokens[: sequence.num_prompt].tolist()

@@ -53,7 +53,7 @@ class Sequence:
         self.filtered = not self.greedy and (p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0)
         self.masked = bool(
             p.logit_bias or p.allowed_token_ids is not None or p.bad_words_ids or p.min_tokens
-            or p.logits_processors or p.guide is not None
+            or p.logits_processors or p.guide is not None or p.thinking is not None
         )  # fmt: skip
         self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
         self.plain = self.greedy and not self.masked and not self.penalised and p.logprobs is None

@@ -8,7 +8,13 @@ from engine_parsers._recognise import Row, choose
 ENGINE_API = 1
 #: More particular formats first.
 ROWS: tuple[Row, ...] = (
+    ("gpt_oss", ("<|channel|>", "<|message|>"), ()),
+    ("seed_oss", ("<seed:think>",), ()),
+    ("mistral", ("[THINK]",), ()),
+    ("glm45", ("<think>", "<arg_key>"), ()),
+    ("deepseek_r1", ("<think>", "<｜Assistant｜>"), ("enable_thinking", "thinking is defined")),
     ("qwen3", ("<think>",), ()),
+    ("granite", ("Here is my thought process:",), ()),
 )
 
 

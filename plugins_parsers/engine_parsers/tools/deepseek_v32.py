@@ -15,5 +15,6 @@ def engine_create_tool_parser() -> ToolParser:
     return Format(
         lambda tools: ElementCalls(tools, outer=OUTER, function=("<｜DSML｜invoke", "</｜DSML｜invoke>"),
             parameter=("<｜DSML｜parameter", "</｜DSML｜parameter>"), trim=False, attributes=True),
-        OUTER,
+        OUTER, call=('<｜DSML｜invoke name="NAME">\n', "</｜DSML｜invoke>"), separator="\n", around=(OUTER[0] + "\n", "\n" + OUTER[1]),
+        style="deepseek_xml",
     )  # fmt: skip

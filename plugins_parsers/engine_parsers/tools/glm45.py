@@ -11,4 +11,5 @@ ENGINE_API = 1
 
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    return Format(KeyedCalls, (BEGIN, END, KEY, KEY_END, VALUE, VALUE_END))
+    markers = (BEGIN, END, KEY, KEY_END, VALUE, VALUE_END)
+    return Format(KeyedCalls, markers, call=(BEGIN + "NAME\n", END), separator="\n", style="glm_xml")

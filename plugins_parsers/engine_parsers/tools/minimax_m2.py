@@ -18,5 +18,6 @@ def engine_create_tool_parser() -> ToolParser:
             function=("<invoke", "</invoke>"), parameter=("<parameter", "</parameter>"),
             trim=True, attributes=True,
         ),
-        OUTER,
+        OUTER, call=('<invoke name="NAME">\n', "</invoke>"), separator="\n", around=(OUTER[0] + "\n", "\n" + OUTER[1]),
+        style="minimax_xml",
     )  # fmt: skip

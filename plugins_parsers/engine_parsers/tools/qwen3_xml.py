@@ -18,5 +18,5 @@ def engine_create_tool_parser() -> ToolParser:
             function=("<function=", "</function>"), parameter=("<parameter=", "</parameter>"),
             trim=True,
         ),
-        OUTER,
+        OUTER, call=(OUTER[0] + "\n<function=NAME>\n", "</function>\n" + OUTER[1]), separator="\n", style="qwen_xml",
     )  # fmt: skip

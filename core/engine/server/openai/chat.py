@@ -20,6 +20,7 @@ from engine.server.guided import constrain
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_chat, salted
 from engine.server.openai.protocol import ChatBody, ignored_header, read_body
+from engine.server.openai.thinking import after_thinking, template_options, thinking_limit
 from engine.server.openai.tools import read_calling, show_call, show_piece
 from engine.server.service import Service
 from engine.server.sse import EventStream, until_disconnect
@@ -50,7 +51,7 @@ def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
         messages=body.messages,
         tools=tools,
         documents=body.documents or None,
-        options=body.chat_template_kwargs or {},
+        options=template_options(body),
         add_generation_prompt=True if body.add_generation_prompt is None else body.add_generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         add_special_tokens=bool(body.add_special_tokens),
@@ -76,7 +77,10 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
         params = fill_bad_words(params, service.tokenizer, limits)
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
-    [fitted] = await constrain(service, body, [fit_context(params, len(ids), limits, param="messages")])
+    thinking = service.parsers.thinking(ids)
+    fitted = fit_context(params, len(ids), limits, param="messages")
+    fitted = msgspec.structs.replace(fitted, thinking=thinking_limit(body, thinking))
+    [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=lambda guide: after_thinking(guide, thinking))
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single)
     job = Job(
         prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
