@@ -11,6 +11,8 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -43,6 +45,7 @@ class EngineClient:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
         self._process: asyncio.subprocess.Process | None = None
+        self._thread: threading.Thread | None = None
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._started: asyncio.Future[Ready] | None = None
@@ -124,6 +127,11 @@ class EngineClient:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+        if self._thread is not None:
+            # A thread that still computes while the interpreter ends takes the process with it.
+            end = time.monotonic() + _STOP_SECONDS
+            while self._thread.is_alive() and time.monotonic() < end:
+                await asyncio.sleep(0.01)
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -165,7 +173,7 @@ class EngineClient:
         from engine.process import serve_in_thread
 
         ours, theirs = socket.socketpair()
-        serve_in_thread(theirs)
+        self._thread = serve_in_thread(theirs)
         return await asyncio.open_unix_connection(sock=ours)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

@@ -23,7 +23,6 @@ from engine.messages import Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
 from engine.plugin.wire import Connection, connect
 
-
 #: An engine that nobody has asked anything for so long is idle.
 _IDLE_SECONDS = 2.0
 
