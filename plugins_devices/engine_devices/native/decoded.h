@@ -167,7 +167,7 @@ struct DecodedKernel {
         }
     }
 
-    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
         switch (n) {
             case 1: return run<1>(panel, row, y);
             case 2: return run<2>(panel, row, y);

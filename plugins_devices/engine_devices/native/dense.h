@@ -93,7 +93,7 @@ struct FloatKernel {
     int64_t panel_bytes() const { return x.padded / 2 * W::pair_bytes; }
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_F32, first, count); }
 
-    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
         const int64_t ahead = fetch_distance(row, panel_bytes());
         const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
         const float* from = x.x + row * x.stride;
@@ -153,7 +153,7 @@ struct KernelBF16 {
     int64_t panel_bytes() const { return x.padded * PANEL * 2; }
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_BF16, first, count); }
 
-    void multiply(int64_t panel, int64_t row, int n, float* y) const {
+    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
         const int64_t ahead = fetch_distance(row, panel_bytes());
         const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
         const uint16_t* from = x.x + row * x.stride;

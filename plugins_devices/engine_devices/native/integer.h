@@ -175,7 +175,7 @@ struct IntegerKernel {
         }
     }
 
-    void multiply(int64_t panel, int64_t row, int n, float* y) {
+    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) {
         const int64_t scales = panel * x.groups * PANEL * int64_t(sizeof(typename S::Element));
         IntegerPanel from{static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(),
                           static_cast<const uint8_t*>(a.scale) + scales,

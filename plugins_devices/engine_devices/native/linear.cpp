@@ -41,6 +41,6 @@ extern "C" void engine_linear(const void* arguments, int, int threads) {
             if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, threads);
 #endif
             return run_kernel<FloatKernel<PairsBF16>>(a, threads);
-        default: return run_quantized(a, threads);
+        default: return a.x_group ? run_integer(a, threads) : run_decoded(a, threads);
     }
 }

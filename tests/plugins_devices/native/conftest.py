@@ -7,7 +7,7 @@ import os
 import pytest
 
 from engine_devices._native import Absent, Native, open_library, processor_flags
-from engine_devices.native.build import INSTRUCTION_SETS, instruction_set
+from engine_devices.native.build import INSTRUCTION_SETS, BuildFailed, compiler, instruction_set
 
 THREADS = 3
 
@@ -20,6 +20,10 @@ def native(request: pytest.FixtureRequest) -> Native:
         pytest.skip(f"this processor lacks {', '.join(sorted(missing))}")
     library = open_library(isa, sanitize=os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1")
     if isinstance(library, Absent):
-        pytest.skip(library.reason)
+        try:
+            compiler()
+        except BuildFailed as error:
+            pytest.skip(str(error))
+        pytest.fail(library.reason)
     assert library.start(THREADS) == THREADS
     return library
