@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from engine.errors import EngineError
 from engine.messages import Output, Stats
@@ -43,6 +44,11 @@ class FakeClient:
         self.finished: list[str] = []
         self.seen: list[Request] = []
         self.made: dict[str, int] = {}
+        self.answers: dict[str, Callable[..., Any]] = {}
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """What ``answers`` has for the method, called with the arguments."""
+        return [self.answers[method](**arguments)]
 
     async def generate(self, request: Request) -> AsyncIterator[Output]:
         self.seen.append(request)

@@ -65,8 +65,8 @@ CHATML = (
 )
 
 
-def byte_tokenizer() -> FileTokenizer:
-    """A byte-level tokenizer of 256 bytes, a few merges and chat markers; needs no data. Ids: bytes 0-255 in alphabet order."""
+def byte_tokenizer(*special: str, template: Any = None) -> FileTokenizer:
+    """A byte-level tokenizer of 256 bytes, a few merges, chat markers and ``special``; needs no data. Ids: bytes 0-255 in alphabet order."""
     from tokenizers import decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -78,4 +78,4 @@ def byte_tokenizer() -> FileTokenizer:
     raw = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    return FileTokenizer(raw, bos="<s>", eos="</s>", special=("<|im_start|>", "<|im_end|>"), template=CHATML)
+    return FileTokenizer(raw, bos="<s>", eos="</s>", special=("<|im_start|>", "<|im_end|>", *special), template=template or CHATML)

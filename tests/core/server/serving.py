@@ -63,11 +63,11 @@ async def in_memory(client: FakeClient | None = None, tokenizer: Any = "byte", c
 
 
 @contextlib.asynccontextmanager
-async def on_socket(client: FakeClient, config: EngineConfig | None = None, **kwargs: Any) -> AsyncIterator[str]:
+async def on_socket(client: FakeClient, config: EngineConfig | None = None, tokenizer: Any = None, **kwargs: Any) -> AsyncIterator[str]:
     """The base URL of a server on a free port."""
     config = config or make_config()
     listening = bind("127.0.0.1", 0)
-    app = create_app(config, client, byte_tokenizer(), **kwargs)
+    app = create_app(config, client, tokenizer or byte_tokenizer(), **kwargs)
     ending = _Ending()
     task = asyncio.create_task(serve(app, config.server, listening, ending))
     try:

@@ -70,14 +70,16 @@ SAME = (
 )  # fmt: skip
 #: What the chat preparation calls a field, and what it is called here.
 RENAMED = {
-    "stop": "stop_sequences", "response_format": "output_config.format", "thinking_budget": "thinking.budget_tokens",
+    "stop": "stop_sequences", "response_format": "output_config.format",
+    "response_format.type": "output_config.format.type",
     "response_format.json_schema.schema": "output_config.format.schema", "reasoning_effort": "output_config.effort",
 }  # fmt: skip
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 
 
 def thinking_options(body: CountBody) -> dict[str, Any]:
-    """chat_template_kwargs with the switch that templates of thinking models have; the client's own value of it stands."""
+    """chat_template_kwargs with the switch that templates of thinking models have, and the budget, which is kept where it can be:
+    clients send both to models that do not think, too. The client's own values stand."""
     options = dict(body.chat_template_kwargs or {})
     thinking = body.thinking
     if thinking is None:
@@ -86,19 +88,12 @@ def thinking_options(body: CountBody) -> dict[str, Any]:
         raise RequestError(f"thinking.type cannot be {thinking.type[:40]!r}; allowed: {', '.join(_THINKING)}.", param="thinking.type")
     if thinking.type in ("enabled", "disabled"):
         options.setdefault("enable_thinking", thinking.type == "enabled")
+    budget = thinking.budget_tokens
+    if thinking.type == "enabled" and budget is not None:
+        if budget < 1:
+            raise RequestError(f"thinking.budget_tokens cannot be {budget}; allowed: at least 1.", param="thinking.budget_tokens")
+        options.setdefault("thinking_budget", budget)
     return options
-
-
-def thinking_budget(body: CountBody) -> int | None:
-    """The most tokens of thinking."""
-    thinking = body.thinking
-    if thinking is None or thinking.type != "enabled":
-        return None
-    if thinking.budget_tokens is not None and thinking.budget_tokens < 1:
-        raise RequestError(
-            f"thinking.budget_tokens cannot be {thinking.budget_tokens}; allowed: at least 1.", param="thinking.budget_tokens"
-        )
-    return thinking.budget_tokens
 
 
 def answer_format(body: CountBody) -> dict[str, Any] | None:

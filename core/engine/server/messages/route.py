@@ -15,7 +15,7 @@ from engine.server.health import as_json
 from engine.server.keepalive import kept_alive
 from engine.server.messages.answer import MessageAnswer
 from engine.server.messages.blocks import continues, read_messages
-from engine.server.messages.protocol import RENAMED, SAME, CountBody, MessagesBody, answer_format, thinking_budget, thinking_options
+from engine.server.messages.protocol import RENAMED, SAME, CountBody, MessagesBody, answer_format, thinking_options
 from engine.server.messages.tools import read_tools
 from engine.server.openai.chat import conversation_of, prepare
 from engine.server.openai.checks import check_chat
@@ -73,7 +73,6 @@ def chat_body(body: CountBody) -> tuple[ChatBody, list[str]]:
         parallel_tool_calls=tools.parallel,
         stop=list(body.stop_sequences) if isinstance(body, MessagesBody) and body.stop_sequences else None,
         chat_template_kwargs=thinking_options(body),
-        thinking_budget=thinking_budget(body),
         reasoning_effort=body.output_config.effort if body.output_config is not None else None,
         response_format=answer_format(body),
         include_reasoning=body.thinking is None or body.thinking.display != "omitted",

@@ -102,5 +102,6 @@ SAME = (
 #: What the chat preparation calls a field, and what it is called here.
 RENAMED = {
     "messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format",
+    "response_format.type": "text.format.type",
     "response_format.json_schema.schema": "text.format.schema", "reasoning_effort": "reasoning.effort",
 }  # fmt: skip

@@ -53,7 +53,7 @@ async def find_response(service: Service, request: Request) -> Response:
 
 def chat_body(body: ResponsesBody) -> tuple[ChatBody, list[str]]:
     """(the chat request that a body stands for, the types of tools and items that were left out). Raises RequestError."""
-    messages, items = read_input(body.input or [], body.instructions)
+    messages, items = read_input([] if body.input is None else body.input, body.instructions)
     tools, others = read_tools(body.tools)
     same = {name: getattr(body, name) for name in SAME}
     asked = ChatBody(
