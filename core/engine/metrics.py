@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -83,10 +83,12 @@ class Metrics:
         self._prompt_count = self._output_count = 0
         self._define(config)
         self.registry.register(_StatsCollector(source, self._model))
+        self._shown = self.registry if self.enabled else CollectorRegistry()
+        ProcessCollector(registry=self._shown)
 
     def page(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """The text that Prometheus scrapes: the process's own metrics, and the engine's unless --disable-log-stats."""
+        return generate_latest(self._shown)
 
     def asked(self, params: SamplingParams) -> None:
         """A prompt is to be answered."""

@@ -91,6 +91,8 @@ class Resolver:
         self._choose_plugins(checkpoint, self.info)
         self.scheduler = scheduler_config(args, self.max_model_len)
         self.server = serving.server_config(args, self.generation)
+        if self.server.host not in serving.LOCAL_HOSTS and not self.server.api_keys:
+            self.warnings.append(f"--host {self.server.host} without --api-key: whoever reaches this machine can use the server.")
         self.weights = self._weigh(checkpoint, self.info)
         self.cache = self._size_cache(self.info, device, self.weights, self.max_model_len)
         return self._assemble(checkpoint, device)

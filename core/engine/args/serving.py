@@ -22,6 +22,8 @@ _DEFAULTS: dict[str, tuple[tuple[type, ...], float, float]] = {
 }  # fmt: skip
 #: Those that must be above their smallest value.
 _ABOVE = frozenset(("top_p", "repetition_penalty"))
+#: Addresses that only this machine reaches.
+LOCAL_HOSTS = frozenset(("127.0.0.1", "localhost", "::1"))
 _KEY_VARIABLES = ("ENGINE_API_KEY", "VLLM_API_KEY")
 
 

@@ -163,7 +163,9 @@ def _reported(
     from tqdm import tqdm
 
     done, reported = 0, 0.0
-    with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", disable=not bar, leave=False) as meter:
+    # None: no bar where nobody watches, it would stand before the cause in the last line of a log
+    hidden = None if bar else True
+    with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", disable=hidden, leave=False) as meter:
         for name, tensor in tensors:
             yield name, tensor
             size = tensor.numel() * tensor.element_size()

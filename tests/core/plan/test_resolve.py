@@ -203,3 +203,11 @@ def test_swap_space_that_nothing_uses_is_said(arguments, host):
 def test_request_defaults_are_what_a_request_may_say(arguments, host, key, value):
     with pytest.raises(ConfigError, match=f"--override-generation-config: {key} is {value}"):
         resolve(arguments(override_generation_config={key: value}), host)
+
+
+def test_an_open_server_without_a_key_is_warned_of(arguments, host, monkeypatch):
+    for name in ("ENGINE_API_KEY", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "--host 0.0.0.0 without --api-key" in resolve(arguments(host="0.0.0.0"), host).plan["warnings"][0]
+    assert resolve(arguments(host="0.0.0.0", api_key=["k"]), host).plan["warnings"] == []
+    assert resolve(arguments(host="localhost"), host).plan["warnings"] == []
