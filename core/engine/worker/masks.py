@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from engine.worker.processors import Processing
+from engine.worker.processors import RowError as RowError
 from engine.worker.sequences import Sequence
 from engine.worker.thinking import forced_token
 
@@ -22,10 +24,6 @@ class Guides(Protocol):
 
     def apply(self, scores: Tensor) -> dict[int, str]:
         """Set what the grammars of this step's rows forbid to −∞ in scores [R, V], in place; errors by row."""
-
-
-class RowError(Exception):
-    """One row cannot be sampled; its sequence fails, others go on."""
 
 
 class Masks:
@@ -45,7 +43,9 @@ class Masks:
         if p.guide is not None and self._guides is None:
             raise RowError(f"guided decoding ({p.guide.kind}) is not available in this engine")
         if p.logits_processors:
-            self._process(logits, sequence, length)
+            if sequence.processing is None:
+                sequence.processing = Processing(sequence, self._processor)
+            sequence.processing.apply(logits, sequence, length)
         if p.logit_bias:
             bias = _fixed(sequence, "logit_bias values", list(p.logit_bias.values()), logits).to(logits.dtype)
             logits.index_add_(0, _inside(sequence, "logit_bias", tuple(p.logit_bias), logits), bias)
@@ -62,16 +62,6 @@ class Masks:
         if forced is not None and forced < logits.shape[0]:
             logits.fill_(-torch.inf)
             logits[forced] = 0.0
-
-    def _process(self, logits: Tensor, sequence: Sequence, length: int) -> None:
-        prompt = sequence.tokens[: sequence.num_prompt].tolist()
-        output = sequence.tokens[sequence.num_prompt : length].tolist()
-        for name, arguments in sequence.params.logits_processors:
-            try:
-                changed = self._processor(name).apply(logits, prompt, output, arguments)
-                logits.copy_(changed)
-            except Exception as error:
-                raise RowError(f"logits processor {name!r} failed: {type(error).__name__}: {error}") from error
 
 
 def _fixed(sequence: Sequence, name: str, values: Rows[float], logits: Tensor) -> Tensor:

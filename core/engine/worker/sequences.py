@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from engine.worker.guides import GrammarState
     from engine.worker.penalties import TokenCounts
+    from engine.worker.processors import Processing
 
 #: Below this temperature sampling is greedy: dividing by it would only amplify rounding.
 GREEDY_BELOW = 1e-5
@@ -26,12 +27,12 @@ class Sequence:
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
     ``masked`` (tokens forbidden or biased), ``penalised``; ``plain``: greedy and nothing else is asked. ``pending`` is the
     log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors,
-    ``grammar`` the place in the constraint of a guided one.
+    ``grammar`` the place in the constraint of a guided one, ``processing`` its logits processors.
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "last", "length", "masked", "num_prompt", "params", "penalised",
-        "pending", "plain", "refused", "row", "seed", "seq", "tokens",
+        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "last", "length", "masked", "num_prompt", "params",
+        "penalised", "pending", "plain", "processing", "refused", "row", "seed", "seq", "tokens",
     )  # fmt: skip
 
     def __init__(self, new: NewSequence, row: int) -> None:
@@ -60,6 +61,7 @@ class Sequence:
         self.counts: TokenCounts | None = None
         self.fixed: dict[str, Tensor] = {}
         self.grammar: GrammarState | None = None
+        self.processing: Processing | None = None
         self.pending: tuple[int, TokenLogprobs] | None = None
         self.refused = refusal(new)
 

@@ -22,6 +22,7 @@ from engine.server.openai.checks import check_chat, salted
 from engine.server.openai.protocol import ChatBody, ignored_header, read_body
 from engine.server.openai.thinking import after_thinking, template_options, thinking_limit
 from engine.server.openai.tools import read_calling, show_call, show_piece
+from engine.server.processors import process
 from engine.server.service import Service
 from engine.server.sse import EventStream, until_disconnect
 
@@ -75,6 +76,7 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     salt = salted(body.cache_salt)
     if service.tokenizer is not None:
         params = fill_bad_words(params, service.tokenizer, limits)
+    params = await process(service, body.logits_processors, params)
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
     thinking = service.parsers.thinking(ids)

@@ -11,7 +11,7 @@ from engine.server.openai.protocol import ChatBody, CompletionBody, GenerationBo
 
 MAX_SALT = 1024
 #: Fields of features that this version does not have.
-ABSENT = ("use_beam_search", "logits_processors")
+ABSENT = ("use_beam_search",)
 
 
 def check_generation(body: GenerationBody) -> None:

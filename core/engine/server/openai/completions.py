@@ -20,6 +20,7 @@ from engine.server.guided import constrain
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_completion, salted
 from engine.server.openai.protocol import CompletionBody, ignored_header, read_body
+from engine.server.processors import process
 from engine.server.service import Service
 from engine.server.sse import EventStream, until_disconnect
 
@@ -54,6 +55,7 @@ async def _prepare(service: Service, body: CompletionBody, model: str, arrival: 
     salt = salted(body.cache_salt)
     if service.tokenizer is not None:
         params = fill_bad_words(params, service.tokenizer, limits)
+    params = await process(service, body.logits_processors, params)
     prompts = parse_prompts(body.prompt, limits)
     special = True if body.add_special_tokens is None else body.add_special_tokens
     ids = [
