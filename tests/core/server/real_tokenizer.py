@@ -66,7 +66,7 @@ CHATML = (
 
 
 def byte_tokenizer(*special: str, template: Any = None) -> FileTokenizer:
-    """A byte-level tokenizer of 256 bytes, a few merges, chat markers and ``special``; needs no data. Ids: bytes 0-255 in alphabet order."""
+    """A byte-level tokenizer of 256 bytes, a few merges, chat markers and ``special``; needs no data. Bytes are 0-255 in alphabet order."""
     from tokenizers import decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

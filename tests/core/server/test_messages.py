@@ -115,7 +115,7 @@ async def rendered(**body):
 
 
 CONVERSATION = [
-    {"role": "user", "content": [{"type": "text", "text": "weather?"}, {"type": "text", "text": "now", "cache_control": {"type": "ephemeral"}}]},
+    {"role": "user", "content": [{"type": "text", "text": "weather?"}, {"type": "text", "text": "now", "cache_control": {}}]},
     {"role": "assistant", "content": [
         {"type": "thinking", "thinking": "I look.", "signature": "x"}, {"type": "redacted_thinking", "data": "…"},
         {"type": "text", "text": "Wait."}, {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": "é"}},

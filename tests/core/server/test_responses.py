@@ -98,7 +98,7 @@ async def test_a_cut_answer_is_incomplete(stop):
 async def test_a_conversation_is_rendered_as_chat_renders_it():
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
-        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "think"}], "encrypted_content": None},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "think"}], "encrypted_content": None},
         {"role": "assistant", "content": [{"type": "output_text", "text": "I look.", "annotations": []}]},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
         {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
@@ -170,7 +170,7 @@ async def test_refusals_name_the_field(name):
         assert not http.engine.seen
 
 
-@pytest.mark.parametrize("body", [{"input": ""}, {"input": [], "instructions": "x"}, {"input": "", "tools": TOOLS[1:3], "tool_choice": "auto"}])
+@pytest.mark.parametrize("body", [{"input": ""}, {"input": [], "instructions": "x"}, {"input": "", "tools": TOOLS[1:3]}])
 async def test_probes_with_empty_input_are_answered(body):
     async with in_memory() as http:
         assert (await http.post("/v1/responses", json={"model": "toy", "max_output_tokens": 1, **body})).status_code == 200
@@ -194,12 +194,11 @@ async def test_a_failure_is_an_event_or_a_500():
 
 
 async def test_the_openai_package_reads_it():
-    async with on_socket(speaking(SCRIPT), **parsed()) as url:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as sdk:
-            whole = await sdk.responses.create(model="toy", input="hi", tools=TOOLS)
-            assert whole.output_text.strip() == TEXT and [item.type for item in whole.output[2:]] == ["function_call"] * 2
-            async with sdk.responses.stream(model="toy", input="hi", tools=TOOLS) as stream:
-                texts = [event.delta async for event in stream if event.type == "response.output_text.delta"]
-                final = await stream.get_final_response()
+    async with on_socket(speaking(SCRIPT), **parsed()) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as sdk:
+        whole = await sdk.responses.create(model="toy", input="hi", tools=TOOLS)
+        assert whole.output_text.strip() == TEXT and [item.type for item in whole.output[2:]] == ["function_call"] * 2
+        async with sdk.responses.stream(model="toy", input="hi", tools=TOOLS) as stream:
+            texts = [event.delta async for event in stream if event.type == "response.output_text.delta"]
+            final = await stream.get_final_response()
     assert "".join(texts) == final.output_text == whole.output_text
     assert [item.arguments for item in final.output[2:]] == [item.arguments for item in whole.output[2:]]
