@@ -73,7 +73,7 @@ class NativeAttention(AttentionBackend):
     def __init__(self, native: Native) -> None:
         self.name = f"native {native.isa}"
         self._native = native
-        self._scratch = torch.empty(SCRATCH_FLOATS, dtype=torch.float32)
+        self._scratch = zeros((SCRATCH_FLOATS,), torch.float32)
         #: Whether threads may share one context; the results are the same.
         self.shares_contexts = True
 

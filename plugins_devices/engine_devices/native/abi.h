@@ -1,7 +1,7 @@
 // The C interface between Python and the native CPU kernels: plain pointers and structs, no torch.
 //
-// A kernel is `void kernel(const void* arguments, int thread, int threads)`: every thread of the pool calls it with the same
-// arguments and its own number, and does its share. An operation is a kernel with its arguments. A step is a list of operations:
+// A kernel is `void kernel(const void* arguments, int thread, int threads)`: it is called for every `thread` of `threads` with the
+// same arguments, and does its share (see pool.h). An operation is a kernel with its arguments. A step is a list of operations:
 // the pool runs them in order with a barrier after each, in one call. Python fills the argument structs through ctypes (or writes
 // them with struct.pack into buffers), keeps them and the tensors behind their pointers alive, and calls `engine_run`.
 #pragma once

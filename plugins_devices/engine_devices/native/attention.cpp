@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#include <new>
+#include <atomic>
 
 #include "attention_tiles.h"
 #include "lanes.h"
@@ -21,6 +21,8 @@ using namespace tiles;
 // Rows that one task computes over each segment while its keys and values are in the cache.
 const int TASK_ROWS = 32;
 const int TASKS_PER_THREAD = 4;
+// Tasks whose contexts may be shared: as many counters stand at the scratch's beginning.
+const int MOST_SHARED = 4096;
 
 struct Task {
     int sequence, head;      // head: of keys and values
@@ -223,7 +225,7 @@ struct Feed {
             cursor.seek(parts ? item.unit / parts : item.unit, item.task);
             item.count = item.task.segments();
             item.index = parts ? int(item.unit % parts) : 0;
-            if (!parts || item.index < item.count) return true;
+            if (!parts || item.index < item.count || item.index == 0) return true;
         }
     }
 };
@@ -258,32 +260,32 @@ void attend_whole(const engine_attend_arguments& a, int64_t tasks, Room& r) {
     });
 }
 
-// Few tasks with long contexts: the segments are shared out, then merged in the same order.
+// Few tasks with long contexts: the segments are shared out. Whoever finishes a task's last one merges them, in the same order.
 template <class A, class C, bool DOT>
 void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most, Room& r) {
     const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
     const int rows = Cursor(a).block * group;
     const int64_t unit = int64_t(rows) * (dim + 2);
+    std::atomic<int32_t>* finished = (std::atomic<int32_t>*)a.scratch;
+    float* partial = a.scratch + MOST_SHARED;
     work_through<A, C, DOT>(a, Feed<C>{a, Cursor(a), tasks, most}, r, [&](const Item& item) {
         const int here = item.task.queries * group;
-        float* to = a.scratch + item.unit * unit;
+        const int64_t task = item.unit / most;
+        float* to = partial + item.unit * unit;
         memcpy(to, r.sum, size_t(here) * dim * 4);
         memcpy(to + int64_t(rows) * dim, r.sum_top, here * 4);
         memcpy(to + int64_t(rows) * (dim + 1), r.sum_weight, here * 4);
-    });
-    engine_barrier();
-    Cursor cursor(a);
-    Task task;
-    for (int64_t claimed; (claimed = engine_claim(0, 1)) < tasks && cursor.seek(claimed, task);) {
-        begin_rows(a, task, r, dim);
-        for (int index = 0; index < task.segments(); index++) {
-            const float* from = a.scratch + (claimed * most + index) * unit;
+        if (item.count && finished[task].fetch_add(1, std::memory_order_acq_rel) + 1 < item.count) return;
+        finished[task].store(0, std::memory_order_relaxed);  // as the next call wants it
+        begin_rows(a, item.task, r, dim);
+        for (int index = 0; index < item.count; index++) {
+            const float* from = partial + (task * most + index) * unit;
             const float *tops = from + int64_t(rows) * dim, *weights = tops + rows;
-            for (int row = 0; row < task.queries * group; row++)
+            for (int row = 0; row < here; row++)
                 if (weights[row] != 0.0f) merge(r, row, dim, from + int64_t(row) * dim, tops[row], weights[row]);
         }
-        write_rows<A>(a, task, r);
-    }
+        write_rows<A>(a, item.task, r);
+    });
 }
 
 template <class A>
@@ -307,7 +309,7 @@ void attend(const engine_attend_arguments& a, int thread, int threads) {
         if (here && (length + SEGMENT - 1) / SEGMENT + 1 > most) most = (length + SEGMENT - 1) / SEGMENT + 1;
     }
     const int64_t unit = int64_t(cursor.block) * (a.heads / a.cache.kv_heads) * (pages::padded(a.cache.head_dim) + 2);
-    const bool fits = a.scratch && tasks * most * unit <= a.scratch_floats;
+    const bool fits = a.scratch && tasks <= MOST_SHARED && MOST_SHARED + tasks * most * unit <= a.scratch_floats;
     Room& r = room();
     r.prepare(cursor.block * (a.heads / a.cache.kv_heads), pages::padded(a.cache.head_dim));
     if (threads > 1 && tasks < int64_t(TASKS_PER_THREAD) * threads && most > 2 && fits)

@@ -15,7 +15,7 @@ typedef struct {
     const int32_t* query_start;
     const int32_t* seq_lens;
     const void* sinks;        // [heads] or null
-    float* scratch;           // for contexts that several threads share; may be null
+    float* scratch;           // for contexts that several threads share; all zeros before its first use; may be null
     int64_t scratch_floats;
     int64_t q_row, q_head, out_row, out_head;
     int32_t sequences, rows, heads;

@@ -1,7 +1,10 @@
-// The thread pool: runs a list of operations with a barrier after each. The caller is thread 0.
+// The thread pool: runs a list of operations, one after the other. The caller works with it.
 //
-// Waiting spins for some microseconds, then sleeps in the kernel: a descheduled thread must not make the others burn the core that
-// it waits for, and an idle engine must cost nothing. A child of fork() has none of the threads and starts its own at the first run.
+// An operation is `threads` shares; whichever thread comes takes the next one, and the operation is over when all shares are done. So
+// nobody waits for a thread that the system let sleep or gave to another process: its share is taken by somebody else, and it joins
+// again where the others are by then. Only a share that was begun is waited for.
+// Waiting spins for some microseconds, then sleeps in the kernel: an idle engine costs nothing. A child of fork() has none of the
+// threads and starts its own at the first run.
 #include "pool.h"
 
 #include <pthread.h>
@@ -93,38 +96,72 @@ struct alignas(64) Counter {
 };
 
 struct Pool {
-    Signal work;          // a new list of operations, or the end
-    Signal passed;        // the barrier opened
-    alignas(64) std::atomic<int> arrived{0};
+    // The number of the running operation (upper half; it never goes back) and of its next share (lower half).
+    alignas(64) std::atomic<uint64_t> place{0};
+    alignas(64) std::atomic<int> done{0};  // shares of the running operation
+    Signal passed;                         // the number of the running operation, for waiting
     Counter counters[COUNTERS];
+    // The list: written before its first operation becomes the running one, and not before the last of the one before is over.
     const engine_operation* operations = nullptr;
-    int count = 0;
-    int threads = 1;
+    uint32_t first = 0, count = 0;
+    double* seconds = nullptr;  // of each operation, if they are wanted
+    int64_t since = 0;
+    std::atomic<int> threads{1};  // shares; changes before the first list only
     int64_t spin = SPIN_NANOSECONDS;
-    bool stopping = false;
+    std::atomic<bool> stopping{false};
     std::vector<std::thread> workers;
 
-    void barrier() {
-        const uint32_t seen = passed.value.load(std::memory_order_acquire);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < threads) {
-            passed.wait(seen, spin);
-            return;
+    Pool() { place.store(exhausted(0)); }
+
+    static uint64_t exhausted(uint32_t number) { return uint64_t(number) << 32 | 0x80000000u; }
+
+    // Takes a share and does it; false if there is none to take.
+    bool work() {
+        const int shares = threads.load(std::memory_order_relaxed);
+        if (uint32_t(place.load(std::memory_order_acquire)) >= uint32_t(shares)) return false;
+        const uint64_t taken = place.fetch_add(1, std::memory_order_acq_rel);
+        const uint32_t share = uint32_t(taken), number = uint32_t(taken >> 32);
+        if (share >= uint32_t(shares)) return false;
+        const engine_operation& operation = operations[number - first];
+        operation.kernel(operation.arguments, int(share), shares);
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == shares) pass(number);
+        return true;
+    }
+
+    // The operation is over: whoever did its last share opens the next one.
+    void pass(uint32_t number) {
+        if (seconds) {
+            const int64_t time = now();
+            seconds[number - first] += double(time - since) * 1e-9;
+            since = time;
         }
-        arrived.store(0, std::memory_order_relaxed);
+        done.store(0, std::memory_order_relaxed);
         for (Counter& counter : counters) counter.next.store(0, std::memory_order_relaxed);
+        const uint32_t next = number + 1;
+        place.store(next - first < count ? uint64_t(next) << 32 : exhausted(next), std::memory_order_release);
         passed.advance();
     }
 
-    void serve(int thread, uint32_t seen) {
-        for (;;) {
-            work.wait(seen, spin);
-            seen++;
-            if (stopping) return;
-            const engine_operation* list = operations;
-            for (int index = 0, end = count; index < end; index++) {
-                list[index].kernel(list[index].arguments, thread, threads);
-                barrier();
-            }
+    // Does the whole list. The number of no operation lies between two lists: it is what idle threads wait at.
+    void run(const engine_operation* list, int length, double* times) {
+        operations = list;
+        first = uint32_t(place.load(std::memory_order_relaxed) >> 32) + 1;
+        count = uint32_t(length);
+        seconds = times;
+        since = times ? now() : 0;
+        place.store(uint64_t(first) << 32, std::memory_order_release);
+        passed.advance();
+        for (const uint32_t end = first + count;;) {
+            const uint32_t seen = passed.value.load(std::memory_order_acquire);
+            if (seen == end) return;
+            if (!work()) passed.wait(seen, spin);
+        }
+    }
+
+    void serve() {
+        while (!stopping.load(std::memory_order_acquire)) {
+            const uint32_t seen = passed.value.load(std::memory_order_acquire);
+            if (!work()) passed.wait(seen, spin);
         }
     }
 };
@@ -178,8 +215,8 @@ void stop(Process& here) {
         here.forked = false;
         return;
     }
-    pool->stopping = true;
-    pool->work.advance();
+    pool->stopping.store(true, std::memory_order_release);
+    pool->passed.advance();
     for (std::thread& worker : pool->workers) worker.join();
     delete pool;
 }
@@ -190,11 +227,10 @@ int start(Process& here) {
     const int cores = usable_cores();
     if (here.threads > cores) pool->spin = 0;
     pool->threads = here.threads < 1 ? 1 : here.threads;
-    const uint32_t seen = pool->work.value.load();
     int running = 1;
     for (int thread = 1; thread < pool->threads; thread++) {
         try {
-            pool->workers.emplace_back([pool, thread, seen] { pool->serve(thread, seen); });
+            pool->workers.emplace_back([pool] { pool->serve(); });
         } catch (...) {  // no more threads to be had: none of them has work yet, so the number can still shrink
             break;
         }
@@ -241,18 +277,7 @@ void run_all(Process& here, const engine_operation* operations, int count) {
         here.seconds.assign(count, 0.0);
     }
     if (pool.threads == 1 && !here.profiling) return run_alone(pool, operations, count);
-    pool.operations = operations;
-    pool.count = count;
-    pool.work.advance();
-    int64_t before = here.profiling ? now() : 0;
-    for (int index = 0; index < count; index++) {
-        operations[index].kernel(operations[index].arguments, 0, pool.threads);
-        pool.barrier();
-        if (!here.profiling) continue;
-        const int64_t after = now();
-        here.seconds[index] += double(after - before) * 1e-9;
-        before = after;
-    }
+    pool.run(operations, count, here.profiling ? here.seconds.data() : nullptr);
 }
 
 }  // namespace
@@ -260,14 +285,12 @@ void run_all(Process& here, const engine_operation* operations, int count) {
 extern "C" {
 
 int64_t engine_claim(int counter, int64_t amount) {
-    return process().pool->counters[counter].next.fetch_add(amount, std::memory_order_relaxed);
+    return process().pool->counters[counter].next.fetch_add(amount, std::memory_order_acq_rel);
 }
-
-void engine_barrier(void) { process().pool->barrier(); }
 
 int engine_threads(void) {
     Pool* pool = process().pool;
-    return pool ? pool->threads : 1;
+    return pool ? pool->threads.load() : 1;
 }
 
 int engine_start(int threads, const int* cores) {

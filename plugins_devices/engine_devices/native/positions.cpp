@@ -99,7 +99,7 @@ Best best_of(const A* x, int64_t count) {
 }
 
 template <class A>
-void best(const engine_best_arguments& a, int thread, int threads) {
+void best(const engine_best_arguments& a, int threads) {
     const int64_t chunks = (a.size + ENGINE_BEST_CHUNK - 1) / ENGINE_BEST_CHUNK;
     Best* found = (Best*)a.scratch;
     for (int64_t unit; (unit = engine_claim(0, 1)) < a.rows * chunks;) {
@@ -108,8 +108,8 @@ void best(const engine_best_arguments& a, int thread, int threads) {
         found[unit] = best_of((const A*)a.logits + row * a.row + begin, end - begin);
         found[unit].place += begin;
     }
-    engine_barrier();
-    for (int64_t row = thread; row < a.rows; row += threads) {
+    if (engine_claim(1, 1) < threads - 1) return;  // the last call sees what all found
+    for (int64_t row = 0; row < a.rows; row++) {
         Best chosen = found[row * chunks];
         for (int64_t chunk = 1; chunk < chunks; chunk++) chosen = better(chosen, found[row * chunks + chunk]);
         a.value[row] = chosen.value;
@@ -136,9 +136,9 @@ void engine_rotate(const void* arguments, int thread, int threads) {
     ENGINE_FOR_TYPE(a.type, rotate<A>(a, thread, threads))
 }
 
-void engine_best(const void* arguments, int thread, int threads) {
+void engine_best(const void* arguments, int, int threads) {
     const engine_best_arguments& a = *(const engine_best_arguments*)arguments;
-    ENGINE_FOR_TYPE(a.type, best<A>(a, thread, threads))
+    ENGINE_FOR_TYPE(a.type, best<A>(a, threads))
 }
 
 }  // extern "C"
