@@ -136,6 +136,7 @@ def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
         return None
     if isinstance(packed, DensePacked) and packed.exclusive:
         packed.release()
+        native.give_back(panels.nbytes)
     return NativeLinear(native, panels, x_group)
 
 

@@ -16,6 +16,9 @@ from engine_devices.native.build import INSTRUCTION_SETS, BuildFailed, Instructi
 #: ``engine_type`` of native/abi.h by torch's name of the dtype.
 ELEMENT_TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "float8_e4m3fn": 3, "float8_e5m2": 4, "int8": 5, "int4": 6}
 
+#: Freed bytes after which the C allocator is asked to return memory: each time takes it some milliseconds.
+GIVE_BACK = 64 << 20
+
 
 @dataclass(frozen=True)
 class Absent:
@@ -53,6 +56,8 @@ class Native:
         self.tape: list[Call] | None = None
         self.profile: dict[str, float] | None = None
         self._addresses: dict[str, int] = {}
+        self._allocator = ctypes.CDLL(None)
+        self._freed = 0
         library.engine_run.argtypes = (ctypes.c_void_p, ctypes.c_int)
         library.engine_run.restype = None
         library.engine_start.restype = ctypes.c_int
@@ -80,6 +85,16 @@ class Native:
         self._run(ctypes.addressof(operation), 1)
         if self.profile is not None:
             self._count([kernel])
+
+    def give_back(self, nbytes: int) -> None:
+        """So many bytes of C memory were freed: have the allocator return them to the system, now and then.
+
+        It keeps what is freed below other blocks, which would leave a model in memory twice after packing.
+        """
+        self._freed += nbytes
+        if self._freed >= GIVE_BACK and hasattr(self._allocator, "malloc_trim"):
+            self._freed = 0
+            self._allocator.malloc_trim(0)
 
     def run_list(self, operations: ctypes.Array[Operation]) -> None:
         """Run prepared operations in one call."""

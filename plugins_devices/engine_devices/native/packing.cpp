@@ -47,25 +47,37 @@ namespace {
 
 // One panel: [32][inputs] → pairs of inputs ([inputs/2][32][2]) or single ones ([inputs][32]); what is missing becomes zero.
 template <class E, int TOGETHER>
-void pack_panel(const E* from, int64_t stride, int64_t rows, int64_t inputs, E* to) {
-    const int64_t padded = round_up(inputs, 2);
-    const int BLOCK = 64;
-    for (int64_t start = 0; start < padded; start += BLOCK) {
-        const int64_t end = start + BLOCK < padded ? start + BLOCK : padded;
-        for (int64_t row = 0; row < PANEL; row++)
-            for (int64_t i = start; i < end; i++)
-                to[i / TOGETHER * PANEL * TOGETHER + row * TOGETHER + i % TOGETHER] =
-                    row < rows && i < inputs ? from[row * stride + i] : E(0);
-    }
+void pack_slowly(const E* from, int64_t stride, int64_t rows, int64_t inputs, int64_t start, E* to) {
+    for (int64_t row = 0; row < PANEL; row++)
+        for (int64_t i = start; i < round_up(inputs, 2); i++)
+            to[i / TOGETHER * PANEL * TOGETHER + row * TOGETHER + i % TOGETHER] =
+                row < rows && i < inputs ? from[row * stride + i] : E(0);
 }
 
-template <class E, int TOGETHER>
+// U: the unit that moves, TOGETHER elements. A square of it is turned in the first-level cache, so that memory sees whole lines.
+template <class E, class U, int TOGETHER>
+void pack_panel(const E* from, int64_t stride, int64_t rows, int64_t inputs, E* to) {
+    const int64_t SIDE = 16, step = SIDE * TOGETHER;
+    const int64_t whole = rows == PANEL ? inputs / step * step : 0;
+    U square[SIDE * PANEL];
+    for (int64_t start = 0; start < whole; start += step) {
+        for (int64_t row = 0; row < PANEL; row++) {
+            U line[SIDE];
+            memcpy(line, from + row * stride + start, sizeof line);
+            for (int64_t k = 0; k < SIDE; k++) square[k * PANEL + row] = line[k];
+        }
+        memcpy(to + start * PANEL, square, sizeof square);
+    }
+    pack_slowly<E, TOGETHER>(from, stride, rows, inputs, whole, to);
+}
+
+template <class E, class U, int TOGETHER>
 void pack_all(const pack_args& a) {
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, size = round_up(a.inputs, 2) * PANEL;
     for (int64_t panel; (panel = engine_claim(0, 1)) < panels;) {
         const int64_t left = a.outputs - panel * PANEL;
-        pack_panel<E, TOGETHER>(static_cast<const E*>(a.weight) + panel * PANEL * a.stride, a.stride, left < PANEL ? left : PANEL,
-                                a.inputs, static_cast<E*>(a.packed) + panel * size);
+        pack_panel<E, U, TOGETHER>(static_cast<const E*>(a.weight) + panel * PANEL * a.stride, a.stride, left < PANEL ? left : PANEL,
+                                   a.inputs, static_cast<E*>(a.packed) + panel * size);
     }
 }
 
@@ -106,9 +118,9 @@ extern "C" {
 
 void engine_pack_dense(const void* arguments, int, int) {
     const pack_args& a = *static_cast<const pack_args*>(arguments);
-    if (a.type == ENGINE_BF16) return pack_all<uint16_t, 2>(a);
-    if (a.type == ENGINE_F16) return pack_all<uint16_t, 1>(a);
-    pack_all<uint32_t, 1>(a);
+    if (a.type == ENGINE_BF16) return pack_all<uint16_t, uint32_t, 2>(a);
+    if (a.type == ENGINE_F16) return pack_all<uint16_t, uint16_t, 1>(a);
+    pack_all<uint32_t, uint32_t, 1>(a);
 }
 
 void engine_pack_quantized(const void* arguments, int, int) {
