@@ -1,6 +1,8 @@
 // Products of quantized panels with activations as they are: a panel is decoded to bf16 (or floats) unscaled, multiplied as a
 // dense one, and scaled per group of inputs. Exact up to float32 sums: every decoded value has at most 8 significant bits.
 #pragma once
+#include <type_traits>
+
 #include "dense.h"
 
 namespace engine {
@@ -61,6 +63,43 @@ struct AsFloats {
 };
 
 #if defined(__AVX512BF16__)
+// The bf16 of each of a format's codes without its sign: looked up in registers.
+template <class Format>
+struct Codes {
+    static const int codes = Format::bits == 4 ? 32 : 128;  // 16 of 4 bits stand there twice: a fifth bit of an index is ignored
+    alignas(64) uint16_t values[codes];
+
+    Codes() {
+        for (int code = 0; code < codes; code++) {
+            alignas(64) uint8_t panel[PANEL * 4] = {uint8_t(Format::bits == 4 ? code & 15 : code)};
+            vf four[4];
+            Format::read(panel, 0, 0, four);
+            values[code] = to_bf16(float(four[0][0]));
+        }
+    }
+    __m512i line(int number) const { return _mm512_load_si512(values + 32 * number); }
+};
+
+// Two inputs, as bytes 2·HALF and 2·HALF + 1 of each dword, as the two words of that dword.
+template <int HALF>
+inline __m512i spread(__m512i dwords) {
+    const int first = 2 * HALF;
+    return _mm512_shuffle_epi8(dwords, _mm512_set4_epi32(int(0x800c800c + (first + 1) * 0x10000 + first),
+                                                         int(0x80088008 + (first + 1) * 0x10000 + first),
+                                                         int(0x80048004 + (first + 1) * 0x10000 + first),
+                                                         int(0x80008000 + (first + 1) * 0x10000 + first)));
+}
+
+inline __m512i look_up(const Codes<Nibbles4>& codes, __m512i index) { return _mm512_permutexvar_epi16(index, codes.line(0)); }
+
+template <class Format>
+inline __m512i look_up(const Codes<Format>& codes, __m512i index) {
+    const __m512i low = _mm512_permutex2var_epi16(codes.line(0), index, codes.line(1));
+    const __m512i high = _mm512_permutex2var_epi16(codes.line(2), index, codes.line(3));
+    const __m512i size = _mm512_mask_blend_epi16(_mm512_test_epi16_mask(index, _mm512_set1_epi16(0x40)), low, high);
+    return _mm512_or_si512(size, _mm512_and_si512(_mm512_slli_epi16(index, 8), _mm512_set1_epi16(int16_t(0x8000))));
+}
+
 struct AsBF16 {
     typedef BF16 X;
     static const int type = ENGINE_BF16;
@@ -109,6 +148,35 @@ struct DecodedKernel {
     }
 
     void decode(const uint8_t* panel, int64_t first, int64_t inputs, uint8_t* to) const {
+        decode_panel(Format(), Form(), panel, first, inputs, to);
+    }
+
+#if defined(__AVX512BF16__)
+    // 8-bit integers have no table here: 256 codes are more than it takes to convert them.
+    template <class F>
+    static typename std::enable_if<!std::is_same<F, Bytes8>::value>::type decode_panel(F, AsBF16, const uint8_t* panel, int64_t first,
+                                                                                     int64_t inputs, uint8_t* to) {
+        static const Codes<F> codes;
+        const int together = F::bits == 4 ? 8 : 4;
+        panel += first / together * PANEL * 4;
+        for (int64_t k = 0; k < inputs; k += together, panel += PANEL * 4) {
+            fetch(panel, 4096);
+            for (int half = 0; half < 2; half++) {
+                const __m512i dwords = _mm512_loadu_si512(panel + half * 64);
+                uint8_t* pair = to + k * PANEL * 2 + half * 64;
+                const __m512i left = spread<0>(dwords), right = spread<1>(dwords);
+                _mm512_store_si512(pair, look_up(codes, left));
+                _mm512_store_si512(pair + PANEL * 4, look_up(codes, right));
+                if (F::bits != 4) continue;
+                _mm512_store_si512(pair + PANEL * 8, look_up(codes, _mm512_srli_epi16(left, 4)));
+                _mm512_store_si512(pair + PANEL * 12, look_up(codes, _mm512_srli_epi16(right, 4)));
+            }
+        }
+    }
+#endif
+
+    template <class F, class Any>
+    static void decode_panel(F, Any, const uint8_t* panel, int64_t first, int64_t inputs, uint8_t* to) {
         for (int64_t quad = 0; quad < inputs / 4; quad++) {
             if (quad % (Format::bits == 4 ? 2 : 1) == 0) fetch(panel + (first + quad * 4) * PANEL * Format::bits / 8, 4096);
             for (int part = 0; part < PANEL / LANES; part++) {
