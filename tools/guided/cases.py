@@ -50,7 +50,7 @@ _NODE = _object({"v": INTEGER, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"ty
 SCHEMAS = (
     _schema("type string", STRING, ["", "a b", 'q"q', "ü"], [1, None, Raw('"a'), Raw('"a\nb"'), Raw('"\x01"')]),
     _schema("type integer", INTEGER, [0, -7, 123], [1.5, "1", Raw("01"), None]),
-    _schema("type number", NUMBER, [0, -7, 1.5], ["1", Raw("01"), Raw(".5"), Raw("1."), None]),
+    _schema("type number", NUMBER, [0, -7, 1.5], ["1", Raw("01"), Raw(".5"), Raw("1."), Raw("1\\b5"), Raw("1\\x5"), None]),
     _schema("type boolean", BOOLEAN, [True, False], [0, "true", None]),
     _schema("type null", _typed("null"), [None], [0, "", "null"]),
     _schema("type array", _typed("array", items=INTEGER), [[], [1], [1, 2]], [["a"], {}, Raw("[1,]")]),
@@ -87,7 +87,7 @@ SCHEMAS = (
     _schema("pattern with word boundary", _typed("string", pattern="^\\bab\\b$"), ["ab"], ["abc"]),
     _schema("pattern beside lengths", _typed("string", pattern="^[a-c]+$", maxLength=2), ["ab"], ["abc", "x"]),
     _schema("format date", _typed("string", format="date"), ["2024-02-29"], ["2024", "x", "2024-13-01", ""]),
-    _schema("format time", _typed("string", format="time"), ["12:30:00Z"], ["12", "x", "25:00:00Z"]),
+    _schema("format time", _typed("string", format="time"), ["12:30:00Z"], ["12", "x", "25:00:00Z", Raw('"12:30:00\\b15Z"'), Raw('"12:30:00\\x15Z"')]),
     _schema("format date-time", _typed("string", format="date-time"), ["2024-02-29T12:30:00Z"], ["2024-02-29", "x"]),
     _schema("format duration", _typed("string", format="duration"), ["P1D", "PT5M"], ["1 day", "P"]),
     _schema("format email", _typed("string", format="email"), ["a@b.com"], ["a", "@", "a@"]),

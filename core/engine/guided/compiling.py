@@ -62,6 +62,16 @@ class Compiling:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         self._process = None
+        self._fail("the server ends.")
+
+    async def stop(self) -> None:
+        """:meth:`close`, and wait until it has ended."""
+        process, reading = self._process, self._reading
+        self.close()
+        if process is not None:
+            await process.wait()
+        if reading is not None:
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _started(self) -> asyncio.subprocess.Process:
         async with self._starting:
@@ -91,6 +101,9 @@ class Compiling:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(judgement)
         status = await process.wait()
+        self._fail(f"the process that compiles constraints ended with status {status}.")
+
+    def _fail(self, cause: str) -> None:
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(EngineError(f"the process that compiles constraints ended with status {status}."))
+                waiting.set_exception(EngineError(cause))

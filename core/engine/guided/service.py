@@ -71,8 +71,12 @@ class GuideService:
         return chosen
 
     async def stop(self) -> None:
-        """:meth:`close`, on the event loop that used the service."""
-        self.close()
+        """:meth:`close`, and wait until everything has ended."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._compiling.stop()
 
     def close(self) -> None:
         """End the compile process."""

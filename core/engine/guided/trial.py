@@ -30,7 +30,10 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
     except ValueError as error:
         return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
     took = time.perf_counter() - began
-    problem = walk(guide, width, end, began + 0.6 * seconds)
+    try:
+        problem = walk(guide, width, end, began + 0.6 * seconds)
+    except UnsupportedConstraint as error:
+        problem = Verdict.UNSUPPORTED, " ".join(str(error).split())[:300]
     if problem is not None:
         return Judgement(job.id, *problem)
     return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes())

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+#: Keywords whose values are no schemas.
+_PLAIN = ("enum", "const", "default", "examples", "required")
+
 
 def choice_grammar(choices: Sequence[str]) -> str:
     """GBNF whose sentences are exactly the texts."""
@@ -29,7 +32,36 @@ def bounded(schema: Any) -> Any:
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
         rest = {key: value for key, value in schema.items() if key not in ("minLength", "maxLength")}
         return rest | {"pattern": f"^.{{{least},{'' if most is None else int(most)}}}$"}
-    return {key: value if key in ("enum", "const", "default", "examples") else bounded(value) for key, value in schema.items()}
+    return {key: value if key in _PLAIN else bounded(value) for key, value in schema.items()}
+
+
+def closed(schema: Any) -> Any:
+    """The schema with objects that name properties holding no others, unless they say so: an open object never ends for a small model.
+
+    Where branches of a schema are to hold together, they have to stay open.
+    """
+    return schema if _combines(schema) else _closed(schema)
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: value if key in _PLAIN else _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not {"additionalProperties", "patternProperties", "minProperties"} & set(schema):
+        found["additionalProperties"] = False
+    return found
+
+
+def _combines(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return any(map(_combines, schema))
+    if not isinstance(schema, dict):
+        return False
+    combining = [key for key in ("allOf", "anyOf", "oneOf", "$ref") if key in schema]
+    several = len(combining) > 1 or len(schema.get("allOf", ())) > 1 or (combining and "properties" in schema)
+    return bool(several) or any(_combines(value) for key, value in schema.items() if key not in _PLAIN)
 
 
 def _literal(text: str) -> str:

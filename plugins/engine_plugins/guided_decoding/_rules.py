@@ -62,7 +62,7 @@ OUTLINES = Rules(
     frozenset({"json", "regex", "choice"}),
     Features(
         string=_LENGTH | {"pattern", "format"},
-        formats=frozenset({"date", "time", "date-time", "uuid", "email"}),
+        formats=frozenset({"date", "uuid"}),  # its other formats let JSON's own characters through
         number=frozenset(),
         integer=frozenset(),
         array=frozenset({"items", "prefixItems", "minItems", "maxItems"}),
@@ -83,6 +83,7 @@ ENFORCER = Rules(
         one_of=False,
         mixed_enum=False,
         empty_array=False,
+        escapes=False,
         patterns="classes",
     ),
 )

@@ -38,6 +38,7 @@ class Features:
     ``anything``: a schema may allow any JSON. ``together``: pattern, format and lengths may be combined.
     ``patterns``: "any"; "classes": such as name no character that JSON escapes; "plain": nor match one by a class.
     ``mixed_enum``: enums may hold other values than strings. ``empty_array``: maxItems may be 0.
+    ``escapes``: names and values may hold characters that JSON escapes.
     """
 
     string: frozenset[str]
@@ -55,6 +56,7 @@ class Features:
     together: bool = False
     mixed_enum: bool = True
     empty_array: bool = True
+    escapes: bool = True
 
 
 def first_unmet(schema: Any, features: Features) -> str | None:
@@ -134,6 +136,7 @@ class _Walk:
         values = [schema["const"]] if "const" in schema else schema["enum"]
         if "const" in schema and "enum" in schema:
             yield "const beside enum"
+        yield from self._names(value for value in values if isinstance(value, str))
         if not self._features.mixed_enum and not all(isinstance(value, str) for value in values):
             yield "enum of other values than strings"
         types = _types(schema)
@@ -142,6 +145,11 @@ class _Walk:
         beside = [key for key in (*STRING, *NUMBER, *ARRAY, *OBJECT) if key in schema]
         if beside:
             yield f"enum or const beside {beside[0]}"
+
+    def _names(self, names: Iterable[str]) -> Iterator[str]:
+        if not self._features.escapes:
+            escaped = (name for name in names if json.dumps(name, ensure_ascii=False)[1:-1] != name)
+            yield from (f"the text {name!r:.60}, which JSON escapes" for name in escaped)
 
     def _typed(self, schema: dict[str, Any], *, bare: bool) -> Iterator[str]:
         features = self._features
@@ -193,6 +201,7 @@ class _Walk:
 
     def _object(self, schema: dict[str, Any]) -> Iterator[str]:
         properties = schema.get("properties", {})
+        yield from self._names(properties)
         if not set(schema.get("required", ())) <= set(properties):
             yield "required without the property's schema"
         for value in properties.values():

@@ -8,7 +8,7 @@ from typing import Any
 from engine.plugin import Guide, GuideCompiler, GuideSpec, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
 from ._guidance import GuidanceGuide, reason
-from ._rewrite import choice_regex
+from ._rewrite import choice_regex, closed
 from ._rules import GUIDANCE, unmet
 
 ENGINE_API = 1
@@ -54,7 +54,7 @@ class GuidanceCompiler(GuideCompiler):
         matcher, value = self._library.LLMatcher, spec.value
         grammar: str
         if spec.kind in ("json", "json_object"):
-            schema = value if spec.kind == "json" else {"type": "object"}
+            schema = closed(value) if spec.kind == "json" else {"type": "object"}
             grammar = matcher.grammar_from_json_schema(json.dumps(schema), overrides=self._layout(spec))
         elif spec.kind in ("regex", "choice"):
             grammar = matcher.grammar_from_regex(value if spec.kind == "regex" else choice_regex(value))
