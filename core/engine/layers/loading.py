@@ -115,15 +115,27 @@ def load_tensors(root: nn.Module, tensors: Iterable[tuple[str, Tensor]], rules: 
             slot = rules.resolve(name, table)
             if slot is None:
                 continue
-            if slot.shape is not None and tuple(tensor.shape) != slot.shape:
-                raise ModelFileError(
-                    f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {list(slot.shape)}.",
-                    fix="check that config.json and the weight files belong together",
-                )
+            check_tensor(name, tensor, slot)
             takers.take(slot, tensor)
             filled.add(slot.name)
             filled.update(slot.fills)
     return {name for name, slot in table.items() if not slot.optional} - filled
+
+
+def check_tensor(name: str, tensor: Tensor, slot: Slot) -> None:
+    """Refuse a tensor of another shape or kind than the slot's; slots without a shape hold packed data and check it themselves."""
+    if slot.shape is None:
+        return
+    if tuple(tensor.shape) != slot.shape:
+        raise ModelFileError(
+            f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {list(slot.shape)}.",
+            fix="check that config.json and the weight files belong together",
+        )
+    if not tensor.is_floating_point():
+        raise ModelFileError(
+            f"Tensor {name!r} holds {str(tensor.dtype).removeprefix('torch.')} numbers, but an unquantized layer needs floats.",
+            fix="a checkpoint whose config.json names its quantization_config",
+        )
 
 
 class _Takers:

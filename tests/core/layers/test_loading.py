@@ -140,6 +140,12 @@ def test_wrong_shapes_name_tensor_expected_and_actual():
         load_tensors(layer, [("down.weight", torch.zeros(8, 5))], NameRules())
 
 
+def test_integers_are_no_weights_of_an_unquantized_layer():
+    layer = ReplicatedLinear(context(), "down", 8, 5)
+    with pytest.raises(ModelFileError, match=r"'down.weight' holds int16 numbers"):
+        load_tensors(layer, [("down.weight", torch.zeros(5, 8, dtype=torch.int16))], NameRules())
+
+
 def test_two_layers_cannot_want_one_tensor():
     pair = nn.ModuleList(ReplicatedLinear(context(), "same", 8, 5) for _ in range(2))
     with pytest.raises(ValueError, match=r"same\.weight"):
