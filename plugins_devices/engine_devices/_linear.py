@@ -22,7 +22,7 @@ class LinearArgs(ctypes.Structure):
 
     _fields_ = (
         ("x", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p), ("quantized", ctypes.c_void_p),
         ("x_stride", ctypes.c_int64), ("residual_stride", ctypes.c_int64), ("out_stride", ctypes.c_int64),
         ("rows", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),
         ("x_type", ctypes.c_int32), ("weight_type", ctypes.c_int32), ("scale_type", ctypes.c_int32),
@@ -41,6 +41,8 @@ class GatherArgs(ctypes.Structure):
     )  # fmt: skip
 
 
+#: Rows that every thread quantizes for itself; more are quantized once, by an operation before the product.
+OWN_ROWS = 8
 #: ``linear_args.gate`` by the activations' names in the operations contract.
 GATES = {"silu": 1, "gelu_tanh": 2}
 
@@ -69,6 +71,8 @@ class NativeLinear(LinearKernel):
         self.panels = panels
         self.gathers = panels.scale is None
         self.dtype = panels.weight.dtype
+        self._quantized_bytes = native.cdll.engine_quantized_bytes
+        self._quantized_bytes.restype = ctypes.c_int64
         scale, shift = panels.scale, panels.shift
         self._template = LinearArgs(
             weight=panels.weight.data_ptr(),
@@ -83,6 +87,11 @@ class NativeLinear(LinearKernel):
         """[…, inputs] → […, outputs], in x's dtype. x: float32, bfloat16 or float16, its last axis contiguous."""
         out = torch.empty((*x.shape[:-1], self.panels.outputs), dtype=x.dtype)
         arguments, kept = self.arguments(x, bias, out)
+        if arguments.x_group and arguments.rows > OWN_ROWS:
+            quantized = torch.empty(int(self._quantized_bytes(ctypes.byref(arguments))), dtype=torch.uint8)
+            arguments.quantized = quantized.data_ptr()
+            kept = (*kept, quantized)
+            self.native.run("engine_quantize", LinearArgs.from_buffer_copy(arguments), *kept)
         self.native.run("engine_linear", arguments, *kept)
         return out
 

@@ -14,3 +14,19 @@ void run_integer(const linear_args& a, int threads) {
 }
 
 }  // namespace engine
+
+using namespace engine;
+
+// Bytes that a.quantized must have.
+extern "C" int64_t engine_quantized_bytes(const void* arguments) {
+    const linear_args& a = *static_cast<const linear_args*>(arguments);
+    return a.rows * QuantizedRows(a).row_bytes;
+}
+
+// Fills a.quantized from a.x; an operation before engine_linear with the same arguments.
+extern "C" void engine_quantize(const void* arguments, int, int) {
+    const linear_args& a = *static_cast<const linear_args*>(arguments);
+    QuantizedRows rows(a);
+    rows.memory = static_cast<uint8_t*>(a.quantized);
+    for (int64_t row; (row = engine_claim(0, 1)) < a.rows;) rows.quantize(row, rows.row(row));
+}

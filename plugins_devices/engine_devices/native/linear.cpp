@@ -8,23 +8,26 @@
 namespace engine {
 
 namespace {
+
 struct Scratch {
     void* memory = nullptr;
     int64_t bytes = 0;
     ~Scratch() { free(memory); }
+
+    void* grow(int64_t wanted) {
+        if (bytes >= wanted) return memory;
+        free(memory);
+        bytes = round_up(wanted, 4096);
+        if (posix_memalign(&memory, 64, size_t(bytes)) != 0) abort();
+        return memory;
+    }
 };
+
 thread_local Scratch scratches[4];
+
 }  // namespace
 
-void* thread_scratch(int slot, int64_t bytes) {
-    Scratch& scratch = scratches[slot];
-    if (scratch.bytes < bytes) {
-        free(scratch.memory);
-        scratch.bytes = round_up(bytes, 4096);
-        if (posix_memalign(&scratch.memory, 64, size_t(scratch.bytes)) != 0) abort();
-    }
-    return scratch.memory;
-}
+void* thread_scratch(int slot, int64_t bytes) { return scratches[slot].grow(bytes); }
 
 }  // namespace engine
 

@@ -28,6 +28,7 @@ struct linear_args {
     const void* bias;      // may be null
     const void* residual;  // may be null; may be out
     void* out;
+    void* quantized;  // x as engine_quantize left it there, or null: for many rows, which each thread would else quantize again
     int64_t x_stride;
     int64_t residual_stride;
     int64_t out_stride;

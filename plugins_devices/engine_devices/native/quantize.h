@@ -73,7 +73,7 @@ inline int32_t sum_of(const int32_t* q, int count) {
     return result;
 }
 
-// The rows of one block of x, quantized by the thread that multiplies them.
+// x quantized: in `a.quantized` by an operation before this one, or by the thread that multiplies it.
 struct QuantizedRows {
     const linear_args& a;
     int64_t padded, blocks, groups, piece, row_bytes;
@@ -97,6 +97,10 @@ struct QuantizedRows {
     }
 
     void prepare(int64_t first, int64_t count) {
+        if (a.quantized) {
+            memory = static_cast<uint8_t*>(a.quantized) + first * row_bytes;
+            return;
+        }
         memory = static_cast<uint8_t*>(thread_scratch(0, count * row_bytes));
         for (int64_t index = 0; index < count; index++) quantize(first + index, row(index));
     }
