@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import statistics
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine_devices._native import ELEMENT_TYPES
+from engine_devices._native import ELEMENT_TYPES, Operation
 
 if TYPE_CHECKING:
     from engine_devices._native import Native
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 #: Far beyond any cache.
 READ_BYTES = 512 << 20
 SECONDS = 0.3
+#: Calls of a pass that multiplies.
+MULTIPLY_CALLS = 32
 
 
 class ReadRoof(ctypes.Structure):
@@ -52,23 +55,25 @@ def _read(native: Native) -> list[float]:
     buffer, sink = zeros((READ_BYTES,), torch.uint8), ctypes.c_int32()
     buffer.fill_(1)
     arguments = ReadRoof(buffer.data_ptr(), READ_BYTES, ctypes.addressof(sink))
-    return [READ_BYTES / seconds for seconds in _passes(native, "engine_read_roof", arguments)]
+    return [READ_BYTES / seconds for seconds in _passes(lambda: native.run("engine_read_roof", arguments))]
 
 
 def _multiply(native: Native, kind: int) -> list[float]:
-    """Operations per second of all threads."""
+    """Operations per second of all threads: a pass is a list, so that threads that wake late join in the middle of it."""
     rounds, sink = 1 << 19, ctypes.c_float()
     arguments = MultiplyRoof(rounds, kind, ctypes.addressof(sink))
-    each = native.cdll.engine_multiply_roof_operations(kind) * rounds * native.threads
-    return [each / seconds for seconds in _passes(native, "engine_multiply_roof", arguments)]
+    entry = Operation(native.address("engine_multiply_roof"), ctypes.addressof(arguments))
+    calls = (Operation * MULTIPLY_CALLS)(*[entry] * MULTIPLY_CALLS)
+    each = native.cdll.engine_multiply_roof_operations(kind) * rounds * native.threads * MULTIPLY_CALLS
+    return [each / seconds for seconds in _passes(lambda: native.run_list(calls))]
 
 
-def _passes(native: Native, kernel: str, arguments: ctypes.Structure) -> list[float]:
+def _passes(body: Callable[[], None]) -> list[float]:
     """Seconds of each pass, the first left out."""
-    native.run(kernel, arguments)
+    body()
     taken: list[float] = []
     while sum(taken) < SECONDS or len(taken) < 3:
         began = time.perf_counter()
-        native.run(kernel, arguments)
+        body()
         taken.append(time.perf_counter() - began)
     return taken

@@ -14,7 +14,7 @@ struct read_args {
     int32_t* sink;
 };
 
-// Arguments of engine_multiply_roof: each thread does `rounds` × 32 × LANES × `per` operations, see engine_multiply_roof_width.
+// Arguments of engine_multiply_roof: each thread does `rounds` rounds of engine_multiply_roof_operations(kind).
 struct multiply_args {
     int64_t rounds;
     int32_t kind;  // ENGINE_F32, ENGINE_BF16 or ENGINE_I8
@@ -50,17 +50,17 @@ float chains(int64_t rounds, V start, F step) {
     for (int64_t round = 0; round < rounds; round++)
 #pragma GCC unroll 16
         for (int i = 0; i < CHAINS; i++) {
-            sums[i] = step(sums[i]);
-            keep(sums[i]);
+            V sum = step(sums[i]);
+            keep(sum);
+            sums[i] = sum;
         }
-    float total = 0;
+    // Only this copy's address is taken: that of a sum would keep all of them in memory, at half the speed.
+    V all = sums[0];
 #pragma GCC unroll 16
-    for (int i = 0; i < CHAINS; i++) {
-        float first;
-        memcpy(&first, &sums[i], 4);
-        total += first;
-    }
-    return total;
+    for (int i = 1; i < CHAINS; i++) all += sums[i];
+    float first;
+    memcpy(&first, &all, 4);
+    return first;
 }
 
 }  // namespace
