@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Most seconds that a step waits for a constraint that is still being compiled. The front end has seen it compile in less.
 PATIENCE = 10.0
+#: Processor seconds of one position after which a sequence ends: everybody in the step waits for it.
+MOST_SECONDS = 0.25
 
 
 class GrammarState:
@@ -186,7 +189,10 @@ class Grammars:
         if state.ended:
             _set(bits, sequence.eos or (self._store.end,))
             return True
+        began = time.thread_time()
         state.fill(bits)
+        if time.thread_time() - began > MOST_SECONDS:
+            raise ValueError("finding the allowed tokens takes too long")
         if _has(bits, self._store.end):
             _set(bits, sequence.eos)
         elif not bits.any():

@@ -77,11 +77,12 @@ class GuidanceCompiler(GuideCompiler):
     def _lark(self, text: str) -> str:
         if "::=" not in text:
             return text
-        from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+        from llguidance.gbnf_to_lark import gbnf_to_lark
 
         try:
             return str(gbnf_to_lark(text))
-        except (GbnfToLarkError, AssertionError, IndexError, KeyError, RecursionError) as error:
+        except Exception as error:
+            # The converter raises errors of its own as plain exceptions.
             raise ValueError(f"the grammar cannot be read: {reason(str(error) or type(error).__name__)}") from error
 
     def _structural_tag(self, value: dict[str, Any]) -> str:

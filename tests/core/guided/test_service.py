@@ -1,0 +1,205 @@
+"""Constraints from fields to decisions: who enforces them, what is refused, how fast, and with how much memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psutil
+import pytest
+
+from engine.args import EngineArgs
+from engine.args.resolve import resolve
+from engine.errors import ConfigError, RequestError
+from engine.guided.fields import plain, read_guide
+from engine.guided.service import GuideService
+from engine.plugin import GuideSpec
+from engine.server.openai.protocol import ChatBody
+
+
+class Client:
+    """A worker that has compiled everything already."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def call(self, method, **arguments):
+        self.asked.append((method, arguments["spec"]["backend"]))
+        return [True]
+
+
+@pytest.fixture
+async def service():
+    made = GuideService(resolve(EngineArgs(model="demo", max_model_len=512)), Client())
+    yield made
+    await made.stop()
+
+
+def _deep(levels):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def _branching(names, levels):
+    defs = {
+        f"d{i}": {"type": "object", "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in names}} for i in range(levels)
+    }
+    return {"$defs": defs | {f"d{levels}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+LONG = {f"p{i}": {"type": "string", "maxLength": 1000} for i in range(1000)}
+HOSTILE = {
+    "repeats too often": ("regex", ".{1,100000}", "repeats"),
+    "repeats of repeats": ("regex", "(.{1,9999}){1,9999}", "cannot be used"),
+    "look-behind": ("regex", "(?<=a)b", "cannot be used"),
+    "not a regex": ("regex", "(", "not valid"),
+    "100 000 values": ("json", {"enum": [f"v{i}" for i in range(100_000)]}, "bytes"),
+    "500 levels": ("json", _deep(500), "64 levels"),
+    "a reference elsewhere": ("json", {"$ref": "http://127.0.0.1:1/z"}, "outside the schema"),
+    "a reference to a file": ("json", {"$ref": "file:///etc/passwd"}, "outside the schema"),
+    "unsatisfiable": ("json", {"allOf": [{"type": "integer"}, {"type": "string"}]}, "nsatisfiable"),
+    "empty range": ("json", {"type": "integer", "minimum": 5, "maximum": 3}, "cannot be used"),
+    "unknown type": ("json", {"type": "foo"}, "type 'foo' is unknown"),
+    "pattern": ("json", {"type": "string", "pattern": "("}, "not valid"),
+    "refers to itself": ("json", {"$ref": "#"}, "cannot be used"),
+    "a circle of references": ("json", {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "cannot"),
+    "takes long": ("json", {"type": "object", "properties": LONG}, "longer than"),
+    "never ends": ("grammar", "root ::= root", "no text satisfies it"),
+    "empty grammar": ("grammar", " ", "empty"),
+    "rule missing": ("grammar", "root ::= x", "not defined"),
+    "parentheses": ("grammar", "root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "nested"),
+    "no choices": ("choice", [], "1 to 5000"),
+    "no schema": ("json", 5, "object or a boolean"),
+}
+
+
+async def refusal(service, kind, value, backend=None):
+    with pytest.raises(RequestError) as refused:
+        await service.prepare("f", plain(GuideSpec(kind, value, backend)))
+    return refused.value
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_constraints_are_refused_in_time(service, name):
+    kind, value, says = HOSTILE[name]
+    await service.prepare("f", plain(GuideSpec("regex", "a")))
+    began = time.monotonic()
+    error = await refusal(service, kind, value)
+    assert says in str(error)
+    assert time.monotonic() - began < 4.0  # 2 s, and as much again for a busy machine
+    assert await service.prepare("f", plain(GuideSpec("regex", "b")))
+
+
+@pytest.mark.parametrize("backend", ["outlines", "lm-format-enforcer"])
+async def test_other_backends_have_the_same_budget(service, backend):
+    pytest.importorskip("outlines_core")
+    pytest.importorskip("lmformatenforcer")
+    await service.prepare("f", plain(GuideSpec("regex", "a", backend)))
+    began = time.monotonic()
+    assert "longer than" in str(await refusal(service, "regex", "((a{1,100}){1,100}){1,100}", f"{backend}:no-fallback"))
+    assert time.monotonic() - began < 4.0
+
+
+async def test_memory_is_bounded_and_given_back(service):
+    pytest.importorskip("outlines_core")
+    await service.prepare("f", plain(GuideSpec("regex", "a", "outlines")))
+    before = psutil.Process(service._compiling.pid).memory_info().rss
+    error = await refusal(service, "json", {"type": "object", "properties": LONG}, "outlines:no-fallback")
+    assert "memory" in str(error) or "longer than" in str(error)
+    assert psutil.Process(service._compiling.pid).memory_info().rss < before + 30 * 2**20
+
+
+async def test_a_slow_constraint_holds_up_no_other(service):
+    await service.prepare("f", plain(GuideSpec("regex", "a")))
+    slow = asyncio.create_task(refusal(service, "json", {"type": "object", "properties": LONG}))
+    await asyncio.sleep(0.05)
+    assert (await service.prepare("f", plain(GuideSpec("regex", "[ab]+")))).backend == "xgrammar"
+    assert not slow.done()
+    await slow
+
+
+async def test_equal_constraints_are_compiled_once(service):
+    spec = plain(GuideSpec("json", {"type": "object", "properties": {"a": {"type": "string"}}}))
+    jobs = []
+    judge = service._compiling.judge
+    service._compiling.judge = lambda spec: jobs.append(spec) or judge(spec)
+    got = await asyncio.gather(*(service.prepare("f", spec) for _ in range(8)))
+    await service.prepare("f", spec)
+    assert len(jobs) == 1 and len(set(map(str, got))) == 1
+
+
+async def test_what_a_backend_lacks_goes_to_another(service):
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False}
+    assert (await service.prepare("f", plain(GuideSpec("json", schema)))).backend == "guidance"
+    assert (await service.prepare("f", plain(GuideSpec("json", schema, "outlines")))).backend == "guidance"
+    error = await refusal(service, "json", schema, "xgrammar:no-fallback")
+    assert "xgrammar does not enforce patternProperties" in str(error) and "Backends that do: guidance." in str(error)
+    assert "uniqueItems" in str(await refusal(service, "json", {"type": "array", "uniqueItems": True}))
+
+
+async def test_an_unknown_backend_or_option(service):
+    assert "no backend 'foo'" in str(await refusal(service, "regex", "a", "foo"))
+    with pytest.raises(RequestError, match="the option 'x' is unknown"):
+        plain(GuideSpec("regex", "a", "xgrammar:x"))
+
+
+async def test_the_compile_process_is_started_again(service):
+    await service.prepare("f", plain(GuideSpec("regex", "a")))
+    psutil.Process(service._compiling.pid).kill()
+    await asyncio.sleep(0.2)
+    assert await service.prepare("f", plain(GuideSpec("regex", "c")))
+
+
+def test_the_flag():
+    def configured(text):
+        return resolve(EngineArgs(model="demo", max_model_len=512, guided_decoding_backend=text)).guided
+
+    assert configured("xgrammar").fallback and configured("xgrammar").any_whitespace
+    both = configured("outlines:no-fallback,disable-any-whitespace")
+    assert (both.backend, both.fallback, both.any_whitespace) == ("outlines", False, False)
+    with pytest.raises(ConfigError, match="known: no-fallback, disable-any-whitespace"):
+        configured("xgrammar:fast")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"guided_json": '{"type": "integer"}'}, "json"),
+        ({"guided_regex": "a"}, "regex"),
+        ({"guided_choice": ["a"]}, "choice"),
+        ({"guided_grammar": "root ::= [a]"}, "grammar"),
+        ({"response_format": {"type": "json_object"}}, "json_object"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {}}}}, "json"),
+        ({"structured_outputs": {"regex": "a", "disable_any_whitespace": True}}, "regex"),
+        ({"structured_outputs": {"json_object": True}}, "json_object"),
+        ({"response_format": {"type": "text"}}, None),
+    ],
+)
+def test_fields(fields, kind):
+    got = read_guide(ChatBody(messages=[], **fields))
+    assert (got and got[1].kind) == kind
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
+        ({"guided_choice": ["a"], "response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+        ({"structured_outputs": {"foo": 1}}, "structured_outputs.foo"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs.regex"),
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_choice": [1]}, "guided_choice"),
+        ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern"),
+        ({"guided_regex": "a", "guided_decoding_backend": "xgrammar:foo"}, "guided_decoding_backend"),
+    ],
+)
+def test_refused_fields(fields, field):
+    with pytest.raises(RequestError) as refused:
+        read_guide(ChatBody(messages=[], **fields))
+    assert refused.value.param == field
