@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from engine.plugin.contracts.operations import ACTIVATIONS, Operations
 from engine_devices._linear import element_type
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from engine_devices._native import Native
@@ -68,6 +70,16 @@ class Best(ctypes.Structure):
 
     _fields_ = (
         ("logits", ctypes.c_void_p), ("value", ctypes.c_void_p), ("place", ctypes.c_void_p), ("scratch", ctypes.c_void_p),
+        ("row", ctypes.c_int64), ("size", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class Sample(ctypes.Structure):
+    """``engine_sample_arguments`` of native/sample.h."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p), ("best", ctypes.c_void_p), ("temperature", ctypes.c_void_p), ("top_p", ctypes.c_void_p),
+        ("deepest", ctypes.c_void_p), ("top_k", ctypes.c_void_p), ("chance", ctypes.c_void_p), ("token", ctypes.c_void_p),
         ("row", ctypes.c_int64), ("size", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32),
     )  # fmt: skip
 
@@ -151,6 +163,24 @@ class NativeOperations(Operations):
         )  # fmt: skip
         self._native.run("engine_best", arguments, logits, value, place, scratch)
         return value, place
+
+    def sample(
+        self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
+        top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
+    ) -> Tensor | None:
+        """See the contract."""
+        rows, size = logits.shape
+        token = torch.empty(rows, dtype=torch.int64)
+        with np.errstate(divide="ignore"):
+            deepest = -np.log(min_p, dtype=np.float32)
+        arrays = (temperature, top_p, deepest, top_k, chance)
+        arguments = Sample(
+            logits=logits.data_ptr(), best=best.data_ptr(), temperature=temperature.ctypes.data, top_p=top_p.ctypes.data,
+            deepest=deepest.ctypes.data, top_k=top_k.ctypes.data, chance=chance.ctypes.data, token=token.data_ptr(),
+            row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
+        )  # fmt: skip
+        self._native.run("engine_sample", arguments, logits, best, arrays, token)
+        return token
 
     def _rows(
         self, kernel: str, x: Tensor, y: Tensor | None, *, weight: Tensor | None = None, bias: Tensor | None = None,

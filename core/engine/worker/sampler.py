@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from engine.plugin.contracts.generation import LogitsProcessor
+from engine.plugin.contracts.model import torch_operations
+from engine.plugin.contracts.operations import Operations
 from engine.plugin.step import TokenLogprobs
 from engine.worker.draw import draw, thresholds
 from engine.worker.logprobs import describe_tokens
-from engine.worker.masks import Masks, RowError
+from engine.worker.masks import Masks
 from engine.worker.penalties import apply_penalties
+from engine.worker.processors import RowError
 from engine.worker.sequences import Sequence
 from engine.worker.uniform import TOKEN, uniforms
 
@@ -52,8 +55,9 @@ class Sampler:
     without the draft), and gives what plain decoding would.
     """
 
-    def __init__(self, masks: Masks) -> None:
+    def __init__(self, masks: Masks, ops: Operations | None = None) -> None:
         self._masks = masks
+        self._ops = ops or torch_operations()
 
     @classmethod
     def plain(cls) -> Sampler:
@@ -66,8 +70,8 @@ class Sampler:
 
     def sample(self, logits: Tensor, rows: Rows, best: tuple[Tensor, Tensor] | None = None) -> Sampled:
         """logits [R, V] as the model gave them, unchanged afterwards; ``best``: the largest of each row and its id."""
-        if best is not None and all(sequence.plain for sequence in rows.sequences):
-            return _greedy(*best)
+        if best is not None and all(sequence.simple for sequence in rows.sequences):
+            return self._simple(logits, rows, *best)
         raw = logits.float()
         best_value = raw.amax(-1)
         finite = torch.isfinite(best_value)
@@ -82,6 +86,20 @@ class Sampler:
         for i in np.flatnonzero(packed[1] == 0).tolist():
             errors[i] = NOT_FINITE
         return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))
+
+    def _simple(self, logits: Tensor, rows: Rows, value: Tensor, token: Tensor) -> Sampled:
+        """The best tokens of greedy rows and drawn ones of the others, from the logits as they are."""
+        finite = np.isfinite(value.cpu().numpy())
+        errors = {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
+        drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
+        if len(drawn) == len(rows.sequences):
+            return Sampled(self._draw(logits, value, rows.sequences, rows.lengths).cpu().numpy(), errors, {})
+        tokens = token.cpu().numpy().copy()
+        if drawn:
+            index = torch.tensor(drawn, device=logits.device)
+            sequences = [rows.sequences[i] for i in drawn]
+            tokens[drawn] = self._draw(logits[index], value[index], sequences, rows.lengths[drawn]).cpu().numpy()
+        return Sampled(tokens, errors, {})
 
     def _transform(self, raw: Tensor, rows: Rows, shared: bool) -> tuple[Tensor, dict[int, str]]:
         """Masks, then penalties. ``shared``: raw must stay as it is, so changes go to a copy."""
@@ -116,18 +134,21 @@ class Sampler:
     def _draw(
         self, scores: Tensor, best_value: Tensor, sequences: list[Sequence], lengths: NDArray[np.int64]
     ) -> Tensor:
-        """One token per row by chance."""
+        """One token per row by chance, on the device's kernel if it has one."""
+        seeds = np.array([s.seed for s in sequences], np.int64)
+        chances = uniforms(seeds, lengths, TOKEN)
+        temperatures = np.array([s.params.temperature for s in sequences], np.float32)
+        tokens = self._ops.sample(scores, best_value, temperatures, *_filters(sequences), chances)
+        if tokens is not None:
+            return tokens
         device = scores.device
-        temperature = torch.tensor([s.params.temperature for s in sequences], dtype=torch.float32, device=device)
-        relative = (scores - best_value[:, None]).div_(temperature[:, None])
+        relative = (scores.float() - best_value[:, None]).div_(torch.from_numpy(temperatures).to(device)[:, None])
         filtered = [i for i, sequence in enumerate(sequences) if sequence.filtered]
         if filtered:
             least = torch.full((len(sequences),), -torch.inf, device=device)
             least[filtered] = _thresholds(relative, filtered, sequences)
             relative.masked_fill_(relative < least[:, None], -torch.inf)
-        seeds = np.fromiter((s.seed for s in sequences), np.int64, len(sequences))
-        chance = torch.from_numpy(uniforms(seeds, lengths, TOKEN)).to(device)
-        return draw(relative.exp_(), chance)
+        return draw(relative.exp_(), torch.from_numpy(chances).to(device))
 
     def _logprobs(
         self, raw: Tensor, tokens: NDArray[np.int64], rows: Rows, errors: dict[int, str]
@@ -145,24 +166,20 @@ class Sampler:
         return dict(zip(index, entries, strict=True))
 
 
-def _greedy(value: Tensor, token: Tensor) -> Sampled:
-    """The best tokens as they are, where no row asks for more."""
-    finite = np.isfinite(value.cpu().numpy())
-    errors = {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
-    return Sampled(token.cpu().numpy().copy(), errors, {})
-
-
 def _wants_logprobs(rows: Rows) -> bool:
     return any(sequence.params.logprobs is not None for sequence in rows.sequences)
 
 
 def _thresholds(relative: Tensor, filtered: list[int], sequences: list[Sequence]) -> Tensor:
-    params = [sequences[i].params for i in filtered]
     part = relative if len(filtered) == len(sequences) else relative[torch.tensor(filtered, device=relative.device)]
+    return thresholds(part, *_filters([sequences[i] for i in filtered]))
 
-    return thresholds(
-        part,
-        np.fromiter((p.top_k for p in params), np.int64, len(params)),
-        np.fromiter((p.top_p for p in params), np.float32, len(params)),
-        np.fromiter((p.min_p for p in params), np.float32, len(params)),
+
+def _filters(sequences: list[Sequence]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """top_k, top_p and min_p of each."""
+    params = [sequence.params for sequence in sequences]
+    return (
+        np.array([p.top_k for p in params], np.int64),
+        np.array([p.top_p for p in params], np.float32),
+        np.array([p.min_p for p in params], np.float32),
     )

@@ -25,14 +25,14 @@ class Sequence:
 
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
-    ``masked`` (tokens forbidden or biased), ``penalised``; ``plain``: greedy and nothing else is asked. ``pending`` is the
+    ``masked`` (tokens forbidden or biased), ``penalised``; ``simple``: neither of both, and no log-probabilities. ``pending`` is the
     log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors,
     ``grammar`` the place in the constraint of a guided one, ``processing`` its logits processors.
     """
 
     __slots__ = (
         "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "last", "length", "masked", "num_prompt", "params",
-        "penalised", "pending", "plain", "processing", "refused", "row", "seed", "seq", "tokens",
+        "penalised", "pending", "processing", "refused", "row", "seed", "seq", "simple", "tokens",
     )  # fmt: skip
 
     def __init__(self, new: NewSequence, row: int) -> None:
@@ -57,7 +57,7 @@ class Sequence:
             or p.logits_processors or p.guide is not None or p.thinking is not None
         )  # fmt: skip
         self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
-        self.plain = self.greedy and not self.masked and not self.penalised and p.logprobs is None
+        self.simple = not self.masked and not self.penalised and p.logprobs is None
         self.counts: TokenCounts | None = None
         self.fixed: dict[str, Tensor] = {}
         self.grammar: GrammarState | None = None

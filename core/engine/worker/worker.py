@@ -73,7 +73,7 @@ class LocalWorker(Worker):
         self._weight_bytes = max(0, used_bytes(device) - used)
         self._ops = device.operations() or torch_operations()
         self._grammars = self._create_grammars()
-        self._sampler = Sampler(Masks(self._processors.get, self._grammars))
+        self._sampler = Sampler(Masks(self._processors.get, self._grammars), self._ops)
 
     @torch.inference_mode()
     def budget(self) -> CacheBudget:

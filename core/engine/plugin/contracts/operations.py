@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 #: Activations by the names that :meth:`Operations.activate` and :meth:`Operations.gate` take.
@@ -77,3 +79,14 @@ class Operations(ABC):
 
         The value is NaN where the row holds a NaN; the id then means nothing.
         """
+
+    def sample(
+        self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
+        top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
+    ) -> Tensor | None:
+        """Draw one token of each row of logits [rows, V], whose largest values are ``best`` float32 [rows] → int64 [rows].
+
+        Allowed tokens and the draw by ``chance`` are defined by :mod:`engine.worker.draw`; parameters are per row, ``top_k``
+        ≤ 0 allows all. A row whose ``best`` is not finite gets any valid id. None: the sampler draws with torch.
+        """
+        return None
