@@ -35,7 +35,7 @@ class Value:
         self._escaped = False
 
     def read(self, text: str, at: int) -> int:
-        """Where the value ends in this piece (``done`` where it is complete). Raises Malformed for brackets that do not match."""
+        """Where the value ends in this piece (``done`` where it is complete). Raises Malformed with the place for a wrong bracket."""
         if self.kind == "scalar":
             match = _SCALAR_END.search(text, at)
             self.done = match is not None
@@ -67,10 +67,10 @@ class Value:
             self._string = True
         elif mark in _CLOSER:
             if len(self._open) >= MAX_DEPTH:
-                raise Malformed
+                raise Malformed(match.start())
             self._open.append(_CLOSER[mark])
         elif not self._open or self._open.pop() != mark:
-            raise Malformed
+            raise Malformed(match.start())
         else:
             self.done = not self._open
         return match.end()
@@ -93,7 +93,7 @@ class Members:
             while not self.done and at < len(text):
                 at = self._read_value(text, at) if self._value is not None else self._read_mark(text, _skip(text, at))
         except Malformed as error:
-            raise Malformed(at) from error
+            raise Malformed(at if error.at < 0 else error.at) from error
         return at
 
     def _read_mark(self, text: str, at: int) -> int:
@@ -123,7 +123,12 @@ class Members:
         value = self._value
         if value is None:
             return at
-        end = value.read(text, at)
+        try:
+            end = value.read(text, at)
+        except Malformed as error:
+            if self._expect == "value":
+                self._member(self._name, text[at : error.at], False)
+            raise
         piece = text[at:end]
         if self._expect == "value":
             if piece or value.done:
@@ -134,7 +139,7 @@ class Members:
             if self._expect == "value":
                 self._expect = ", or }"
             else:
-                self._name, self._key = _string("".join(self._key)), []
+                self._name, self._key = _key("".join(self._key)), []
                 self._expect = ":"
             self._value = None
         return end
@@ -226,9 +231,17 @@ class CallObject:
 
 def _unpacked(text: str) -> str:
     if text.startswith('"'):
-        inner = _string(text)
+        inner = _key(text)
         return inner if inner.lstrip().startswith("{") else text
     return "{}" if text == "null" else text
+
+
+def _key(text: str) -> str:
+    """The value of a JSON string; one with wrong escapes is taken as it is."""
+    try:
+        return _string(text)
+    except Malformed:
+        return text[1:-1]
 
 
 def _string(text: str) -> str:

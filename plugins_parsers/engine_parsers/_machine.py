@@ -62,7 +62,7 @@ class Machine(ParserState):
     def until(self, markers: Markers) -> tuple[str, str | None]:
         """The text up to the next marker and the marker, both read; without a marker what cannot be the beginning of one."""
         found = markers.find(self.text, self.at)
-        if found is not None:
+        if found is not None and (self.final or not markers.open_ended(self.text, found[0])):
             place, marker = found
             text = self.text[self.at : place]
             self.at = place + len(marker)

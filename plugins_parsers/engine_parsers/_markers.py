@@ -21,6 +21,10 @@ class Markers:
         match = self._pattern.search(text, at)
         return (match.start(), match[0]) if match else None
 
+    def open_ended(self, text: str, place: int) -> bool:
+        """Whether more text could make the marker at ``place`` a longer one."""
+        return len(text) - place <= self._longest and text[place:] in self._beginnings
+
     def at(self, text: str, at: int) -> str | None:
         """The marker that begins exactly at ``at``."""
         match = self._pattern.match(text, at)

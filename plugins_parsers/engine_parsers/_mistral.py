@@ -69,7 +69,9 @@ class MistralCalls(TaggedCalls):
         start = self.at
         try:
             self.at = self._value.read(self.text, start)
-        except Malformed:
+        except Malformed as error:
+            self.add_arguments(self.text[start : error.at])
+            self.at = error.at
             self.mode = self._outside
             return True
         self.add_arguments(self.text[start : self.at])

@@ -79,7 +79,9 @@ class NamedCalls(CallMachine):
         start = self.at
         try:
             self.at = self._value.read(self.text, start)
-        except Malformed:
+        except Malformed as error:
+            self.add_arguments(self.text[start : error.at])
+            self.at = error.at
             self.mode = self._broken if self._after else self._outside
             return True
         self.add_arguments(self.text[start : self.at])

@@ -36,6 +36,7 @@ class TaggedCalls(CallMachine):
         self._object: CallObject | None = None
         self._only: frozenset[str] | None = None
         self._found = False
+        self._listed = False
         self.mode = self._first if bare else self._outside
 
     def _first(self) -> bool:
@@ -64,6 +65,7 @@ class TaggedCalls(CallMachine):
         self._raw = [marker]
         self._only = known
         self._found = False
+        self._listed = False
         self.mode = self._inside
 
     def _inside(self) -> bool:
@@ -71,8 +73,9 @@ class TaggedCalls(CallMachine):
         self._skip()
         if self.at == len(self.text):
             return self._wait()
-        if self.text[self.at] in "{[":
+        if self.text[self.at] == "{" or (self.text[self.at] == "[" and not self._listed):
             if self.text[self.at] == "[":
+                self._listed = True
                 self._raw.append("[")
                 self.at += 1
                 return True
