@@ -30,47 +30,36 @@ INLINE float inverse_rms(const float* x, int64_t count, float eps) {
     return 1.0f / __builtin_sqrtf(total(sum + more) / float(count) + eps);
 }
 
-// The value as it is in type A: what a separate layer would have handed on.
-template <class A>
-INLINE void round_to(float* x, int64_t count) {
-    if (sizeof(A) == 4) return;
-    for (int64_t d = 0; d < count; d += 16) {
-        A rounded[16];
-        store(rounded, load(x + d));
-        store(x + d, load(rounded));
-    }
-}
-
 // The norm as engine_rms_norm makes it, with its roundings.
 template <class A>
 INLINE void normalise(float* x, int count, const A* weight, float eps, float offset) {
     const F factor = all(inverse_rms(x, count, eps)), more = all(offset);
-    for (int d = 0; d < count; d += 16) store(x + d, load(x + d) * factor);
-    if (offset == 0.0f) round_to<A>(x, count);
-    for (int d = 0; d < count; d += 16) store(x + d, load(x + d) * (take(weight + d, count - d) + more));
-    round_to<A>(x, count);
+    for (int d = 0; d < count; d += 16) {
+        const F v = load(x + d) * factor, w = take(weight + d, count - d);
+        store(x + d, rounded<A>(offset == 0.0f ? rounded<A>(v) * w : v * (w + more)));
+    }
 }
 
-// The first 2 · half elements turn by the angles of cos and sin.
-INLINE void rotate(float* x, const float* cos, const float* sin, int half, bool interleaved) {
-    if (interleaved) {
-        for (int i = 0; i < half; i++) {
-            const float a = x[2 * i], b = x[2 * i + 1];
-            x[2 * i] = a * cos[i] - b * sin[i];
-            x[2 * i + 1] = b * cos[i] + a * sin[i];
+// The first 2 · half elements turn by the angles of cos and sin, and are rounded to A.
+template <class A>
+INLINE void rotate(float* x, const A* cos, const A* sin, int half, bool interleaved) {
+    if (!interleaved) {
+        for (int i = 0; i < half; i += 16) {
+            const int left = half - i;
+            const F a = take(x + i, left), b = take(x + half + i, left), c = take(cos + i, left), s = take(sin + i, left);
+            put(x + i, rounded<A>(a * c - b * s), left);
+            put(x + half + i, rounded<A>(b * c + a * s), left);
         }
         return;
     }
-    int i = 0;
-    for (; i + 16 <= half; i += 16) {
-        const F a = load(x + i), b = load(x + half + i), c = load(cos + i), s = load(sin + i);
-        store(x + i, a * c - b * s);
-        store(x + half + i, b * c + a * s);
-    }
-    for (; i < half; i++) {
-        const float a = x[i], b = x[half + i];
-        x[i] = a * cos[i] - b * sin[i];
-        x[half + i] = b * cos[i] + a * sin[i];
+    for (int i = 0; i < half; i += 16) {
+        const int count = half - i < 16 ? half - i : 16;
+        float even[16] = {}, odd[16] = {};
+        for (int j = 0; j < count; j++) even[j] = x[2 * (i + j)], odd[j] = x[2 * (i + j) + 1];
+        const F a = load(even), b = load(odd), c = take(cos + i, count), s = take(sin + i, count);
+        store(even, rounded<A>(a * c - b * s));
+        store(odd, rounded<A>(b * c + a * s));
+        for (int j = 0; j < count; j++) x[2 * (i + j)] = even[j], x[2 * (i + j) + 1] = odd[j];
     }
 }
 

@@ -261,6 +261,30 @@ INLINE void store(f16* to, const F& a) {
 #endif
 }
 
+// The values as type A holds them: what a separate layer would have handed on.
+template <class A>
+INLINE F rounded(const F& x);
+template <>
+INLINE F rounded<float>(const F& x) { return x; }
+template <>
+INLINE F rounded<bf16>(const F& x) {
+    F r;
+#if defined(__AVX512BF16__)
+    r.p[0] = (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x.p[0])), 16);
+#else
+#define STEP(i) r.p[i] = (vf)(narrow_bf16(x.p[i]) << 16);
+    LANES_EACH(STEP)
+#undef STEP
+#endif
+    return r;
+}
+template <>
+INLINE F rounded<f16>(const F& x) {
+    f16 narrow[16];
+    store(narrow, x);
+    return load(narrow);
+}
+
 // e4m3 (no infinity: what is beyond 448 becomes NaN, as torch casts) and e5m2, round to nearest even.
 INLINE uint8_t eight_bits(float x, int mantissa, int bias, uint32_t overflow, uint8_t infinity, uint8_t nan) {
     uint32_t bits;

@@ -11,78 +11,121 @@ using namespace lanes;
 
 const int LARGEST_HEAD = 1024;
 
-// Where one token's keys and values of one head stand: keys every `stride` steps of S elements, values one pair row.
+// Rows that one thread takes together where there are many: they mostly share a tile, which then stays in its cache.
+const int BLOCK = 16;
+
+// One token's (or two neighbours') keys and values of one head, in the cache's type.
+template <class C>
+struct Token {
+    alignas(64) C keys[LARGEST_HEAD], values[LARGEST_HEAD];
+};
+
+// Where they stand in the page: keys every `width` steps of S elements, values every S elements.
 template <class C, int S>
-void store_token(const engine_pages& p, int64_t slot, int head, const float* keys, const float* values) {
-    const int dim = pages::padded(p.head_dim), width = p.block_size < 16 ? p.block_size : 16;
-    const int64_t half = pages::half_bytes(p);
-    const int64_t page = slot / p.block_size;
-    const int token = int(slot % p.block_size);
-    char* base = (char*)p.pages + page * p.page_bytes + head * 2 * half;
-    C* to = (C*)base + int64_t(token / 16) * 16 * dim + token % 16 * S;
-    alignas(64) C narrow[LARGEST_HEAD];
-    heads::write(narrow, dim, keys);
-    for (int d = 0; d < dim / S; d++) memcpy((void*)(to + int64_t(d) * width * S), narrow + d * S, S * sizeof(C));
-    C* row = (C*)(base + half) + int64_t(token / S) * dim * S + token % S;
-    heads::write(narrow, dim, values);
-    if (S == 1) memcpy((void*)row, narrow, dim * sizeof(C));
-    else for (int d = 0; d < dim; d++) row[d * S] = narrow[d];
-}
+struct Spot {
+    C *keys, *values;
+    int64_t width;
 
-void store_any(const engine_pages& p, int64_t slot, int head, const float* keys, const float* values) {
-    switch (p.type) {
-        case ENGINE_BF16: return store_token<bf16, 2>(p, slot, head, keys, values);
-        case ENGINE_F16: return store_token<f16, 1>(p, slot, head, keys, values);
-        case ENGINE_F8_E4M3: return store_token<e4m3, 1>(p, slot, head, keys, values);
-        case ENGINE_F8_E5M2: return store_token<e5m2, 1>(p, slot, head, keys, values);
-        default: return store_token<float, 1>(p, slot, head, keys, values);
-    }
-}
-
-template <class A>
-struct Angles {
-    alignas(64) float cos[LARGEST_HEAD / 2], sin[LARGEST_HEAD / 2];
-    int64_t row = -1;
-
-    void read(const engine_place_arguments& a, int64_t wanted) {
-        if (!a.cos || row == wanted) return;
-        heads::read((const A*)a.cos + wanted * a.angle_row, a.half, cos);
-        heads::read((const A*)a.sin + wanted * a.angle_row, a.half, sin);
-        row = wanted;
+    Spot(const engine_pages& p, int64_t slot, int head) {
+        const int dim = pages::padded(p.head_dim), token = int(slot % p.block_size);
+        const int64_t half = pages::half_bytes(p);
+        char* base = (char*)p.pages + slot / p.block_size * p.page_bytes + head * 2 * half;
+        width = p.block_size < 16 ? p.block_size : 16;
+        keys = (C*)base + int64_t(token / 16) * 16 * dim + token % 16 * S;
+        values = (C*)(base + half) + int64_t(token / S) * dim * S + token % S;
     }
 };
 
-template <class A>
-void turn(const engine_place_arguments& a, const Angles<A>& angles, const void* norm, float* x) {
-    if (norm) heads::normalise(x, a.cache.head_dim, (const A*)norm, a.eps, a.offset);
-    if (!a.cos) return;
-    heads::rotate(x, angles.cos, angles.sin, a.half, a.interleaved);
-    heads::round_to<A>(x, a.cache.head_dim);
+template <class C, int S>
+void store_one(const engine_pages& p, int64_t slot, int head, const Token<C>& token) {
+    const int dim = pages::padded(p.head_dim);
+    const Spot<C, S> spot(p, slot, head);
+    for (int d = 0; d < dim / S; d++) memcpy((void*)(spot.keys + d * spot.width * S), token.keys + d * S, S * sizeof(C));
+    if (S == 1) memcpy((void*)spot.values, token.values, dim * sizeof(C));
+    else for (int d = 0; d < dim; d++) spot.values[d * S] = token.values[d];
+}
+
+// Two neighbours of which the first has an even place: whole words. A word is never read to be written, as another thread may
+// write its other half.
+void store_two(const engine_pages& p, int64_t slot, int head, const Token<bf16>& a, const Token<bf16>& b) {
+    const int dim = pages::padded(p.head_dim);
+    const Spot<bf16, 2> spot(p, slot, head);
+    for (int d = 0; d < dim; d += 2) {
+        uint32_t both[2];
+        memcpy(both, a.keys + d, 4);
+        memcpy(both + 1, b.keys + d, 4);
+        memcpy((void*)(spot.keys + d * spot.width), both, 8);
+    }
+    for (int d = 0; d < dim; d++) {
+        const uint32_t both = a.values[d].bits | uint32_t(b.values[d].bits) << 16;
+        memcpy((void*)(spot.values + d * 2), &both, 4);
+    }
 }
 
 template <class A>
+void turn(const engine_place_arguments& a, int64_t row, const void* norm, float* x) {
+    if (norm) heads::normalise(x, a.cache.head_dim, (const A*)norm, a.eps, a.offset);
+    const int64_t angle = row * a.angle_row;
+    if (a.cos) heads::rotate(x, (const A*)a.cos + angle, (const A*)a.sin + angle, a.half, a.interleaved);
+}
+
+template <class A>
+void place_query(const engine_place_arguments& a, int64_t row, int head, float* x) {
+    heads::read((const A*)a.q + row * a.q_row + head * a.q_head, a.cache.head_dim, x);
+    turn<A>(a, row, a.q_norm, x);
+    heads::write((A*)a.q_out + row * a.out_row + head * a.out_head, a.cache.head_dim, x);
+}
+
+template <class A, class C>
+void read_token(const engine_place_arguments& a, int64_t row, int head, float* x, Token<C>& token) {
+    const int dim = a.cache.head_dim, padded = pages::padded(dim);
+    heads::read((const A*)a.k + row * a.k_row + head * a.k_head, dim, x);
+    turn<A>(a, row, a.k_norm, x);
+    heads::write(token.keys, padded, x);
+    heads::read((const A*)a.v + row * a.v_row + head * a.v_head, dim, x);
+    heads::write(token.values, padded, x);
+}
+
+template <class A, class C, int S>
+void place_keys(const engine_place_arguments& a, int64_t row, int64_t end, int head, float* x, Token<C> (&tokens)[2]) {
+    for (; row < end; row++) {
+        const int64_t slot = a.slots[row];
+        if (slot < 0) continue;
+        read_token<A>(a, row, head, x, tokens[0]);
+        if constexpr (S == 2)
+            if (slot % 2 == 0 && row + 1 < end && a.slots[row + 1] == slot + 1) {
+                read_token<A>(a, ++row, head, x, tokens[1]);
+                store_two(a.cache, slot, head, tokens[0], tokens[1]);
+                continue;
+            }
+        store_one<C, S>(a.cache, slot, head, tokens[0]);
+    }
+}
+
+template <class A, class C, int S>
 void place(const engine_place_arguments& a) {
-    const int dim = a.cache.head_dim, kv_heads = a.cache.kv_heads, queries = a.q_out ? a.heads : 0;
-    const int64_t units = int64_t(a.rows) * (queries + kv_heads), claim = a.rows >= 64 ? queries + kv_heads : 1;
-    alignas(64) float x[LARGEST_HEAD] = {}, values[LARGEST_HEAD] = {};
-    Angles<A> angles;
+    const int queries = a.q_out ? a.heads : 0, heads = queries + a.cache.kv_heads, block = a.rows >= 4 * BLOCK ? BLOCK : 1;
+    const int64_t units = int64_t((a.rows + block - 1) / block) * heads, claim = block > 1 ? heads : 1;
+    alignas(64) float x[LARGEST_HEAD] = {};
+    Token<C> tokens[2];
     for (int64_t first; (first = engine_claim(0, claim)) < units;)
         for (int64_t unit = first; unit < first + claim && unit < units; unit++) {
-            const int64_t row = unit / (queries + kv_heads);
-            const int head = int(unit % (queries + kv_heads));
-            angles.read(a, row);
-            if (head < queries) {
-                heads::read((const A*)a.q + row * a.q_row + head * a.q_head, dim, x);
-                turn<A>(a, angles, a.q_norm, x);
-                heads::write((A*)a.q_out + row * a.out_row + head * a.out_head, dim, x);
-            } else if (a.slots[row] >= 0) {
-                const int kv = head - queries;
-                heads::read((const A*)a.k + row * a.k_row + kv * a.k_head, dim, x);
-                turn<A>(a, angles, a.k_norm, x);
-                heads::read((const A*)a.v + row * a.v_row + kv * a.v_head, dim, values);
-                store_any(a.cache, a.slots[row], kv, x, values);
-            }
+            const int64_t row = unit / heads * block, end = row + block < a.rows ? row + block : a.rows;
+            const int head = int(unit % heads);
+            if (head >= queries) place_keys<A, C, S>(a, row, end, head - queries, x, tokens);
+            else for (int64_t each = row; each < end; each++) place_query<A>(a, each, head, x);
         }
+}
+
+template <class A>
+void place_any(const engine_place_arguments& a) {
+    switch (a.cache.type) {
+        case ENGINE_BF16: return place<A, bf16, 2>(a);
+        case ENGINE_F16: return place<A, f16, 1>(a);
+        case ENGINE_F8_E4M3: return place<A, e4m3, 1>(a);
+        case ENGINE_F8_E5M2: return place<A, e5m2, 1>(a);
+        default: return place<A, float, 1>(a);
+    }
 }
 
 }  // namespace
@@ -90,8 +133,8 @@ void place(const engine_place_arguments& a) {
 extern "C" void engine_place(const void* arguments, int, int) {
     const engine_place_arguments& a = *(const engine_place_arguments*)arguments;
     switch (a.type) {
-        case ENGINE_BF16: return place<bf16>(a);
-        case ENGINE_F16: return place<f16>(a);
-        default: return place<float>(a);
+        case ENGINE_BF16: return place_any<bf16>(a);
+        case ENGINE_F16: return place_any<f16>(a);
+        default: return place_any<float>(a);
     }
 }

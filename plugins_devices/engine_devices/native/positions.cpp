@@ -40,17 +40,11 @@ void angles(const engine_angles_arguments& a, int thread, int threads) {
 template <class A>
 void rotate(const engine_rotate_arguments& a, int thread, int threads) {
     const share::Share units = share::of(int64_t(a.rows) * a.heads, a.size, thread, threads);
-    alignas(64) float x[LARGEST_HEAD], cos[LARGEST_HEAD / 2], sin[LARGEST_HEAD / 2];
-    int64_t known = -1;
+    alignas(64) float x[LARGEST_HEAD];
     for (int64_t unit = units.begin; unit < units.end; unit++) {
-        const int64_t row = unit / a.heads, head = unit % a.heads;
-        if (row != known) {
-            heads::read((const A*)a.cos + row * a.angle_row, a.half, cos);
-            heads::read((const A*)a.sin + row * a.angle_row, a.half, sin);
-            known = row;
-        }
+        const int64_t row = unit / a.heads, head = unit % a.heads, angle = row * a.angle_row;
         heads::read((const A*)a.x + row * a.x_row + head * a.x_head, a.size, x);
-        heads::rotate(x, cos, sin, a.half, a.interleaved);
+        heads::rotate(x, (const A*)a.cos + angle, (const A*)a.sin + angle, a.half, a.interleaved);
         heads::write((A*)a.out + unit * a.size, a.size, x);
     }
 }

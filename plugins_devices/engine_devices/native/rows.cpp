@@ -14,15 +14,6 @@ const A* row_of(const void* base, int64_t outer, int64_t inner, int64_t row, int
     return (const A*)base + row / inners * outer + row % inners * inner;
 }
 
-// The value as type A holds it.
-template <class A>
-INLINE F rounded(const F& x) {
-    if (sizeof(A) == 4) return x;
-    A narrow[16];
-    store(narrow, x);
-    return load(narrow);
-}
-
 // x + y of one row into `sum`.
 template <class A>
 void add_row(const A* x, const A* y, A* sum, int64_t size) {
