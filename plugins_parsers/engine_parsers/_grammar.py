@@ -22,10 +22,10 @@ def tagged_calls(
     calls: dict[str, Any] = {
         "type": "tags_with_separator", "tags": tags, "separator": separator, "at_least_one": True, "stop_after_first": not parallel,
     }  # fmt: skip
-    if before or after:
-        parts = [_text(before), calls, _text(after)]
-        calls = {"type": "sequence", "elements": [part for part in parts if part.get("value") != ""]}
-    return GuideSpec(kind="structural_tag", value={"type": "structural_tag", "format": calls})
+    # Models put line breaks between their thoughts and what follows.
+    parts = [{"type": "regex", "pattern": "\\n{0,2}"}, _text(before), calls, _text(after)]
+    whole = {"type": "sequence", "elements": [part for part in parts if part.get("value") != ""]}
+    return GuideSpec(kind="structural_tag", value={"type": "structural_tag", "format": whole})
 
 
 def parameters(tool: dict[str, Any]) -> dict[str, Any]:

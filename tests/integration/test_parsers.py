@@ -84,7 +84,7 @@ def test_thoughts_come_back_as_input(client):
 
 
 def test_a_tool_call(client):
-    choice, usage = both(client, WEATHER, tools=TOOLS)
+    choice, _ = both(client, WEATHER, tools=TOOLS)
     (call,) = choice.message.tool_calls
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
     assert call.id.startswith("chatcmpl-tool-") and call.function.name == "get_weather"
@@ -162,3 +162,14 @@ def both_without_reasoning(client):
     body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 200, "include_reasoning": False}
     answer = httpx.post(f"{client.base_url}chat/completions", json=body, timeout=60).json()
     return answer["choices"][0], answer["usage"]
+
+
+@pytest.mark.parametrize("question", [QUESTION, WEATHER])
+def test_tools_and_a_schema_in_one_request(client, question):
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"], "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema}}
+    choice, _ = both(client, question, response_format=wanted, tools=TOOLS)
+    if question == WEATHER:
+        assert choice.finish_reason == "tool_calls" and choice.message.tool_calls[0].function.name == "get_weather"
+    elif choice.message.content is not None:
+        assert isinstance(json.loads(choice.message.content)["sum"], int)

@@ -66,12 +66,14 @@ TAGGED: tuple[Row, ...] = (
 
 #: gpt-oss; the prompt ends with <|start|>assistant.
 GPT_OSS: tuple[Row, ...] = (
-    ("said", "<|channel|>analysis<|message|>Two and two.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>", "Two and two.", "4"),
+    ("said", "<|channel|>analysis<|message|>Two and two.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>",
+     "Two and two.", "4"),
     ("said", "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>", "ab", ""),
     ("said", "<|channel|>final<|message|>Hello!<|return|>", "", "Hello!"),
     ("said", "<|channel|>final<|message|>Hello!", "", "Hello!"),
     ("said", "<|channel|>analysis<|message|>never ends", "never ends", ""),
-    ("said", "<|channel|>commentary<|message|>I will look.<|end|><|start|>assistant<|channel|>final<|message|>Done.", "", "I will look.Done."),
+    ("said", "<|channel|>commentary<|message|>I will look.<|end|><|start|>assistant<|channel|>final<|message|>Done.", "",
+     "I will look.Done."),
     ("said", "Hello!", "", "Hello!"),
     ("said", "", "", ""),
     ("said", "<|channel|>anal", "", ""),
@@ -83,7 +85,8 @@ GPT_OSS: tuple[Row, ...] = (
     ("said", "<|channel|>analysis<|message|>x<|start|>assistant<|channel|>final<|message|>y", "x", "y"),
     ("said", "<|channel|>analysis<|message|>思<|end|><|start|>assistant<|channel|>final<|message|>答\n", "思", "答\n"),
     ("said", "<|message|>bare<|end|>", "", "bare"),
-    ("said", " to=functions.f<|channel|>commentary json<|message|>{}<|call|>", "", "<|channel|>commentary to=functions.f<|message|>{}<|call|>"),
+    ("said", " to=functions.f<|channel|>commentary json<|message|>{}<|call|>", "",
+     "<|channel|>commentary to=functions.f<|message|>{}<|call|>"),
     ("said", "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\":1}<|call|>", "",
      "<|channel|>commentary to=functions.f<|message|>{\"a\":1}<|call|>"),
     ("said", "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>commentary to=functions.f<|message|>{}", "t",

@@ -100,7 +100,7 @@ def test_deepseek_r1_needs_its_tokens():
 
 
 def test_tag_pair_takes_any_tags():
-    parser, vocabulary = make_parser("tag_pair", start="((", end="))", always=True, trim=False)
+    parser, _ = make_parser("tag_pair", start="((", end="))", always=True, trim=False)
     assert check_splits(lambda: parser.start([]), "a ) b))\nc") == message("\nc", reasoning="a ) b")
     with pytest.raises(ConfigError, match="two different"):
         make_parser("tag_pair", start="x", end="x")

@@ -93,7 +93,8 @@ MISTRAL: tuple[Row, ...] = (
 )  # fmt: skip
 
 DEEPSEEK: tuple[Row, ...] = (
-    ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", (NOW,)),
+    ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜>"
+     "<｜tool▁calls▁end｜>", "", (NOW,)),
     ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", (NOW,)),
     ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}<｜tool▁call▁end｜>", "", (("function", "{}"),)),
     ("Hm.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}", "Hm.", (NOW,)),
@@ -196,7 +197,8 @@ GPT_OSS: tuple[Row, ...] = (
     ("Look: <|channel|>commentary to=functions.now<|message|>{}<|call|>", "Look:", (NOW,)),
     ("<|channel|>commentary to=functions.now<|message|>{", "", (("now", "{"),)),
     ("<|channel|>commentary to=functions.now", "<|channel|>commentary to=functions.now", ()),
-    ("<|channel|>commentary to=functions.now<|message|>words<|call|>", "<|channel|>commentary to=functions.now<|message|>words<|call|>", ()),
+    ("<|channel|>commentary to=functions.now<|message|>words<|call|>",
+     "<|channel|>commentary to=functions.now<|message|>words<|call|>", ()),
 )  # fmt: skip
 
 TABLES: dict[str, tuple[Row, ...]] = {

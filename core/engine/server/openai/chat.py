@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.plugin.request import SamplingParams
+from engine.plugin.request import GuideSpec, SamplingParams
 from engine.render.chat import Conversation
 from engine.render.params import build_params, fill_bad_words, fit_context
 from engine.server.body import read_json
@@ -80,9 +80,13 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)
     thinking = service.parsers.thinking(ids)
+
+    def place(guide: GuideSpec) -> GuideSpec:
+        return after_thinking(calling.beside(guide), thinking)
+
     fitted = fit_context(params, len(ids), limits, param="messages")
     fitted = msgspec.structs.replace(fitted, thinking=thinking_limit(body, thinking))
-    [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=lambda guide: after_thinking(guide, thinking))
+    [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=place)
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single)
     job = Job(
         prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,

@@ -15,11 +15,33 @@ from engine.server.parsing import Parsers
 
 
 class Calling(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tools an answer may call (empty: none), whether only the first call counts, and the constraint that enforces calls."""
+    """Which tools an answer may call (empty: none), whether only the first call counts, and the constraint that enforces calls.
+
+    ``instead``: the constraint under which calls come in place of an answer that another constraint shapes, where both are free to.
+    """
 
     tools: list[dict[str, Any]] = []
     single: bool = False
     guide: GuideSpec | None = None
+    instead: GuideSpec | None = None
+
+    def beside(self, guide: GuideSpec) -> GuideSpec:
+        """``guide`` of a request whose answer obeys it or calls tools. Raises RequestError where the two cannot be joined."""
+        if not self.tools or self.guide is not None:
+            return guide
+        if guide.kind not in ("json", "json_object") or self.instead is None:
+            raise RequestError(
+                "tools with tool_choice 'auto' and this constraint on the output do not go together on this server; "
+                "send tool_choice 'none' or 'required', or no constraint.", param="tool_choice", code="not_available",
+            )  # fmt: skip
+        schema = guide.value if guide.kind == "json" else {"type": "object"}
+        answer = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
+        shaped = {"type": "sequence", "elements": [{"type": "regex", "pattern": "\\n{0,2}"}, answer]}
+        either = {"type": "or", "elements": [shaped, self.instead.value["format"]]}
+        return GuideSpec(
+            "structural_tag", {"type": "structural_tag", "format": either}, backend=guide.backend,
+            options={name: value for name, value in guide.options.items() if name == "fallback"},
+        )  # fmt: skip
 
 
 def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
@@ -41,7 +63,7 @@ def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
     single = body.parallel_tool_calls is False
     chosen = [tool for tool in tools if tool["function"]["name"] in names]
     if choice == "auto":
-        return Calling(tools=chosen, single=single)
+        return Calling(tools=chosen, single=single, instead=parsers.tools.grammar(chosen, parallel=not single))
     guide = parsers.tools.grammar(chosen, parallel=not single and choice == "required")
     if guide is None:
         raise RequestError(

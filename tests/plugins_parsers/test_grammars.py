@@ -1,0 +1,78 @@
+"""The constraints that enforce calls accept what the format writes, and nothing else; templates show their parser."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+
+import pytest
+
+from engine_parsers._recognise import choose
+from engine_parsers.reasoning import auto as reasoning_auto
+from engine_parsers.tools import auto
+from tests.data import shared
+from tests.plugins_parsers.kit import tool
+from tests.plugins_parsers.tool_formats import FORMATS
+
+TOOLS = [tool("get_weather", city={"type": "string"}, unit={"type": "string"}), tool("now")]
+CALLS = [("get_weather", {"city": "Paris", "unit": "c"}), ("now", {})]
+#: Read, but written otherwise when calls are enforced; or not enforceable.
+OTHERWISE = ("llama3_json", "mistral_2025")
+FREE = ("kimi_k2", "gpt_oss", "pythonic", "llama4_pythonic", "olmo3")
+ENFORCED = [
+    pytest.param(module, write, id=f"{module}-{write.__name__}")
+    for module, write, _, _ in FORMATS
+    if write.__name__ not in (*OTHERWISE, *FREE) and not (module == "deepseek_v3" and write.__name__ == "deepseek_v31")
+]
+
+
+def parser(module: str):
+    return import_module(f"engine_parsers.tools.{module}").engine_create_tool_parser()
+
+
+def accepts(spec, text: str) -> bool:
+    xgrammar = pytest.importorskip("xgrammar")
+    tokens = [bytes([value]) for value in range(256)] + [b"<eos>"]
+    info = xgrammar.TokenizerInfo(tokens, xgrammar.VocabType.RAW, vocab_size=257, stop_token_ids=[256])
+    compiled = xgrammar.GrammarCompiler(info, max_threads=1).compile_structural_tag(json.dumps(spec.value))
+    matcher = xgrammar.GrammarMatcher(compiled)
+    return all(matcher.accept_token(token) for token in (*text.encode(), 256))
+
+
+@pytest.mark.parametrize(("module", "write"), ENFORCED)
+def test_the_grammar_is_the_format_s(module, write):
+    spec = parser(module).grammar(TOOLS)
+    assert accepts(spec, write(CALLS).rstrip()) and accepts(spec, write(CALLS[:1]).rstrip())
+    assert not accepts(spec, "") and not accepts(spec, "words") and not accepts(spec, write([("other", {})]).rstrip())
+    one = parser(module).grammar(TOOLS, parallel=False)
+    assert accepts(one, write(CALLS[1:]).rstrip()) and not accepts(one, write(CALLS).rstrip())
+
+
+def test_llama_s_calls_are_bare_objects():
+    spec = parser("llama3_json").grammar(TOOLS)
+    assert accepts(spec, '{"name": "get_weather", "parameters": {"city": "Paris", "unit": "c"}}')
+
+
+@pytest.mark.parametrize("module", FREE)
+def test_formats_without_a_grammar(module):
+    assert parser(module).grammar(TOOLS) is None
+
+
+TEMPLATES = {
+    "Qwen-Qwen2.5-7B-Instruct": ("hermes", None), "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": ("deepseek_v3", "deepseek_r1"),
+    "mistralai-Mistral-Nemo-Instruct-2407": ("mistral", None), "microsoft-Phi-3.5-mini-instruct": (None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_real_templates_show_their_parsers(name):
+    source = shared(f"chat_templates/{name}.jinja").read_text()
+    for rows, wanted in zip((auto.ROWS, reasoning_auto.ROWS), TEMPLATES[name], strict=True):
+        found = choose(rows, source, frozenset())
+        assert (found.name if found else None) == wanted
+        assert found is None or "in the chat template" in found.reason
+
+
+def test_the_vocabulary_shows_what_the_template_does_not():
+    found = choose(auto.ROWS, "", frozenset(("[TOOL_CALLS]", "[INST]")))
+    assert found is not None and found.name == "mistral" and "in the vocabulary" in found.reason
