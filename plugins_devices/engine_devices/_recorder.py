@@ -71,7 +71,8 @@ class TapeReplay(Replay):
 class TapeRecorder(Recorder):
     """Records what runs through the native library.
 
-    The first tape is checked: replayed at once on the same inputs, it must repeat the recorded results bit by bit.
+    The first tape is checked: replayed at once on the same inputs, it must repeat the recorded results bit by bit. Where
+    it does so only without fused operations, this and all later tapes do without.
     """
 
     cheap = True
@@ -80,6 +81,7 @@ class TapeRecorder(Recorder):
         self._native = native
         self._arena = Arena()
         self._checked = False
+        self._fusing = True
 
     def record(self, body: Callable[[], tuple[Tensor, ...]]) -> TapeReplay:
         """Run ``body`` once. Raises :class:`CannotRecord` where it computes outside the native operations.
@@ -97,22 +99,29 @@ class TapeRecorder(Recorder):
         if guard.refusal is not None:
             raise CannotRecord(f"{guard.refusal} runs outside the native operations")
         buffers = Buffers(guard.allocated)
-        tape = Tape(self._native, fuse(calls, buffers, outputs), buffers, outputs)
-        self._arena.hold(tape)
-        replay = TapeReplay(self._native, tape)
-        if self._checked:
-            for target, source in zip(tape.outputs, outputs, strict=True):
-                target.copy_(source)
-        else:
-            _check(replay.run(), outputs)
+        if not self._checked:
+            self._fusing = _differs(self._tape(calls, buffers, outputs).run(), outputs) is None
+            index = None if self._fusing else _differs(self._tape(calls, buffers, outputs).run(), outputs)
+            if index is not None:
+                raise CannotRecord(f"a replay gave another result {index} than the step that it was recorded from")
             self._checked = True
+        replay = self._tape(calls, buffers, outputs)
+        for target, source in zip(replay.outputs, outputs, strict=True):
+            target.copy_(source)
         return replay
 
+    def _tape(self, calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> TapeReplay:
+        """A tape of these calls in the arena."""
+        fused = fuse(calls, buffers, outputs) if self._fusing else calls
+        tape = Tape(self._native, fused, buffers, outputs)
+        self._arena.hold(tape)
+        return TapeReplay(self._native, tape)
 
-def _check(replayed: tuple[Tensor, ...], recorded: tuple[Tensor, ...]) -> None:
-    for index, (ours, theirs) in enumerate(zip(replayed, recorded, strict=True)):
-        if not torch.equal(_bytes(ours), _bytes(theirs)):
-            raise CannotRecord(f"a replay gave another result {index} than the step that it was recorded from")
+
+def _differs(replayed: tuple[Tensor, ...], recorded: tuple[Tensor, ...]) -> int | None:
+    """The first result that is not the same to the bit."""
+    pairs = enumerate(zip(replayed, recorded, strict=True))
+    return next((index for index, (ours, theirs) in pairs if not torch.equal(_bytes(ours), _bytes(theirs))), None)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

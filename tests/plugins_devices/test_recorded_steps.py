@@ -85,3 +85,45 @@ def test_bfloat16_logits_are_close_to_float32(case: tuple[str, Path]) -> None:
     recorded = first_logits(start(case, dtype="bfloat16"))
     assert (recorded - truth).abs().max() / scale < max(2e-2, 1.5 * torch_error)
     assert torch.equal(recorded, plain)
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return made_qwen3(tmp_path_factory.mktemp("checkpoint"))
+
+
+def made_qwen3(path: Path, **changes: int) -> tuple[str, Path]:
+    module, config = CASES["qwen3"]
+    save(type(config)(**config.to_dict() | changes), path)
+    return module, path
+
+
+@pytest.mark.parametrize(("inner", "each"), [(64, 8), (48, 9)])
+def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int) -> None:
+    """Per layer: norm, q k v, heads into pages, attention, output + residual, norm, gate · up, down + residual.
+
+    The gate joins the product only where its width divides by 32.
+    """
+    case = made_qwen3(tmp_path, intermediate_size=inner)
+    worker = start(case, dtype="bfloat16")
+    recorded = first_logits(worker)
+    (replay,) = worker._runner._replays.values()
+    assert len(replay._tape.operations) == 3 * each + len(("embed", "angles", "norm", "head", "best"))
+    assert torch.equal(recorded, first_logits(start(case, dtype="bfloat16", enforce_eager=True)))
+
+
+def test_a_model_with_a_foreign_operation_runs_plainly_and_says_why(
+    qwen3: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = play(start(qwen3), 8)
+    worker = start(qwen3)
+    forward = worker._model.forward
+    monkeypatch.setattr(worker._model, "forward", lambda batch: forward(batch) * 1.0)
+    assert play(worker, 8) == truth
+    assert worker.call("describe", {})["steps"] == "plain: torch.mul runs outside the native operations"
+
+
+def test_enforce_eager_records_nothing(qwen3: tuple[str, Path]) -> None:
+    worker = start(qwen3, enforce_eager=True)
+    first_logits(worker)
+    assert worker.call("describe", {})["steps"] == "plain: --enforce-eager"

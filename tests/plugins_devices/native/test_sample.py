@@ -51,7 +51,7 @@ def test_draws_equal_the_definition(ops, width, dtype):
 
 
 def on_a_border(logits, values, row, got, wanted):
-    """Whether two tokens are neighbours of the point drawn, which sums of float32 numbers cannot tell apart (nor the last tokens of a nucleus)."""
+    """Whether the point drawn lies between the tokens, within what sums of float32 numbers can tell."""
     temperature, top_k, top_p, min_p, chance = (value[row : row + 1] for value in values)
     relative = ((logits.float() - logits.float().max()) / temperature[0])[None]
     least = thresholds(relative, top_k, top_p, min_p)
