@@ -141,10 +141,10 @@ class Grammars:
     def begin(self, inputs: StepInputs) -> None:
         """Work out the masks of the guided ones among the rows to sample, beside whatever the caller does next."""
         self._pending = None
-        if not any(sequence.masked for sequence in inputs.sequences):
+        if not any(sequence.guided for sequence in inputs.sequences):
             return
         owners = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
-        rows = [i for i, sequence in enumerate(owners) if sequence.params.guide is not None]
+        rows = [i for i, sequence in enumerate(owners) if sequence.guided]
         if rows:
             lengths = inputs.sample_length[rows].tolist()
             self._pending = self._thread.submit(self._fill, rows, [owners[i] for i in rows], lengths)

@@ -33,15 +33,16 @@ class Masks:
         self._processor = processor
         self._guides = guides
 
-    def apply_grammars(self, scores: Tensor) -> dict[int, str]:
+    def apply_grammars(self, scores: Tensor, sequences: Rows[Sequence]) -> dict[int, str]:
         """Change the guided rows of scores [R, V] in place; errors by row."""
-        return {} if self._guides is None else self._guides.apply(scores)
+        if self._guides is not None:
+            return self._guides.apply(scores)
+        refused = "guided decoding is not available in this engine"
+        return {row: refused for row, sequence in enumerate(sequences) if sequence.guided}
 
     def apply(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         """Change one row of float32 logits [V] in place; raises :class:`RowError`."""
         p = sequence.params
-        if p.guide is not None and self._guides is None:
-            raise RowError(f"guided decoding ({p.guide.kind}) is not available in this engine")
         if p.logits_processors:
             if sequence.processing is None:
                 sequence.processing = Processing(sequence, self._processor)

@@ -71,7 +71,8 @@ class Sampler:
     def sample(self, logits: Tensor, rows: Rows, best: tuple[Tensor, Tensor] | None = None) -> Sampled:
         """logits [R, V] as the model gave them, unchanged afterwards; ``best``: the largest of each row and its id."""
         if best is not None and all(sequence.simple for sequence in rows.sequences):
-            return self._simple(logits, rows, *best)
+            guided = any(sequence.guided for sequence in rows.sequences)
+            return self._guided(logits, rows) if guided else self._simple(logits, rows, *best)
         raw = logits.float()
         best_value = raw.amax(-1)
         finite = torch.isfinite(best_value)
@@ -86,6 +87,13 @@ class Sampler:
         for i in np.flatnonzero(packed[1] == 0).tolist():
             errors[i] = NOT_FINITE
         return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))
+
+    def _guided(self, logits: Tensor, rows: Rows) -> Sampled:
+        """As :meth:`_simple`, after the grammars' masks."""
+        scores = logits.clone()
+        errors = self._masks.apply_grammars(scores, rows.sequences)
+        sampled = self._simple(scores, rows, *self._ops.best(scores))
+        return Sampled(sampled.tokens, sampled.errors | errors, {})
 
     def _simple(self, logits: Tensor, rows: Rows, value: Tensor, token: Tensor) -> Sampled:
         """The best tokens of greedy rows and drawn ones of the others, from the logits as they are."""
@@ -106,10 +114,10 @@ class Sampler:
         errors: dict[int, str] = {}
         masked = [i for i, sequence in enumerate(rows.sequences) if sequence.masked]
         penalised = [i for i, sequence in enumerate(rows.sequences) if sequence.penalised]
-        if not masked and not penalised:
+        if not masked and not penalised and not any(sequence.guided for sequence in rows.sequences):
             return raw, errors
         scores = raw.clone() if shared else raw
-        errors.update(self._masks.apply_grammars(scores))
+        errors.update(self._masks.apply_grammars(scores, rows.sequences))
         for i in masked:
             try:
                 self._masks.apply(scores[i], rows.sequences[i], int(rows.lengths[i]))

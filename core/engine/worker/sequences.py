@@ -25,13 +25,13 @@ class Sequence:
 
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
-    ``masked`` (tokens forbidden or biased), ``penalised``; ``simple``: neither of both, and no log-probabilities. ``pending`` is the
+    ``masked`` (tokens forbidden or biased), ``penalised``, ``guided``; ``simple``: at most guided, no log-probabilities. ``pending`` is the
     log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors,
     ``grammar`` the place in the constraint of a guided one, ``processing`` its logits processors.
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "last", "length", "masked", "num_prompt", "params",
+        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "guided", "last", "length", "masked", "num_prompt", "params",
         "penalised", "pending", "processing", "refused", "row", "seed", "seq", "simple", "tokens",
     )  # fmt: skip
 
@@ -54,8 +54,9 @@ class Sequence:
         self.filtered = not self.greedy and (p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0)
         self.masked = bool(
             p.logit_bias or p.allowed_token_ids is not None or p.bad_words_ids or p.min_tokens
-            or p.logits_processors or p.guide is not None or p.thinking is not None
+            or p.logits_processors or p.thinking is not None
         )  # fmt: skip
+        self.guided = p.guide is not None
         self.penalised = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
         self.simple = not self.masked and not self.penalised and p.logprobs is None
         self.counts: TokenCounts | None = None

@@ -237,7 +237,7 @@ def test_what_a_row_cannot_have_fails_that_row() -> None:
     assert "doubling" in errors[0]
     assert "ZeroDivisionError: asked to" in errors[0]
     assert "logit_bias" in errors[1]
-    assert "json" in errors[2]
+    assert "guided decoding" in errors[2]
 
 
 def test_a_long_history_is_counted_as_it_grows() -> None:
