@@ -66,14 +66,14 @@ def test_heads_and_batches(backend, dtype, heads, kv_heads, head_dim, work):
     compare(backend, Case(work, heads, kv_heads, head_dim, block_size=16, dtype=dtype, pad_rows=3))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("block_size", [2, 4, 8, 16, 32, 48, 64, 128])
-@pytest.mark.parametrize("window", [None, 1, 40])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("block_size", [2, 4, 8, 32, 48, 64, 128])
+@pytest.mark.parametrize("window", [None, 40])
 def test_block_sizes(backend, dtype, block_size, window):
     compare(backend, Case(MIXED, 4, 2, 40, block_size, window=window, dtype=dtype))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("window", [None, 1, 7, 256, 300])
 @pytest.mark.parametrize("soft_cap", [None, 20.0])
 @pytest.mark.parametrize("sinks", [False, True])

@@ -1,0 +1,111 @@
+"""The native thread pool: every operation once, in order, by any number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+import pytest
+import torch
+
+from engine_devices._attention import NativeAttention
+from engine_devices._native import Operation
+from engine_devices._operations import NativeOperations
+from tests.plugins_devices.native.conftest import THREADS
+
+
+@pytest.fixture
+def pool(native):
+    """The library; its pool is put back to the other tests' size."""
+    yield native
+    native.start(THREADS)
+
+
+class Chain:
+    """y = x + 1 + 1 … as one list of operations, each on what the one before wrote."""
+
+    def __init__(self, native, length, rows=40, size=500):
+        self._native = native
+        native.tape = []
+        self.x, one = torch.zeros(rows, size), torch.ones(rows, size)
+        y = self.x
+        for _ in range(length):
+            y = NativeOperations(native).add(y, one)
+        self._calls, native.tape = native.tape, None
+        self.y, self.length = y, length
+        self.operations = (Operation * length)()
+        for operation, call in zip(self.operations, self._calls, strict=True):
+            operation.kernel, operation.arguments = native.address(call.kernel), ctypes.addressof(call.arguments)
+
+    def run(self):
+        self.y.zero_()
+        self._native.run_list(self.operations)
+        return bool((self.y == self.x + self.length).all())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+def test_operations_run_in_order(pool, threads):
+    assert pool.start(threads) == threads
+    chain = Chain(pool, 300)
+    for start in range(5):
+        chain.x.fill_(start)
+        assert chain.run()
+
+
+def test_pinned_threads(pool):
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    assert pool.start(2, [core, core]) == 2
+    assert Chain(pool, 50).run()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_idle_threads_cost_nothing(pool):
+    pool.start(4)
+    assert Chain(pool, 20).run()
+    time.sleep(0.05)
+    used = time.process_time()
+    time.sleep(0.4)
+    assert time.process_time() - used < 0.04
+
+
+def test_a_forked_child_starts_its_own_threads(pool):
+    pool.start(3)
+    chain = Chain(pool, 50)
+    assert chain.run()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if chain.run() and pool.start(2) == 2 and chain.run() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert chain.run()
+
+
+def test_seconds_of_each_operation(pool):
+    chain = Chain(pool, 30, rows=400)
+    pool.cdll.engine_profile(1)
+    began = time.perf_counter()
+    for _ in range(3):
+        assert chain.run()
+    passed = time.perf_counter() - began
+    seconds = (ctypes.c_double * 30)()
+    assert pool.cdll.engine_profile_read(seconds, 30) == 30
+    pool.cdll.engine_profile(0)
+    assert all(part > 0 for part in seconds)
+    assert sum(seconds) <= passed
+
+
+def test_results_do_not_depend_on_the_number_of_threads(pool):
+    from tests.core.attention.attention_cases import Case
+    from tests.plugins_devices.native.test_attention import REFERENCE, filled, make
+
+    case = Case(((1, 3000), (1, 700), (2, 90)), 4, 2, 64, 16, dtype="bfloat16")
+    inputs = make(case, REFERENCE)
+    results = []
+    for threads in (1, 2, 7):
+        pool.start(threads)
+        backend = NativeAttention(pool)
+        cache = filled(backend, case, inputs)
+        results.append(backend.attend(inputs.q, inputs.k, inputs.v, cache, inputs.batch, case.spec))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
