@@ -12,7 +12,10 @@ from tests.core.server.serving import in_memory, make_config
 BODY = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he"}]}
 
 
-@pytest.mark.parametrize(("flag", "continued", "role"), [("bot", False, "bot"), ("bot", True, "assistant"), ("assistant", False, "assistant")])
+ROLES = [("bot", False, "bot"), ("bot", True, "assistant"), ("assistant", False, "assistant")]
+
+
+@pytest.mark.parametrize(("flag", "continued", "role"), ROLES)
 async def test_the_role_of_an_answer(flag, continued, role):
     """A message that goes on keeps the role it has."""
     body = {**BODY, "continue_final_message": continued, "add_generation_prompt": not continued}
