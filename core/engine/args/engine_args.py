@@ -162,6 +162,8 @@ def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence
         from engine.plugin.discovery import scan
 
         plugins = installed(scan() if entries is None else entries)
+    if file := str(given.get("tool_parser_plugin") or ""):
+        plugins.setdefault("tool_parser", []).append(file.rpartition("/")[2].removesuffix(".py"))
     return check_flags(asked, given, plugins)
 
 

@@ -134,6 +134,8 @@ class Resolver:
         self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
         executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")
         self.choices["executor"] = host.resolve(kinds.EXECUTOR, executor)
+        if args.tool_parser_plugin:
+            host.add_file(kinds.TOOL_PARSER, args.tool_parser_plugin, "--tool-parser-plugin")
         for kind, flag in ((kinds.REASONING_PARSER, args.reasoning_parser), (kinds.TOOL_PARSER, args.tool_call_parser)):
             if flag is not None and not args.skip_tokenizer_init:
                 name, _ = split_options(str(kind.flag), flag)

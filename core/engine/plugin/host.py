@@ -46,6 +46,12 @@ class PluginHost:
         wanted = kind if isinstance(kind, str) else kind.name
         return sorted((entry for entry in self._entries if entry.kind == wanted), key=lambda entry: entry.name)
 
+    def add_file(self, kind: Kind[Any], path: str, flag: str) -> None:
+        """Make the plugin module in a Python file one of the installed (see :func:`engine.plugin.files.file_plugin`)."""
+        from engine.plugin.files import file_plugin
+
+        self._entries.append(file_plugin(kind, path, flag))
+
     def resolve(self, kind: Kind[Any], name: str) -> Choice:
         """The one plugin of that name; nothing is imported.
 
