@@ -13,8 +13,9 @@ import pytest
 from engine.cli.bench import run
 from engine.cli.bench.http import HttpFailure, Target, fetch, opened
 from engine.cli.bench.loads import Sizes
-from engine.cli.bench.requests import Server, first_model
-from engine.cli.bench.rounds import calibrate, make_prompts, run_round
+from engine.cli.bench.plot import draw
+from engine.cli.bench.requests import Measured, Server, first_model
+from engine.cli.bench.rounds import Round, calibrate, make_prompts, run_round
 from engine.cli.bench.serve import COMMAND, _measure, _text
 from engine.errors import ConfigError
 from tests.core.server.fake_client import FakeClient
@@ -229,3 +230,13 @@ async def test_the_model_is_the_first_listed():
     async with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as url:
         with pytest.raises(HttpFailure, match="lists no model"):
             await first_model(Target(url))
+
+
+def test_a_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    rounds = [Round([Measured(0.0, Sizes(1, 3), [0.1, 0.2, 0.4], 0.5, 1, 3), Measured(0.0, Sizes(1, 1), error="x")], 1.0)]
+    path = tmp_path / "bench.png"
+    draw(str(path), {"http://a": rounds, "http://b": rounds})
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="--plot"):
+        draw(str(tmp_path / "absent" / "x.png"), {"http://a": rounds})
