@@ -1,4 +1,4 @@
-"""Character-level parsers by lm-format-enforcer: JSON schemas, regular expressions and choices, with no compilation to speak of."""
+"""Character-level parsers by lm-format-enforcer: JSON schemas, regular expressions and choices, ready at once."""
 
 from __future__ import annotations
 
