@@ -1,4 +1,4 @@
-"""Any pair of tags: options start, end (texts), always (all is reasoning until end), trim (line breaks beside the tags go)."""
+"""Any pair of tags: options start, end (texts), always (all is reasoning until end), trim (line breaks beside them go)."""
 
 from __future__ import annotations
 

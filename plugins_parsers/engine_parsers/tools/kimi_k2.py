@@ -1,4 +1,4 @@
-"""Kimi K2: <|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}<|tool_call_end|>; the ids are the model's own."""
+"""Kimi K2: <|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}<|tool_call_end|>; ids are the model's."""
 
 from __future__ import annotations
 

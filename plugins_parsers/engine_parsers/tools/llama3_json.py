@@ -1,4 +1,4 @@
-"""Llama 3.1 to 3.3: {"name": …, "parameters": …} as the whole answer, or after <|python_tag|>; several joined by a semicolon."""
+"""Llama 3.1 to 3.3: {"name": …, "parameters": …} as the whole answer, or after <|python_tag|>; joined by semicolons."""
 
 from __future__ import annotations
 

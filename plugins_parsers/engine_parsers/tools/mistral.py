@@ -1,4 +1,4 @@
-"""Mistral: [TOOL_CALLS][{"name": …, "arguments": …}], or [TOOL_CALLS]NAME{…} and [TOOL_CALLS]NAME[ARGS]{…} of newer models."""
+"""Mistral: [TOOL_CALLS][{"name": …, "arguments": …}], or [TOOL_CALLS]NAME{…} and [TOOL_CALLS]NAME[ARGS]{…}."""
 
 from __future__ import annotations
 
