@@ -51,8 +51,11 @@ class EnforcerCompiler(GuideCompiler):
             return "guided_whitespace_pattern"
         lacks = unmet(spec, ENFORCER)
         if lacks is None:
-            stated = json.dumps(spec.value, ensure_ascii=False) if spec.kind in ("json", "choice") else str(spec.value)
+            compact = (",", ":")
+            stated = json.dumps(spec.value, ensure_ascii=False, separators=compact) if spec.kind in ("json", "choice") else str(spec.value)
             unknown = set(stated) - set(self._plain.tokenizer_alphabet) - {"\n", " "}
+            if spec.options.get("any_whitespace") is False and " " in stated:
+                return "compact JSON whose texts hold spaces"  # it takes white space away within texts as well
             lacks = f"the character {min(unknown)!r}, which no token spells by itself" if unknown else None
         return lacks
 
