@@ -75,7 +75,12 @@ def main() -> None:
     parser.add_argument("--sampled", action="store_true", help="temperature 0.8, top-p 0.95 instead of greedy")
     parser.add_argument("--eager", action="store_true", help="--enforce-eager")
     options = parser.parse_args()
-    flags: dict[str, Any] = {"disable_log_stats": True, "max_num_seqs": max(options.sequences), "enforce_eager": options.eager, "dtype": options.dtype}
+    flags: dict[str, Any] = {
+        "disable_log_stats": True,
+        "max_num_seqs": max(options.sequences),
+        "enforce_eager": options.eager,
+        "dtype": options.dtype,
+    }
     config = resolve(EngineArgs(model=options.model, enable_prefix_caching=False, **flags))
     with tempfile.TemporaryDirectory() as rendezvous:
         executor = start_executor(config, rendezvous, lambda *_: None)
@@ -116,8 +121,10 @@ def measure(config: Any, executor: Any, count: int, options: argparse.Namespace)
         loop.step()
     medians = {name: statistics.median(values) for name, values in clock.parts.items()}
     overhead = medians["step"] - medians["model"] - medians["front"]
-    parts = "  ".join(f"{name} {medians[name]:.0f}" for name in ("model", "schedule", "inputs", "sample", "collect", "commit", "encode", "front"))
-    print(f"{count:4} sequences: step {medians['step']:.0f} us, overhead {overhead:.0f} us | {parts} | {statistics.median(outbox.bytes):.0f} bytes")
+    shown = ("model", "schedule", "inputs", "sample", "collect", "commit", "encode", "front")
+    parts = "  ".join(f"{name} {medians[name]:.0f}" for name in shown)
+    size = statistics.median(outbox.bytes)
+    print(f"{count:4} sequences: step {medians['step']:.0f} us, overhead {overhead:.0f} us | {parts} | {size:.0f} bytes")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ _HOME = {
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
     "engine.plugin.contracts.device": "CannotRecord Device Memory Recorder Replay",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
-    "engine.plugin.contracts.generation": "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint",
+    "engine.plugin.contracts.generation": (
+        "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint"
+    ),
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
     "engine.plugin.contracts.operations": "Operations",
