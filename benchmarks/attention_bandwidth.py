@@ -6,7 +6,7 @@ Needs a CUDA device and the engine on the path. Bytes counted for attention are 
 copy, bytes read and written. Every timing is the median of calls replayed as a CUDA graph, so launch overhead is left out.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse

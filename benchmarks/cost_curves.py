@@ -7,7 +7,7 @@ Needs the engine on the path; matplotlib (the extra ``bench``) for --png. Step t
 tokens, as the front end sees them. The lower line of each panel is what of a step is not the worker's: scheduler, messages, front end.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse

@@ -7,7 +7,7 @@ that a busy minute falls on both. Caches of all layers together exceed the proce
 multiplications and additions of visible scores alone, Q·K and P·V.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse

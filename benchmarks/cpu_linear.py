@@ -6,7 +6,7 @@ Weights rotate through copies that together exceed the caches. Roof and layers a
 falls on all of them; the figures are medians.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse

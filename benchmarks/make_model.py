@@ -8,7 +8,7 @@ many words of four letters as the vocabulary has room for. So every id is ordina
 tokenizer of a real model of that vocabulary costs.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse

@@ -77,7 +77,7 @@ def measure(running: int, waiting: int, prompt: int, *, slots: bool = True) -> t
 def report(title: str, running: int, waiting: int, prompt: int, *, slots: bool = True) -> None:
     """One line."""
     planning, committing = measure(running, waiting, prompt, slots=slots)
-    print(f"{title:40}  schedule {planning:8.0f} µs   commit {committing:8.0f} µs")  # noqa: T201
+    print(f"{title:40}  schedule {planning:8.0f} µs   commit {committing:8.0f} µs")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 Run it with the interpreter of an environment that has openvino-genai; see benchmarks/peers.md for the export.
 """
 
-# ruff: noqa: T201 - a command whose product is what it prints
+
 from __future__ import annotations
 
 import argparse
