@@ -52,6 +52,7 @@ class LocalWorker(Worker):
         self._device: Device | None = None
         self._parallel: SingleProcess | TorchDistributed | None = None
         self._processors = Processors(config.processors)
+        self._grammars: Grammars | None = None
         self._weight_bytes = 0
 
     def load(self) -> None:
