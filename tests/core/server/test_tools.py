@@ -11,7 +11,7 @@ MESSAGES = [{"role": "user", "content": "a"}]
 
 
 @pytest.mark.parametrize(("param", "fields"), [
-    ("tool_choice", {"tools": TOOLS}), ("tool_choice", {"tools": TOOLS, "tool_choice": "auto"}),
+    ("tool_choice", {"tools": TOOLS, "tool_choice": "auto"}),
     ("tool_choice", {"tools": TOOLS, "tool_choice": "required"}),
     ("tool_choice", {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}),
     ("tool_choice", {"tools": TOOLS, "tool_choice": "any"}), ("tool_choice", {"tools": TOOLS, "tool_choice": {"type": "function"}}),
@@ -25,7 +25,7 @@ async def test_refused(param, fields, stream):
         assert not http.engine.seen
 
 
-@pytest.mark.parametrize("fields", [{"tools": TOOLS, "tool_choice": "none"}, {"tools": []}, {"reasoning_effort": "low"},
+@pytest.mark.parametrize("fields", [{"tools": TOOLS, "tool_choice": "none"}, {"tools": []}, {"tools": TOOLS}, {"reasoning_effort": "low"},
                                     {"chat_template_kwargs": {"thinking_budget": 5}}])  # fmt: skip
 async def test_accepted(fields):
     async with in_memory() as http:

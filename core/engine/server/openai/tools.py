@@ -51,6 +51,9 @@ def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
     if choice == "none":
         return Calling()
     if choice == "auto" and not (parsers.auto_tools and parsers.tools is not None):
+        if body.tool_choice is None:
+            # The template shows the tools; what the model makes of them stays text, as this server was started.
+            return Calling()
         raise RequestError(
             "tool_choice 'auto' needs a server that finds tool calls; send tool_choice 'none' to show the tools to nobody.",
             param="tool_choice", fix="start the server with --enable-auto-tool-choice --tool-call-parser NAME",
