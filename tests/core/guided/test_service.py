@@ -84,6 +84,8 @@ async def refusal(service, kind, value, backend=None):
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_constraints_are_refused_in_time(service, name):
     kind, value, says = HOSTILE[name]
+    if name == "unsatisfiable":
+        pytest.importorskip("llguidance")  # the backend that finds it out; without it xgrammar refuses allOf itself
     await service.prepare("f", plain(GuideSpec("regex", "a")))
     began = time.monotonic()
     error = await refusal(service, kind, value)
