@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from engine.errors import BadSignature, ContractViolation, EngineError, IncompatiblePlugin
+from engine.errors import BadSignature, ContractViolation, IncompatiblePlugin
 from engine.plugin import spec
 from engine.plugin.api import API_VERSION, PROJECT, Choice, Use
-from engine.plugin.blame import failure, import_failure, origin, unmarked, violation
+from engine.plugin.blame import blamed, origin, unmarked, violation
 from engine.plugin.kinds import Kind
 from engine.plugin.options import fill_options, takes_raw_options
 
@@ -36,16 +36,10 @@ def load(choice: Choice, kind: Kind[T], **args: Any) -> T:
 def import_plugin(kind: Kind[Any], choice: Choice) -> Any:
     """The plugin's module (or the object in it that a ``module:object`` target names)."""
     name, _, attribute = choice.module.partition(":")
-    try:
+    with blamed(kind, choice):
         plugin: Any = import_module(name)
         for part in filter(None, attribute.split(".")):
             plugin = getattr(plugin, part)
-    except EngineError:
-        raise
-    except ImportError as error:
-        raise import_failure(kind, choice, error) from error
-    except Exception as error:
-        raise failure(kind, choice, error) from error
     return plugin
 
 
@@ -70,14 +64,8 @@ def call_hook(kind: Kind[Any], choice: Choice, plugin: Any, hook: str, args: dic
             f"{origin(kind, choice)} does not implement the hook {hook}{marker}.",
             fix=f"define {hook}() in {choice.module} and mark it @hookimpl",
         )
-    try:
+    with blamed(kind, choice):
         return caller(**args)
-    except EngineError:
-        raise
-    except ImportError as error:
-        raise import_failure(kind, choice, error) from error
-    except Exception as error:
-        raise failure(kind, choice, error) from error
 
 
 def check_arguments(hook: str, args: dict[str, Any]) -> None:

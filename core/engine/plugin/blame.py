@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from engine.errors import BrokenPlugin, ContractViolation, MissingDependency, PluginError
+from engine.errors import BrokenPlugin, ContractViolation, EngineError, MissingDependency, PluginError
 from engine.plugin.api import Choice
 from engine.plugin.kinds import Kind
 
@@ -104,3 +106,16 @@ def _where(error: BaseException) -> str:
 def unmarked(module: ModuleType, hook: str) -> bool:
     """Whether the module has the hook function but forgot ``@hookimpl``."""
     return callable(getattr(module, hook, None))
+
+
+@contextmanager
+def blamed(kind: Kind[Any], choice: Choice) -> Iterator[None]:
+    """Whatever a plugin's code raises inside becomes the plugin error that names it; the engine's own errors pass."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except ImportError as error:
+        raise import_failure(kind, choice, error) from error
+    except Exception as error:
+        raise failure(kind, choice, error) from error

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from engine.errors import ContractViolation, EngineError, PluginConflict, UnknownPlugin
+from engine.errors import ContractViolation, PluginConflict, UnknownPlugin
 from engine.plugin.activate import activate, call_hook, load
 from engine.plugin.api import Choice, Use
-from engine.plugin.blame import failure, import_failure, label, origin
+from engine.plugin.blame import blamed, label, origin
 from engine.plugin.discovery import Entry, scan
 from engine.plugin.kinds import Kind
 from engine.plugin.options import fill_options
@@ -121,14 +121,8 @@ class PluginHost:
         """Import the one chosen module through stevedore's driver."""
         from engine.plugin.driver import import_driver
 
-        try:
+        with blamed(kind, choice):
             return import_driver(kind.group, choice.name, choice.module)
-        except EngineError:
-            raise
-        except ImportError as error:
-            raise import_failure(kind, choice, error) from error
-        except Exception as error:
-            raise failure(kind, choice, error) from error
 
 
 def _unknown(kind: Kind[Any], name: str, installed: list[str], *, any_at_all: bool) -> UnknownPlugin:
