@@ -69,15 +69,15 @@ def build_model(config: EngineConfig, device: Device, parallel: Parallel, attent
         parallel=parallel,
         attention=attention,
         kernel=kernel_of(device),
-        quantizer=_quantizer(config),
+        quantizer=create_quantizer(config),
         checkpoint_path=m.checkpoint.path,
         max_model_len=m.max_model_len,
         ops=device.operations() or torch_operations(),
     )
-    return _architecture(config).build(context)
+    return architecture_of(config).build(context)
 
 
-def _architecture(config: EngineConfig) -> ModelArchitecture:
+def architecture_of(config: EngineConfig) -> ModelArchitecture:
     """The registered architecture that was chosen, or the one that the model implementation provides itself."""
     if "model" in config.choices:
         return load(config.choices["model"], MODEL)
@@ -94,7 +94,8 @@ def _architecture(config: EngineConfig) -> ModelArchitecture:
     return answer
 
 
-def _quantizer(config: EngineConfig) -> Quantizer | None:
+def create_quantizer(config: EngineConfig) -> Quantizer | None:
+    """The chosen quantization method on this checkpoint; None for plain weights."""
     choice = config.choices.get("quantization")
     if choice is None:
         return None

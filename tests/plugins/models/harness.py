@@ -115,10 +115,10 @@ def build(arch, config, tensors, parallel=None, **changes) -> tuple[Model, Model
 class Player:
     """Runs sequences on a model's pages."""
 
-    def __init__(self, model: Model, made: ModelContext, pages: int = 256):
+    def __init__(self, model: Model, made: ModelContext, pages: int = 256, dtype: torch.dtype = torch.float32):
         self.model, self.context = model, made
         specs = [spec.sharded(made.parallel.size) for spec in made.info.layers]
-        self.caches = [made.attention.allocate(spec, pages, BLOCK, torch.float32, made.device) for spec in specs]
+        self.caches = [made.attention.allocate(spec, pages, BLOCK, dtype, made.device) for spec in specs]
         order = torch.Generator().manual_seed(7)
         self.free = torch.randperm(pages, generator=order).tolist()
 
