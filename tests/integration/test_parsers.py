@@ -173,3 +173,19 @@ def test_tools_and_a_schema_in_one_request(client, question):
         assert choice.finish_reason == "tool_calls" and choice.message.tool_calls[0].function.name == "get_weather"
     elif choice.message.content is not None:
         assert isinstance(json.loads(choice.message.content)["sum"], int)
+
+
+@pytest.mark.parametrize("extra", [{}, CLOSED, {"thinking_budget": 3}], ids=["thinking", "off by template", "budget"])
+@pytest.mark.parametrize(
+    "constraint", [{"guided_choice": ["41", "42"]}, {"guided_regex": "4[0-9]"}, {"guided_grammar": 'root ::= "4" [0-9]'}]
+)
+def test_a_blank_line_may_separate_thoughts_from_a_constrained_answer(client, server, constraint, extra):
+    """The model puts it there; the answer that a client gets is a text of the grammar all the same, to the byte."""
+    choice, _ = both(client, QUESTION, extra_body=constraint | extra, logprobs=True)
+    assert choice.finish_reason == "stop" and (choice.message.content == "42" or "thinking_budget" in extra)
+    assert len(choice.message.content) == 2 and choice.message.content[0] == "4"
+    written = "".join(entry.token for entry in choice.logprobs.content)
+    if not extra:
+        assert "</think>\n\n42" in written
+    if extra is CLOSED:
+        assert written.startswith("42")

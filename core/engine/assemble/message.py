@@ -12,11 +12,14 @@ from engine.plugin.contracts.text import Delta, ParserState, ToolCallDelta
 class MessageParser:
     """The parsers of one choice; either may be None. Feed it token by token, so that reasoning tokens are counted exactly."""
 
-    def __init__(self, reasoning: ParserState | None, tools: ParserState | None, *, single_call: bool = False) -> None:
-        """``single_call``: only the first tool call is kept."""
+    def __init__(
+        self, reasoning: ParserState | None, tools: ParserState | None, *, single_call: bool = False, bare: bool = False
+    ) -> None:
+        """``single_call``: only the first tool call is kept. ``bare``: line breaks between the reasoning and the content are markup."""
         self._reasoning = reasoning
         self._tools = tools
         self._single = single_call
+        self._bare = bare
         self.reasoning_tokens = 0
         self.called = False
 
@@ -37,6 +40,10 @@ class MessageParser:
         return join(deltas)
 
     def _find_calls(self, delta: Delta, tokens: Sequence[int]) -> Delta:
+        if self._bare and delta.content:
+            kept = delta.content.lstrip("\n") if self.reasoning_tokens else delta.content
+            self._bare = not kept
+            delta = msgspec.structs.replace(delta, content=kept)
         if self._tools is None or not delta.content:
             return delta
         found = self._kept(self._tools.feed(delta.content, tokens))

@@ -10,6 +10,10 @@ from engine.plugin.contracts.generation import GuideCompiler
 from engine.plugin.contracts.text import Tokenizer
 from engine.plugin.host import PluginHost
 from engine.plugin.kinds import GUIDED_DECODING, TOKENIZER
+from engine.plugin.vocabulary import Vocabulary
+
+#: Most line breaks in one token that separates thinking from an answer.
+_BREAKS = 4
 
 
 class Backends:
@@ -41,6 +45,12 @@ class Backends:
         if end is None:
             raise ConfigError("guided decoding needs a tokenizer that names its end token.", fix="eos_token in tokenizer_config.json")
         return end
+
+    @cached_property
+    def blanks(self) -> tuple[int, ...]:
+        """The tokens that are line breaks and nothing else."""
+        breaks = {b"\n" * count for count in range(1, _BREAKS + 1)}
+        return tuple(i for i, token in enumerate(Vocabulary.of(self.tokenizer, self.width).tokens) if token in breaks)
 
     def compiler(self, name: str) -> GuideCompiler:
         """The compiler of that name. Raises the plugin host's errors."""

@@ -57,6 +57,11 @@ class GuideStore:
         """The id by which grammars allow the end of the output."""
         return self._backends.end
 
+    @property
+    def blanks(self) -> tuple[int, ...]:
+        """The tokens of line breaks alone."""
+        return self._backends.blanks
+
     def nbytes(self) -> int:
         """What the ready guides take."""
         with self._lock:
@@ -71,6 +76,8 @@ class GuideStore:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _compile(self, spec: GuideSpec) -> Guide:
+        if spec.start_after:
+            _ = self._backends.blanks  # found here, where no step waits
         return self._backends.compiler(spec.backend or "").compile(spec)
 
     def _evict(self) -> None:

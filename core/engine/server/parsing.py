@@ -30,13 +30,15 @@ class Parsers:
         """Where the thinking of an answer to ``prompt`` stands; None where nothing tells reasoning apart."""
         return self.reasoning.thinking(prompt) if self.reasoning is not None else None
 
-    def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False) -> Parsing | None:
-        """How to read the answer of a request whose answer may call ``tools`` (empty: none). None: as plain text."""
+    def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False, bare: bool = False) -> Parsing | None:
+        """How to read the answer of a request whose answer may call ``tools`` (empty: none). None: as plain text.
+
+        ``bare``: line breaks after the reasoning are no content, because a constraint says what the content is."""
         called = self.tools if tools else None
         if self.reasoning is None and called is None:
             return None
         shown = self._reasoning_ids | (self._tool_ids if called is not None else frozenset())
-        return Parsing(self.reasoning, called, tools, shown, single_call)
+        return Parsing(self.reasoning, called, tools, shown, single_call, bare)
 
 
 class Parsing:
@@ -44,7 +46,7 @@ class Parsing:
 
     def __init__(
         self, reasoning: ReasoningParser | None, caller: ToolParser | None, tools: Sequence[dict[str, Any]],
-        shown: frozenset[int], single_call: bool,
+        shown: frozenset[int], single_call: bool, bare: bool = False,
     ) -> None:  # fmt: skip
         self.shown = shown
         self.reasons = reasoning is not None
@@ -52,12 +54,13 @@ class Parsing:
         self._caller = caller
         self._tools = tools
         self._single = single_call
+        self._bare = bare
 
     def start(self, prompt: Sequence[int]) -> MessageParser:
         """The parsers of one choice that continues ``prompt``."""
         reasoning = self._reasoning.start(prompt) if self._reasoning is not None else None
         tools = self._caller.start(self._tools) if self._caller is not None else None
-        return MessageParser(reasoning, tools, single_call=self._single)
+        return MessageParser(reasoning, tools, single_call=self._single, bare=self._bare)
 
 
 def make_parsers(config: EngineConfig, host: PluginHost, tokenizer: Tokenizer | None) -> Parsers:

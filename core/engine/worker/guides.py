@@ -26,16 +26,24 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 #: Processor seconds of one position after which a sequence ends: everybody in the step waits for it.
 MOST_SECONDS = 0.25
+#: Most tokens of line breaks between the end of the thinking and the grammar's first token. Models put a blank line there.
+LEAD = 2
 
 
 class GrammarState:
     """Follows one sequence through its grammar; ``trail`` are the tokens since its beginning that the matcher has seen."""
 
-    __slots__ = ("_after", "_begin", "_ended", "_ends", "_matcher", "_opens", "_trail")
+    __slots__ = ("_after", "_begin", "_blanks", "_ended", "_ends", "_leading", "_matcher", "_opens", "_trail")
 
-    def __init__(self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...], opens: tuple[int, ...] = ()) -> None:
-        """``after``, ``opens``: where the grammar begins, as :class:`GuideSpec` has it."""
+    def __init__(
+        self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...], opens: tuple[int, ...] = (), blanks: tuple[int, ...] = ()
+    ) -> None:
+        """``after``, ``opens``: where the grammar begins, as :class:`GuideSpec` has it. ``blanks``: the tokens of line breaks, of which
+        a few may lie between the thinking and the grammar, unless it takes them itself."""
         self._matcher = matcher
+        self._blanks = blanks if after and not _takes_any(matcher, blanks) else ()
+        #: Whether another blank may come here.
+        self._leading = False
         self._opens = opens
         self._after = after
         self._ends = frozenset(sequence.eos)
@@ -65,13 +73,27 @@ class GrammarState:
     def fill(self, mask: NDArray[np.int32]) -> None:
         """The tokens that may come now; the mask is zeroed before."""
         self._matcher.fill(mask)
+        if self._leading:
+            _set(mask, self._blanks)
 
     def _start(self, sequence: Sequence, length: int) -> int | None:
-        """Where the grammar begins: with the output, or after the first occurrence of its marker in it."""
+        """Where the grammar begins: with the output, or after the first occurrence of its marker in it and the blanks after that."""
+        self._leading = False
         if not self._after:
             return self._begin
         if self._opens and not self._opened(sequence, length):
             return sequence.num_prompt
+        begin = self._after_marker(sequence, length)
+        if begin is None or not self._blanks:
+            return begin
+        blank = 0
+        while blank < min(LEAD, length - begin) and int(sequence.tokens[begin + blank]) in self._blanks:
+            blank += 1
+        self._leading = begin + blank == length and blank < LEAD
+        return begin + blank
+
+    def _after_marker(self, sequence: Sequence, length: int) -> int | None:
+        """The place after the first occurrence of the marker."""
         if self._begin is not None and self._begin <= length:
             marker = sequence.tokens[self._begin - len(self._after) : self._begin]
             if tuple(marker.tolist()) == self._after:
@@ -207,7 +229,8 @@ class Grammars:
             if spec is None:
                 raise ValueError("the sequence has no constraint")
             guide = self._store.get(spec).result(PATIENCE)
-            sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after, spec.opens)
+            blanks = self._store.blanks if spec.start_after else ()
+            sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after, spec.opens, blanks)
         return sequence.grammar
 
 
@@ -225,6 +248,15 @@ def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32]) -> None:
         return
     index = torch.tensor(rows, device=scores.device)
     scores[index] = scores[index].masked_fill_(~allowed, -torch.inf)
+
+
+def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
+    """Whether a text of the grammar begins with one of the tokens."""
+    for token in tokens:
+        if matcher.advance([token]):
+            matcher.rollback(1)
+            return True
+    return False
 
 
 def _has(bits: NDArray[np.int32], token: int) -> bool:

@@ -85,3 +85,11 @@ def test_pieces_of_calls_are_joined():
     first = [ToolCallDelta(0, id="a", name="f"), ToolCallDelta(0, arguments="{"), ToolCallDelta(0, arguments="}")]
     pieces = [*first, ToolCallDelta(1, id="b", name="g")]
     assert join_calls(pieces) == (ToolCallDelta(0, "a", "f", "{}"), ToolCallDelta(1, "b", "g", ""))
+
+
+def test_line_breaks_after_the_reasoning_are_markup_where_the_answer_is_constrained():
+    for text, content in (("AB\n\n\nx\ny", "x\ny"), ("\nx", "\nx"), ("A\n", "")):
+        _, deltas = run(text, MessageParser(Upper(), None, bare=True))
+        assert "".join(delta.text for delta in deltas) == content
+    _, deltas = run("AB\n\nx", MessageParser(Upper(), None))
+    assert "".join(delta.text for delta in deltas) == "\n\nx"

@@ -92,7 +92,8 @@ def test_the_grammar_begins_after_its_marker(llm):
     guide = GuideSpec("choice", ["yes", "no"], start_after=(marker,))
     params = SamplingParams(guide=guide, max_tokens=30, seed=0, logit_bias=bias, skip_special_tokens=False)
     (got,) = llm.chat(ASK, params, use_tqdm=False)[0].outputs
-    assert got.text.split("</think>", 1)[1] in ("yes", "no")
+    answer = got.text.split("</think>", 1)[1]
+    assert answer.lstrip("\n") in ("yes", "no") and len(answer) < 12  # a blank line may come between
 
 
 def test_refusals_name_the_field(llm):

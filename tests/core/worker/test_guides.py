@@ -111,6 +111,39 @@ def test_the_marker_may_be_a_rejected_draft():
     assert state.seek(seq, 4) is None
 
 
+def fills(state):
+    mask = np.zeros(1, np.int32)
+    state.fill(mask)
+    return {token for token in range(WIDTH) if mask[0] >> token & 1}
+
+
+def test_line_breaks_may_come_between_the_thinking_and_the_grammar():
+    blank, more = 3, 4
+    seq = sequence([1, 5], after=(5,))
+    matcher = Words([1, 2])
+    state = GrammarState(matcher, seq, (5,), blanks=(blank, more))
+    assert state.seek(seq, 4) is True and fills(state) == {1, blank, more}
+    seq.extend([blank], [])
+    assert state.seek(seq, 5) is True and fills(state) == {1, blank, more}
+    seq.extend([blank], [])
+    assert state.seek(seq, 6) is True and fills(state) == {1}, "only so many"
+    seq.extend([1], [])
+    assert state.seek(seq, 7) is True and matcher.place == 1 and fills(state) == {2}
+    assert state.seek(seq, 5) is True and matcher.place == 0 and fills(state) == {1, blank, more}
+
+
+def test_no_line_breaks_without_thinking_or_where_the_grammar_takes_them():
+    seq = sequence([])
+    state = GrammarState(Words([1]), seq, (), blanks=(3,))
+    assert state.seek(seq, 2) is True and fills(state) == {1}
+    state = GrammarState(Words([1]), sequence([], after=(5,)), (5,), (6,), blanks=(3,))
+    assert state.seek(seq, 2) is True and fills(state) == {1}, "an answer that did not begin to think"
+    seq = sequence([5, 3], after=(5,))
+    matcher = Words([3, 1])
+    state = GrammarState(matcher, seq, (5,), blanks=(3,))
+    assert state.seek(seq, 4) is True and matcher.place == 1 and fills(state) == {1}
+
+
 def test_after_the_end_only_the_end():
     seq = sequence([1, END, END], ignore_eos=True)
     state = GrammarState(Words([1]), seq, ())
