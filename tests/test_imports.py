@@ -77,7 +77,7 @@ def test_plugins_import_only_what_is_meant_for_them():
         shares_layers = module.startswith(("engine_plugins.models", "engine_plugins.model_impls", "engine_quant"))
         # Devices compute canonical layouts, and so know their classes; models and quantizers are made of layers.
         layers = ("engine.layers", "engine.attention") if shares_layers else ()
-        layouts = ("engine.layers.packed", "engine.layers.packed_quantized") if own == "engine_devices" else ()
+        layouts = ("engine.layers.packed", "engine.layers.packed_quantized", "engine.layers.rounding") if own == "engine_devices" else ()
         allowed = ("engine.plugin", "engine.errors", *layers, *layouts)
         for name, line in imported(file, module):
             top = name.partition(".")[0]

@@ -89,9 +89,9 @@ def group_for_panels(group: int, inputs: int) -> int | None:
 
 
 def pack_integer(native: Native, packed: GroupedInteger) -> Panels | None:
-    """Integers in panels; None for a group that the kernels cannot take."""
+    """Integers in panels; None for bits or a group that the kernels cannot take."""
     group = group_for_panels(packed.group, packed.inputs)
-    if group is None:
+    if group is None or packed.bits not in (4, 8):
         return None
     kind = ELEMENT_TYPES["int4" if packed.bits == 4 else "int8"]
     values = _pack_values(native, packed.values, packed.inputs, group, kind)

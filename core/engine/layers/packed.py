@@ -8,6 +8,9 @@ from torch.nn import functional
 
 from engine.plugin.contracts.packed import LinearKernel, PackedWeight
 
+#: Elements that the reference kernel dequantizes at a time: what it needs beside a packed weight.
+_AT_ONCE = 4 << 20
+
 
 class DensePacked(PackedWeight):
     """A plain weight: ``weight`` [outputs, inputs] in the dtype of activations, on the device.
@@ -31,20 +34,35 @@ class DensePacked(PackedWeight):
         """The weight itself where it has that dtype already."""
         return self.weight.to(dtype)
 
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """Those rows."""
+        return self.weight[which].to(dtype)
+
     def nbytes(self) -> int:
         """Bytes of the weight."""
         return self.weight.numel() * self.weight.element_size()
 
 
 class ReferenceKernel(LinearKernel):
-    """Dequantize, then multiply: right for every layout, fast for dense alone."""
+    """Dequantize some outputs at a time, then multiply: right for every layout, fast for dense alone.
+
+    No dense copy is kept, and none is made of the whole weight.
+    """
 
     def __init__(self, packed: PackedWeight) -> None:
         self.packed = packed
+        self.at_once = max(1, _AT_ONCE // max(packed.inputs, 1))
 
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """[rows, inputs] → [rows, outputs], in x's dtype."""
-        return functional.linear(x, self.packed.dequantize(x.dtype), bias)
+        """[…, inputs] → […, outputs], in x's dtype."""
+        packed = self.packed
+        if isinstance(packed, DensePacked) or packed.outputs <= self.at_once:
+            return functional.linear(x, packed.dequantize(x.dtype), bias)
+        out = torch.empty((*x.shape[:-1], packed.outputs), dtype=x.dtype, device=x.device)
+        for start in range(0, packed.outputs, self.at_once):
+            rows = slice(start, min(start + self.at_once, packed.outputs))
+            out[..., rows] = functional.linear(x, packed.take(rows, x.dtype), None if bias is None else bias[rows])
+        return out
 
 
 def reference_kernel(packed: PackedWeight) -> LinearKernel:

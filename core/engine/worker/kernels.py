@@ -1,4 +1,4 @@
-"""Linear kernels: the device's own, or the reference of the layers."""
+"""Linear kernels: the device's own, those made of others, or the reference of the layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def kernel_of(device: Device) -> Callable[[PackedWeight], LinearKernel]:
         if own is not None:
             return own
         from engine.layers.packed import reference_kernel
+        from engine.layers.packed_composite import composite_kernel
 
-        return reference_kernel(packed)
+        return composite_kernel(packed, kernel) or reference_kernel(packed)
 
     return kernel

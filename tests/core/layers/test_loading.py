@@ -220,9 +220,9 @@ class Pairs(PackedWeight):
         self.layer, self.tensors = layer, tensors
         self.outputs, self.inputs = layer.outputs, layer.inputs
 
-    def dequantize(self, dtype):
+    def take(self, which, dtype):
         codes = self.tensors["codes"].repeat_interleave(2, 1).to(dtype)
-        return (codes * self.tensors["scales"].repeat_interleave(4, 0)).t()
+        return (codes * self.tensors["scales"].repeat_interleave(4, 0)).t()[which]
 
     def nbytes(self):
         return 0

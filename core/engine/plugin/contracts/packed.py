@@ -49,16 +49,21 @@ class PackedWeight(ABC):
     """A linear weight in one canonical layout, on a device. ``outputs`` × ``inputs`` elements.
 
     Canonical layouts share this interface so that N formats × M devices stay N + M. ``layout`` names it: ``dense``,
-    ``grouped_int``, ``codebook4``, ``scaled_float``, ``blocks``, ``additive``, ``sparse24`` …
+    ``grouped_int``, ``codebook``, ``scaled_float8``, ``blocks``, ``additive``, ``sparse24``, and those made of others:
+    ``permuted``, ``joined``, ``rounded_inputs``, whose kernels the core makes of the device's kernels of their parts.
     """
 
     layout: str
     outputs: int
     inputs: int
 
-    @abstractmethod
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight as a dense [outputs, inputs] tensor: the definition that every kernel is tested against."""
+        return self.take(slice(0, self.outputs), dtype)
+
+    @abstractmethod
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """Dequantized outputs: ``which`` is a slice without step or int64 [n] → [n, inputs]."""
 
     @abstractmethod
     def nbytes(self) -> int:

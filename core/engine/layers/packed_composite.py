@@ -1,0 +1,136 @@
+"""Packed weights made of packed weights: reordered inputs, stacked outputs, rounded activations; and their kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.layers.rounding import ActivationRounding
+from engine.plugin.contracts.packed import LinearKernel, PackedWeight
+
+
+class Permuted(PackedWeight):
+    """Column j of ``inner`` is column ``order[j]`` of the weight (act-order). ``order``: int64 [inputs], a permutation."""
+
+    layout = "permuted"
+
+    def __init__(self, inner: PackedWeight, order: Tensor) -> None:
+        if order.dtype != torch.int64 or list(order.shape) != [inner.inputs]:
+            raise ValueError(f"order is {order.dtype} {list(order.shape)}; torch.int64 [{inner.inputs}] is needed")
+        if not torch.equal(order.sort().values, torch.arange(inner.inputs, device=order.device)):
+            raise ValueError("order names an input twice or not at all")
+        self.inner, self.order = inner, order
+        self.outputs, self.inputs = inner.outputs, inner.inputs
+
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of the inner weight, their columns put back in place."""
+        inner = self.inner.take(which, dtype)
+        return torch.empty_like(inner).index_copy_(1, self.order, inner)
+
+    def nbytes(self) -> int:
+        """Bytes of the inner weight and the order."""
+        return self.inner.nbytes() + self.order.nbytes
+
+
+class Joined(PackedWeight):
+    """Packed weights of the same inputs, stacked along the outputs: a fused layer whose parts are kept in different ways."""
+
+    layout = "joined"
+
+    def __init__(self, parts: Sequence[PackedWeight]) -> None:
+        if not parts or len({part.inputs for part in parts}) != 1:
+            raise ValueError(f"parts have {[part.inputs for part in parts]} inputs; at least one part, all with the same inputs, is needed")
+        self.parts = tuple(parts)
+        self.outputs, self.inputs = sum(part.outputs for part in parts), parts[0].inputs
+
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of each part that has some of those asked for."""
+        found: list[Tensor] = []
+        start = 0
+        if isinstance(which, slice):
+            first, last, step = which.indices(self.outputs)
+            if step != 1:
+                raise ValueError(f"which is {which}; slices have no step")
+            for part in self.parts:
+                low, high = max(first - start, 0), min(last - start, part.outputs)
+                if low < high:
+                    found.append(part.take(slice(low, high), dtype))
+                start += part.outputs
+            return torch.cat(found) if found else torch.empty((0, self.inputs), dtype=dtype)
+        out = torch.empty((len(which), self.inputs), dtype=dtype, device=which.device)
+        for part in self.parts:
+            places = ((which >= start) & (which < start + part.outputs)).nonzero().flatten()
+            if len(places):
+                out[places] = part.take(which[places] - start, dtype)
+            start += part.outputs
+        return out
+
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes() for part in self.parts)
+
+
+class RoundedInputs(PackedWeight):
+    """The product rounds its activations first, as the format defines; the weight itself is ``inner``."""
+
+    layout = "rounded_inputs"
+
+    def __init__(self, inner: PackedWeight, rounding: ActivationRounding) -> None:
+        self.inner, self.rounding = inner, rounding
+        self.outputs, self.inputs = inner.outputs, inner.inputs
+
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """The inner weight's rows."""
+        return self.inner.take(which, dtype)
+
+    def nbytes(self) -> int:
+        """Bytes of the inner weight."""
+        return self.inner.nbytes()
+
+
+class PermutedKernel(LinearKernel):
+    """Gathers the activations by the order, then uses the inner kernel."""
+
+    def __init__(self, packed: Permuted, inner: LinearKernel) -> None:
+        self.order, self.inner = packed.order, inner
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype."""
+        return self.inner.apply(x.index_select(-1, self.order), bias)
+
+
+class JoinedKernel(LinearKernel):
+    """The parts' products side by side."""
+
+    def __init__(self, packed: Joined, inner: Sequence[LinearKernel]) -> None:
+        self.sizes, self.inner = [part.outputs for part in packed.parts], tuple(inner)
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype."""
+        biases: Sequence[Tensor | None] = [None] * len(self.inner) if bias is None else torch.split(bias, self.sizes)
+        return torch.cat([kernel.apply(x, each) for kernel, each in zip(self.inner, biases, strict=True)], -1)
+
+
+class RoundedInputsKernel(LinearKernel):
+    """Rounds the activations, multiplies them in float32, in which rounded values are exact, and gives back x's dtype."""
+
+    def __init__(self, packed: RoundedInputs, inner: LinearKernel) -> None:
+        self.rounding, self.inner = packed.rounding, inner
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype."""
+        product = self.inner.apply(self.rounding.round(x), None if bias is None else bias.float())
+        return product.to(x.dtype)
+
+
+def composite_kernel(packed: PackedWeight, kernel: Callable[[PackedWeight], LinearKernel]) -> LinearKernel | None:
+    """The kernel of a weight that is made of others, from ``kernel`` of each of them; None for other layouts."""
+    if isinstance(packed, Permuted):
+        return PermutedKernel(packed, kernel(packed.inner))
+    if isinstance(packed, Joined):
+        return JoinedKernel(packed, [kernel(part) for part in packed.parts])
+    if isinstance(packed, RoundedInputs):
+        return RoundedInputsKernel(packed, kernel(packed.inner))
+    return None
