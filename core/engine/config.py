@@ -11,7 +11,10 @@ from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model, read how. ``config`` is the normalised config.json after overrides; ``dtype`` the torch name of activations."""
+    """Which model, read how. ``config`` is the normalised config.json after overrides; ``dtype`` the torch name of activations.
+
+    ``quantization``: the config of the chosen quantization method, wherever it stands; None where there is none.
+    """
 
     checkpoint: Checkpoint
     config: dict[str, Any]
@@ -24,6 +27,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "generate"
     skip_tokenizer_init: bool = False
     tokenizer_name: str | None = None
+    quantization: dict[str, Any] | None = None
 
 
 class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +88,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_logprobs: int = 20
     chat_template: str | None = None
     chat_template_content_format: str = "auto"
+    request_templates: bool = False
     response_role: str = "assistant"
     return_tokens_as_token_ids: bool = False
     enable_request_id_headers: bool = False

@@ -39,6 +39,7 @@ def report(resolver: Resolver) -> dict[str, Any]:
         "model": _model(resolver),
         "plugins": _plugins(resolver),
         "device": None if resolver.device is None else _device(resolver),
+        "quantization": resolver.quantized,
         "weights": None,
         "kv_cache": None,
         "scheduler": None,
@@ -135,6 +136,9 @@ def render(found: dict[str, Any]) -> str:
     if device:
         free = f"{gib(device['free_memory'])} free of {gib(device['total_memory'])}"
         lines.append(f"device     {device['name']}: {device['description']}; {free}")
+    if found["quantization"]:
+        about = ", ".join(f"{key} {value}" for key, value in found["quantization"].items() if key != "method")
+        lines.append(f"quantized  {found['quantization']['method']}: {about}")
     if found["weights"]:
         weights = found["weights"]
         lines.append(

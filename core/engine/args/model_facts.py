@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.args.spelling import nearest
-from engine.errors import ConfigError, ModelFileError, PluginError
+from engine.errors import ConfigError, ModelFileError
 from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
-from engine.plugin.kinds import CONFIG_FORMAT, MODEL, MODEL_IMPL, QUANTIZATION
+from engine.plugin.kinds import CONFIG_FORMAT, MODEL, MODEL_IMPL
 
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
@@ -120,36 +119,6 @@ def choose_length(args: EngineArgs, info: ModelInfo) -> tuple[ModelInfo, int, li
         f"({_LONG_VARIABLES[0]}=1 insists).",
         fix=f"--max-model-len {info.max_model_len}",
     )
-
-
-def choose_quantization(args: EngineArgs, host: PluginHost, config: dict[str, Any]) -> Choice | None:
-    """The quantization plugin that flag and checkpoint agree on; None for plain weights."""
-    found = config.get("quantization_config") or config.get("compression_config")
-    if found is None and isinstance(config.get("text_config"), dict):
-        found = config["text_config"].get("quantization_config")
-    own = None
-    if found is not None:
-        own = found.get("quant_method") if isinstance(found, dict) else None
-        if not isinstance(own, str) or not own:
-            raise ModelFileError(f"config.json: quantization_config.quant_method is {own!r}; it must name a method.")
-        own = own.lower()
-    name = args.quantization or own
-    if name is None:
-        return None
-    installed = sorted({entry.name for entry in host.entries(QUANTIZATION)})
-    if name not in installed:
-        near = nearest(name, installed)
-        hint = f" Did you mean {near}?" if near else ""
-        where = "--quantization" if args.quantization else "The checkpoint's quantization"
-        raise PluginError(
-            f"{where} {name}: no such plugin is installed (installed: {', '.join(installed) or 'none'}).{hint}",
-            fix="an unquantized checkpoint of the model",
-        )
-    if own is not None and args.quantization not in (None, own):
-        raise ConfigError(
-            f"--quantization {args.quantization} contradicts the checkpoint's own, {own}.", fix=f"--quantization {own}"
-        )
-    return host.resolve(QUANTIZATION, name)
 
 
 def check_model(args: EngineArgs, info: ModelInfo, device: DeviceFacts) -> None:

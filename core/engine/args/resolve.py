@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from engine import plan
-from engine.args import model_facts, serving
+from engine.args import model_facts, quantization, serving
 from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.guided import guided_config
@@ -68,6 +68,8 @@ class Resolver:
         self.dtype_reason = ""
         self.max_model_len: int | None = None
         self.load_format: str = args.load_format
+        self.quantization: quantization.Quantization | None = None
+        self.quantized: dict[str, Any] | None = None
         self.task = "generate"
         self.storage: str | None = None
         self.weights: plan.Weights | None = None
@@ -110,17 +112,23 @@ class Resolver:
         args, host = self.args, self.host
         self.config, own, self.choices["config_format"] = model_facts.read_config(args, host, checkpoint)
         self.generation = serving.generation_config(args, own)
-        quantization = model_facts.choose_quantization(args, host, self.config)
-        if quantization is not None:
-            self.choices["quantization"] = quantization
+        self.quantization = quantization.choose_quantization(args, host, checkpoint, self.config, device, self.load_format)
         info, provider = model_facts.describe(args, host, self.config)
         self.choices.update(provider)
         overrides = args.override_generation_config or {}
         ends = serving.end_tokens(self.generation, overrides, info.eos_token_ids, info.vocab_size)
         info = msgspec.structs.replace(info, eos_token_ids=ends)
         self.dtype, self.dtype_reason = model_facts.choose_dtype(args, info, device)
+        if self.quantization is not None:
+            self._describe_quantization(self.quantization, checkpoint, device, info)
         model_facts.check_model(args, info, device)
         return info
+
+    def _describe_quantization(
+        self, found: quantization.Quantization, checkpoint: Checkpoint, device: DeviceFacts, info: ModelInfo
+    ) -> None:  # fmt: skip
+        self.warnings += quantization.check_dtype(found, _decided(self.dtype), device)
+        self.choices["quantization"], self.quantized = quantization.describe_quantization(self.host, found, checkpoint, info)
 
     def _choose_plugins(self, checkpoint: Checkpoint, info: ModelInfo) -> None:
         """The plugins that only have a name yet (their objects are made where they work), and those that decide now."""
@@ -215,6 +223,7 @@ class Resolver:
             seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(8), "little") >> 1,
             task=self.task, skip_tokenizer_init=args.skip_tokenizer_init,
             tokenizer_name=args.tokenizer if args.tokenizer_mode == "custom" else None,
+            quantization=self.quantization.config if self.quantization else None,
         )  # fmt: skip
 
     def _cache_config(self) -> CacheConfig:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from engine.plugin.facts import Checkpoint as Checkpoint
     from engine.plugin.facts import DeviceFacts as DeviceFacts
     from engine.plugin.facts import ModelInfo as ModelInfo
+    from engine.plugin.facts import QuantizationFacts as QuantizationFacts
     from engine.plugin.facts import TensorInfo as TensorInfo
     from engine.plugin.request import FinishReason as FinishReason
     from engine.plugin.request import GuideSpec as GuideSpec
@@ -96,7 +97,7 @@ _HOME = {
     "engine.plugin.contracts.text": (
         "Delta ParserState ReasoningParser Thinking Tokenizer TokenizerPool ToolCallDelta ToolParser"
     ),
-    "engine.plugin.facts": "AttentionSpec Checkpoint DeviceFacts ModelInfo TensorInfo",
+    "engine.plugin.facts": "AttentionSpec Checkpoint DeviceFacts ModelInfo QuantizationFacts TensorInfo",
     "engine.plugin.request": "FinishReason GuideSpec MultimodalItem PoolingParams Request SamplingParams",
     "engine.plugin.step": "NewSequence SequenceResult Step StepResult TokenLogprobs Work",
     "engine.plugin.vocabulary": "Vocabulary",

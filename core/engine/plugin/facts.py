@@ -97,6 +97,20 @@ class ModelInfo(msgspec.Struct, frozen=True):
         return int(sum(2 * spec.num_kv_heads * spec.head_dim for spec in heads) * dtype_bytes)
 
 
+class QuantizationFacts(msgspec.Struct, frozen=True):
+    """What holds of a quantization method on every checkpoint.
+
+    ``files``: JSON files in the model's folder that may hold its config where config.json has none. ``online``: it can work without
+    a config, on plain weights that it quantizes while loading. ``dtypes``: the activations that its definition covers, best first;
+    empty: any. ``successors``: methods that may take over its checkpoints, asked in this order (``engine_claim_quantization``).
+    """
+
+    files: tuple[str, ...] = ()
+    online: bool = False
+    dtypes: tuple[str, ...] = ()
+    successors: tuple[str, ...] = ()
+
+
 class DeviceFacts(msgspec.Struct, frozen=True):
     """What a device plugin knows of this machine without importing torch. All sizes in bytes.
 

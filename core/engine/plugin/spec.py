@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.scheduling import KVCacheType, PreemptionMode, SchedulingPolicy
     from engine.plugin.contracts.serving import KVConnector, ModelArchitecture, ModelImplementation, RequestRecord, Task
     from engine.plugin.contracts.text import ReasoningParser, Tokenizer, TokenizerPool, ToolParser
-    from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
+    from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo, QuantizationFacts
 
 
 @hookspec(firstresult=True)
@@ -52,7 +52,27 @@ def engine_create_tokenizer_pool(tokenizer: Tokenizer, size: int, options: Any) 
 
 @hookspec(firstresult=True)
 def engine_create_quantizer(checkpoint: Checkpoint, config: dict[str, Any] | None, info: ModelInfo) -> Quantizer | Use:
-    """Once per worker. ``config``: the checkpoint's quantization_config, None for online quantization."""
+    """Once per worker, and once for the plan, where torch must stay unimported: formats import it when they pack.
+
+    ``config``: the checkpoint's quantization_config (or the side file's content), None for online quantization. Raises
+    :class:`engine.errors.ModelFileError` naming the key that it cannot read.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def engine_describe_quantization() -> QuantizationFacts:
+    """Of a quantization method, optional: what holds of it on every checkpoint. Once, in the front end, torch-free."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def engine_claim_quantization(config: dict[str, Any], method: str, asked: str | None, device: DeviceFacts) -> str | None:
+    """Of a quantization method, optional: why it takes a checkpoint that names ``method`` ("": names none), or None where it does not.
+
+    ``asked``: what --quantization said. Asked of the ``successors`` of the checkpoint's method and of the method that the flag names, and
+    of all where a side file names none. In the front end, torch-free.
+    """
     raise NotImplementedError
 
 

@@ -101,7 +101,7 @@ def create_quantizer(config: EngineConfig) -> Quantizer | None:
         return None
     return load(
         choice, QUANTIZATION, checkpoint=config.model.checkpoint,
-        config=config.model.config.get("quantization_config"), info=config.model.info,
+        config=config.model.quantization, info=config.model.info,
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def test_disable_sliding_window(arguments, host, tmp_path):
         ({"model_loader_extra_config": {"a": 1}}, ConfigError, "takes no options"),
         ({"hf_overrides": {"architectures": []}}, ModelFileError, "architectures is []"),
         ({"hf_overrides": {"architectures": ["Nothing"]}}, ModelFileError, "none is registered"),
-        ({"hf_overrides": {"quantization_config": {"quant_method": "awq"}}}, PluginError, "quantization awq"),
+        ({"hf_overrides": {"quantization_config": {"quant_method": "gptr"}}}, PluginError, "quantization gptr"),
         ({"hf_overrides": {"quantization_config": {"bits": 4}}}, ModelFileError, "quant_method is None"),
         ({"hf_overrides": {"eos_token_id": 2}, "override_generation_config": {"eos_token_id": 10**6}}, ConfigError, "eos_token_id"),
         ({"override_generation_config": {"temprature": 1}}, ConfigError, "temprature: not among"),
