@@ -33,6 +33,8 @@ HTTP = (
          engine=True),
     Flag("--chat-template-content-format", "str", "auto", "Message content handed to the template as text or as parts.",
          choices=("auto", "string", "openai"), engine=True),
+    Flag("--trust-request-chat-template", "flag", False,
+         "Take chat_template from requests: rendered in the sandbox, within limits of time, size and depth."),
     Flag("--response-role", "text", "assistant", "Role in chat answers."),
     Flag("--return-tokens-as-token-ids", "flag", False, "Tokens in log-probabilities are written token_id:N."),
     Flag("--enable-auto-tool-choice", "flag", False, "Let the model decide to call tools."),

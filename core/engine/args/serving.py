@@ -35,6 +35,7 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
     return ServerConfig(
         host=args.host or "127.0.0.1", port=args.port, api_keys=tuple(dict.fromkeys(keys)), max_logprobs=args.max_logprobs,
         chat_template=read_template(args.chat_template), chat_template_content_format=args.chat_template_content_format,
+        request_templates=args.trust_request_chat_template,
         response_role=args.response_role or "assistant", return_tokens_as_token_ids=args.return_tokens_as_token_ids,
         enable_request_id_headers=args.enable_request_id_headers, enable_prompt_tokens_details=args.enable_prompt_tokens_details,
         enable_server_load_tracking=args.enable_server_load_tracking, disable_fastapi_docs=args.disable_fastapi_docs,

@@ -15,7 +15,7 @@ MAX_ELEMENTS = 1_000_000
 #: Largest width or count that a template may ask of a method or filter.
 MAX_WIDTH = 10_000
 
-_LONG_WIDTH = re.compile(r"%[^a-zA-Z%]*(\d{5}|\*)|:[^}]*\d{5}")
+_LONG_WIDTH = re.compile(r"%[^a-zA-Z%]*(\d{5}|\*)|:[^}]*(\d{5}|\{)")
 
 
 class TemplateLimit(jinja2.TemplateRuntimeError):

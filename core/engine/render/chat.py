@@ -14,12 +14,13 @@ from engine.errors import RequestError
 from engine.render.content import TemplateHabits
 from engine.render.messages import shape_messages
 from engine.render.prompt import PromptEncoder
+from engine.render.requested import RequestTemplates
 from engine.render.specials import Piece
-from engine.render.template import RESERVED, TemplateSet
+from engine.render.template import RESERVED, ChatTemplate, TemplateSet
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chat request wants rendered. ``options``: chat_template_kwargs."""
+    """What a chat request wants rendered. ``options``: chat_template_kwargs; ``template``: the request's own."""
 
     messages: list[Any]
     tools: list[dict[str, Any]] | None = None
@@ -29,15 +30,21 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
     add_special_tokens: bool = False
     truncate: int | None = None
+    template: str | None = None
 
 
 class ChatRenderer:
     """Renders conversations with the server's template, on its own thread, and encodes them."""
 
-    def __init__(self, encoder: PromptEncoder, templates: TemplateSet | None, *, content_format: str = "auto") -> None:
-        """``templates`` None: conversations are refused unless the tokenizer renders them itself."""
+    def __init__(
+        self, encoder: PromptEncoder, templates: TemplateSet | None, *, content_format: str = "auto",
+        requested: RequestTemplates | None = None,
+    ) -> None:  # fmt: skip
+        """``templates`` None: conversations are refused unless the tokenizer renders them itself, or they bring a template and
+        ``requested`` takes it."""
         self._encoder = encoder
         self._templates = templates
+        self._requested = requested
         self._format = content_format
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="render")
 
@@ -55,13 +62,7 @@ class ChatRenderer:
 
     def render(self, conversation: Conversation) -> list[Piece]:
         """The conversation's text in pieces, which say where special tokens are meant. Blocks; see :meth:`encode`."""
-        if self._templates is None:
-            raise RequestError(
-                "This model has no chat template, so messages cannot be rendered.",
-                param="messages",
-                fix="/v1/completions, or start the server with --chat-template FILE",
-            )
-        template = self._templates.choose(bool(conversation.tools))
+        template = self._template(conversation)
         messages = shape_messages(conversation.messages, template.habits, content_format=self._format)
         given = {"messages": messages, "tools": conversation.tools, "documents": conversation.documents, "options": conversation.options}
         hidden, stand_ins = self._encoder.specials.hide(given)
@@ -97,9 +98,26 @@ class ChatRenderer:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _template(self, conversation: Conversation) -> ChatTemplate:
+        """The request's own, where the server takes them, or the server's. Raises RequestError."""
+        if conversation.template is not None:
+            if self._requested is None:
+                raise RequestError(
+                    "chat_template is not accepted in requests to this server.", param="chat_template", code="not_available",
+                    fix="start the server with --trust-request-chat-template, or with --chat-template FILE",
+                )  # fmt: skip
+            return self._requested.get(conversation.template)
+        if self._templates is None:
+            raise RequestError(
+                "This model has no chat template, so messages cannot be rendered.",
+                param="messages",
+                fix="/v1/completions, or start the server with --chat-template FILE",
+            )
+        return self._templates.choose(bool(conversation.tools))
+
     async def _rendered_by_tokenizer(self, conversation: Conversation) -> list[int] | None:
         tokenizer = self._encoder.tokenizer
-        if tokenizer is None or self._templates is not None:
+        if tokenizer is None or self._templates is not None or conversation.template is not None:
             return None
         messages = shape_messages(conversation.messages, TemplateHabits(), content_format="string")
         options = {

@@ -82,6 +82,18 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         bounds.method(__obj, args, kwargs)
         return bounds.result(super().call(__context, __obj, *args, **kwargs))
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """As the sandbox wraps a text's ``format``, within the limits."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def checked(*args: Any, **kwargs: Any) -> str:
+            bounds.method(value, args, kwargs)
+            return wrapped(*args, **kwargs)
+
+        return checked
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Products, sums, formats and powers, refused before they become large."""
         bounds.operation(operator, left, right)

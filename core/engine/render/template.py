@@ -24,11 +24,15 @@ RESERVED = frozenset(
 class ChatTemplate:
     """One template, compiled; rendering is thread-safe."""
 
-    def __init__(self, source: str, *, variables: dict[str, str] | None = None, seconds: float = RENDER_SECONDS) -> None:
-        """``variables``: the tokenizer's special tokens. Raises ModelFileError for a template that does not compile."""
+    def __init__(
+        self, source: str, *, variables: dict[str, str] | None = None, seconds: float = RENDER_SECONDS, field: str = "messages"
+    ) -> None:
+        """``variables``: the tokenizer's special tokens; ``field``: who is named where rendering fails. Raises ModelFileError for a
+        template that does not compile."""
         self._environment = BoundedEnvironment()
         self._variables = dict(variables or {})
         self._seconds = seconds
+        self._field = field
         try:
             self.habits: TemplateHabits = inspect_template(source, self._environment)
             self._template = self._environment.from_string(source)
@@ -43,12 +47,12 @@ class ChatTemplate:
         try:
             return self._template.render({**self._variables, **variables})
         except TemplateRefusal as error:
-            raise RequestError(f"The chat template refuses these messages: {error}", param="messages") from error
+            raise RequestError(f"The chat template refuses these messages: {error}", param=self._field) from error
         except TemplateLimit as error:
-            raise RequestError(f"The messages cannot be rendered: {error}.", param="messages", code="chat_template_limit") from error
+            raise RequestError(f"The messages cannot be rendered: {error}.", param=self._field, code="chat_template_limit") from error
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             cause = f"The chat template fails on these messages: {type(error).__name__}: {error}"
-            raise RequestError(cause, param="messages") from error
+            raise RequestError(cause, param=self._field) from error
 
 
 class TemplateSet(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from engine.plugin.request import Request
 from engine.render.chat import ChatRenderer
 from engine.render.params import Limits
 from engine.render.prompt import PromptEncoder
+from engine.render.requested import RequestTemplates
 from engine.render.template import load_templates
 from engine.server.parsing import Parsers
 
@@ -82,6 +83,7 @@ class Service:
             self.encoder,
             load_templates(server.chat_template, carried, variables),
             content_format=server.chat_template_content_format,
+            requested=RequestTemplates(variables) if server.request_templates else None,
         )
         self.carried_template = carried
         self.eos_token_ids = _ending_tokens(config, tokenizer)

@@ -26,8 +26,6 @@ async def tokenize(service: Service, request: Request) -> Response:
     if (body.prompt is None) == (body.messages is None):
         raise RequestError("Give exactly one of prompt and messages.", param="prompt")
     if body.messages is not None:
-        if body.chat_template is not None:
-            raise RequestError("chat_template is not accepted in requests.", param="chat_template")
         check_tools(body.tools)
         tokens = await service.renderer.encode(conversation_of(body))
     else:

@@ -33,6 +33,7 @@ LARGE = {
     "percent": "{{ '%1000000000d' % 1 }}",
     "star": "{{ '%*d' % (1000000000, 1) }}",
     "str.format": "{{ '{:1000000000d}'.format(1) }}",
+    "str.format, nested": "{{ '{:{}}'.format(1, '1000000000d') }}",
     "replace": "{{ ('x' * 100000).replace('x', 'y' * 100000) }}",
     "replace filter": "{{ ('x' * 100000)|replace('x', 'y' * 100000) }}",
     "join": "{{ range(100000)|list|join('y' * 100000) }}",

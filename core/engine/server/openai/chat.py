@@ -57,6 +57,7 @@ def conversation_of(body: Any, truncate: int | None = None) -> Conversation:
         continue_final_message=bool(body.continue_final_message),
         add_special_tokens=bool(body.add_special_tokens),
         truncate=truncate,
+        template=getattr(body, "chat_template", None),
     )
 
 

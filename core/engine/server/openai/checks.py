@@ -48,8 +48,6 @@ def check_chat(body: ChatBody) -> None:
     check_generation(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
-    if body.chat_template is not None:
-        raise RequestError("chat_template is not accepted in requests; the server is started with --chat-template.", param="chat_template")
     if body.mm_processor_kwargs:
         raise _absent("mm_processor_kwargs", "media")
     check_tools(body.tools)
