@@ -41,6 +41,15 @@ def weight_files(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[Path]:
     return []
 
 
+def indexed_files(place: Path, pattern: str, index: str) -> list[Path]:
+    """The files of ``pattern``, or exactly the shards that the index file of that name lists where there is one."""
+    if not place.is_dir():
+        return []
+    if (place / index).exists():
+        return [regular(place / shard) for shard in _shards(place / index)]
+    return [regular(file) for file in sorted(place.glob(pattern))]
+
+
 def regular(path: Path) -> Path:
     """The path itself, where it (or what it links to) is a regular file that exists."""
     try:

@@ -14,6 +14,9 @@ ENGINE_API = 1
 def engine_create_loader(checkpoint: Checkpoint) -> Use:
     if checkpoint.path.endswith(".gguf"):
         return Use("gguf", f"{checkpoint.path} is a GGUF file")
+    original = [file for file in checkpoint.directory.glob("*.safetensors") if checkpoint.directory.is_dir()]
+    if original and all(file.name.startswith("consolidated") for file in original):
+        return Use("mistral", f"only {original[0].name} is there, the publisher's original")
     for name, patterns in (("safetensors", SAFETENSORS), ("pt", TORCH)):
         if files := weight_files(checkpoint, patterns):
             return Use(name, f"{len(files)} file{'s' if len(files) > 1 else ''} such as {files[0].name}")
