@@ -34,7 +34,7 @@ class MistralCommonTokenizer(Tokenizer):
         self._lock = threading.Lock()
 
     def encode(self, text: str, *, add_special_tokens: bool = True, allow_special: bool = True) -> list[int]:
-        return self._tokenizer.encode(text, bos=add_special_tokens, eos=False)
+        return list(self._tokenizer.encode(text, bos=add_special_tokens, eos=False))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         size = self.size()
@@ -51,7 +51,7 @@ class MistralCommonTokenizer(Tokenizer):
         return self._pieces[token_id] if 0 <= token_id < len(self._pieces) else ""
 
     def size(self) -> int:
-        return self._tokenizer.n_words
+        return int(self._tokenizer.n_words)
 
     def special_ids(self) -> frozenset[int]:
         return self._special
@@ -61,11 +61,11 @@ class MistralCommonTokenizer(Tokenizer):
 
     @property
     def eos_token_id(self) -> int | None:
-        return self._tokenizer.eos_id
+        return int(self._tokenizer.eos_id)
 
     @property
     def bos_token_id(self) -> int | None:
-        return self._tokenizer.bos_id
+        return int(self._tokenizer.bos_id)
 
     def chat_template(self) -> str | dict[str, str] | None:
         """None: see :meth:`render_chat`."""
