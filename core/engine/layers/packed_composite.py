@@ -6,28 +6,37 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from engine.layers.rounding import ActivationRounding
 from engine.plugin.contracts.packed import LinearKernel, PackedWeight
 
 
 class Permuted(PackedWeight):
-    """Column j of ``inner`` is column ``order[j]`` of the weight (act-order). ``order``: int64 [inputs], a permutation."""
+    """Column j of ``inner`` is column ``order[j]`` of the weight (act-order).
+
+    ``order``: int64 [inner.inputs] names each of the weight's ``inputs`` once. Further entries are -1: columns that fill up a group and
+    meet activations of 0.
+    """
 
     layout = "permuted"
 
     def __init__(self, inner: PackedWeight, order: Tensor) -> None:
         if order.dtype != torch.int64 or list(order.shape) != [inner.inputs]:
             raise ValueError(f"order is {order.dtype} {list(order.shape)}; torch.int64 [{inner.inputs}] is needed")
-        if not torch.equal(order.sort().values, torch.arange(inner.inputs, device=order.device)):
+        named = order[order >= 0]
+        if not torch.equal(named.sort().values, torch.arange(len(named), device=order.device)):
             raise ValueError("order names an input twice or not at all")
         self.inner, self.order = inner, order
-        self.outputs, self.inputs = inner.outputs, inner.inputs
+        self.outputs, self.inputs = inner.outputs, len(named)
 
     def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """Rows of the inner weight, their columns put back in place."""
         inner = self.inner.take(which, dtype)
-        return torch.empty_like(inner).index_copy_(1, self.order, inner)
+        named = self.order >= 0
+        if self.inputs < self.inner.inputs:
+            inner = inner[:, named]
+        return torch.empty_like(inner).index_copy_(1, self.order[named], inner)
 
     def nbytes(self) -> int:
         """Bytes of the inner weight and the order."""
@@ -94,10 +103,15 @@ class PermutedKernel(LinearKernel):
     """Gathers the activations by the order, then uses the inner kernel."""
 
     def __init__(self, packed: Permuted, inner: LinearKernel) -> None:
-        self.order, self.inner = packed.order, inner
+        self.inner = inner
+        self.fills = packed.inputs < packed.inner.inputs
+        # Where x has a 0 appended, that is what a filling column meets.
+        self.order = packed.order.where(packed.order >= 0, packed.inputs) if self.fills else packed.order
 
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[…, inputs] → […, outputs], in x's dtype."""
+        if self.fills:
+            x = functional.pad(x, (0, 1))
         return self.inner.apply(x.index_select(-1, self.order), bias)
 
 

@@ -59,9 +59,9 @@ def copy_pieces(source: Tensor, pieces: tuple[Piece, ...], target: Tensor, row: 
         row += piece.size
 
 
-def cut(name: str, tensor: Tensor, axis: int, piece: Piece, whole: int, group: int) -> Tensor:
-    """The elements of a packed tensor's axis that cover ``piece`` of ``whole``, each covering ``group``."""
-    length = -(-whole // group)
+def cut(name: str, tensor: Tensor, axis: int, piece: Piece, whole: int, group: int, items: int = 1) -> Tensor:
+    """The elements of a packed tensor's axis that cover ``piece`` of ``whole``, ``items`` of them covering ``group``."""
+    length = -(-whole // group) * items
     if axis >= tensor.dim() or tensor.shape[axis] != length:
         raise ModelFileError(f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {length} along axis {axis}.")
     if piece.size == whole:
@@ -71,7 +71,7 @@ def cut(name: str, tensor: Tensor, axis: int, piece: Piece, whole: int, group: i
             f"The quantized tensor {name!r} keeps groups of {group}, which a tensor-parallel shard of {piece.size} would cut.",
             fix="a smaller --tensor-parallel-size",
         )
-    return tensor.narrow(axis, piece.start // group, piece.size // group)
+    return tensor.narrow(axis, piece.start // group * items, piece.size // group * items)
 
 
 def fused_parts(name: str, parts: tuple[str, ...], sizes: tuple[int, ...], shares: tuple[Piece, ...]) -> tuple[Part, ...]:

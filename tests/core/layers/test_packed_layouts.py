@@ -161,6 +161,15 @@ def test_composites():
         Joined([other, DensePacked(torch.ones(2, 13))])
 
 
+def test_columns_that_fill_up_a_group_meet_zeros():
+    weight, order = torch.randn(7, 12), torch.randperm(12)
+    filled = torch.cat([order[:5], torch.tensor([-1, -1, -1]), order[5:], torch.tensor([-1])])
+    inner = torch.where(filled >= 0, weight[:, filled.clamp(min=0)], torch.tensor(99.0))
+    agree(Permuted(DensePacked(inner), filled), weight)
+    with pytest.raises(ValueError, match="twice or not at all"):
+        Permuted(DensePacked(inner), filled.where(filled != 3, -1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rounded_inputs_are_rounded_before_the_product(dtype):
     weight, x, bias = torch.randn(5, 32), torch.randn(3, 32).to(dtype), torch.randn(5).to(dtype)
