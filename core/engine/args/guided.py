@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.config import GuidedConfig
 from engine.errors import ConfigError
 from engine.plugin import kinds
+from engine.plugin.blame import check_extra
 from engine.plugin.host import PluginHost
 
 FLAG = "--guided-decoding-backend"
@@ -22,12 +23,15 @@ def split_backend(text: str) -> tuple[str, frozenset[str]]:
 
 
 def guided_config(host: PluginHost, text: str) -> GuidedConfig:
-    """The configuration that the flag means. Raises ConfigError."""
+    """The configuration that the flag means. Raises ConfigError, and MissingDependency where the backend's library is not installed: it
+    is needed with the first constraint only, but who chose it should not have to wait for that."""
     try:
         name, options = split_backend(text)
     except ValueError as error:
         raise ConfigError(f"{FLAG} {text}: {error}.", fix=f"{FLAG} {text.partition(':')[0]}") from error
     installed = {entry.name for entry in host.entries(kinds.GUIDED_DECODING)}
+    if name in installed:
+        check_extra(kinds.GUIDED_DECODING, host.resolve(kinds.GUIDED_DECODING, name))
     return GuidedConfig(
         backend=name,
         fallback="no-fallback" not in options,

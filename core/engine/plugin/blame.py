@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -56,6 +57,28 @@ def install_command(choice: Choice, module: str) -> str:
     plain = choice.name.lower().replace("_", "-")
     match = next((extra for extra in extras if extra.lower().replace("_", "-") == plain), None)
     return f"pip install '{project}[{match}]'" if match else f"pip install {module}"
+
+
+def check_extra(kind: Kind[Any], choice: Choice) -> None:
+    """Raise MissingDependency where a package of the extra that carries the plugin's name is not installed. Nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, distribution, requires
+
+    try:
+        stated = requires(_project(choice)) or []
+    except PackageNotFoundError:
+        return
+    for line in stated:
+        extra = re.search(r"""extra\s*==\s*['"]([^'"]+)""", line)
+        package = re.match(r"[A-Za-z0-9._-]+", line)
+        if extra is None or package is None or extra[1].lower().replace("_", "-") != choice.name.lower().replace("_", "-"):
+            continue
+        try:
+            distribution(package[0])
+        except PackageNotFoundError as missing:
+            raise MissingDependency(
+                f"{origin(kind, choice)} needs the package '{package[0]}', which is not installed.",
+                fix=install_command(choice, package[0]),
+            ) from missing
 
 
 def failure(kind: Kind[Any], choice: Choice, error: Exception) -> PluginError:

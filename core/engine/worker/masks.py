@@ -58,11 +58,21 @@ class Masks:
         if p.bad_words_ids:
             _forbid(logits, _completed_words(sequence, length))
         if length - sequence.num_prompt < p.min_tokens:
-            _forbid(logits, [*p.stop_token_ids, *(() if p.ignore_eos else sequence.eos)])
+            _postpone_end(logits, sequence)
         forced = forced_token(p.thinking, sequence, length) if p.thinking is not None else None
         if forced is not None and forced < logits.shape[0]:
             logits.fill_(-torch.inf)
             logits[forced] = 0.0
+
+
+def _postpone_end(logits: Tensor, sequence: Sequence) -> None:
+    """Forbid what would end the output, but where a grammar allows nothing else: its text cannot be any longer."""
+    p = sequence.params
+    ends = [token for token in (*p.stop_token_ids, *(() if p.ignore_eos else sequence.eos)) if 0 <= token < logits.shape[0]]
+    kept = logits[ends] if sequence.guided else None
+    _forbid(logits, ends)
+    if kept is not None and not bool(torch.isfinite(logits).any()):
+        logits[ends] = kept
 
 
 def _fixed(sequence: Sequence, name: str, values: Rows[float], logits: Tensor) -> Tensor:

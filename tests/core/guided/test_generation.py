@@ -85,6 +85,16 @@ def test_stop_strings_and_choices(llm):
     assert got.text == "aaa"
 
 
+def test_more_tokens_than_the_grammar_has(llm):
+    """min_tokens makes texts longer where the grammar lets it, and ends with the grammar where it does not."""
+    short = SamplingParams(guide=GuideSpec("choice", ["alpha"]), min_tokens=30, max_tokens=40, seed=0)
+    (got,) = llm.chat(ASK, short, use_tqdm=False)[0].outputs
+    assert got.text == "alpha" and got.finish_reason == "stop"
+    longer = SamplingParams(guide=GuideSpec("regex", "[a-z ]*"), min_tokens=20, max_tokens=40, seed=0)
+    (got,) = llm.chat(ASK, longer, use_tqdm=False)[0].outputs
+    assert len(got.token_ids) >= 20 and re.fullmatch("[a-z ]*", got.text) and len(got.text) >= 19
+
+
 def test_the_grammar_begins_after_its_marker(llm):
     tokenizer = llm.get_tokenizer()
     marker = tokenizer.token_id("</think>")

@@ -10,7 +10,7 @@ import pytest
 
 from engine.args import EngineArgs
 from engine.args.resolve import resolve
-from engine.errors import ConfigError, RequestError
+from engine.errors import ConfigError, MissingDependency, RequestError
 from engine.guided.fields import plain, read_guide
 from engine.guided.service import GuideService
 from engine.plugin import GuideSpec
@@ -159,11 +159,29 @@ def test_the_flag():
     def configured(text):
         return resolve(EngineArgs(model="demo", max_model_len=512, guided_decoding_backend=text)).guided
 
+    pytest.importorskip("outlines_core")
     assert configured("xgrammar").fallback and configured("xgrammar").any_whitespace
     both = configured("outlines:no-fallback,disable-any-whitespace")
     assert (both.backend, both.fallback, both.any_whitespace) == ("outlines", False, False)
     with pytest.raises(ConfigError, match="known: no-fallback, disable-any-whitespace"):
         configured("xgrammar:fast")
+
+
+def test_a_backend_without_its_library_ends_the_start(monkeypatch):
+    import importlib.metadata as metadata
+
+    real = metadata.distribution
+
+    def without(name):
+        if name == "llguidance":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "distribution", without)
+    with pytest.raises(MissingDependency) as missing:
+        resolve(EngineArgs(model="demo", max_model_len=512, guided_decoding_backend="guidance:no-fallback"))
+    assert "pip install 'engine[guidance]'" in missing.value.line() and missing.value.status == 3
+    assert resolve(EngineArgs(model="demo", max_model_len=512)).guided.backend == "xgrammar"
 
 
 @pytest.mark.parametrize(
