@@ -53,19 +53,19 @@ def choose_quantization(
     if found is None:
         return None if asked is None else _without_config(checkpoint, methods, asked)
     own = methods.spelled(found.method)
-    name, reason = methods.claimed(found.config, own, asked) or (own, "")
-    if asked is not None and asked != name:
+    claimed = methods.claimed(found.config, own, asked)
+    if claimed is None and asked not in (None, own):
         raise ConfigError(
-            f"--quantization {asked} contradicts the checkpoint: {found.source} says {found.method or name}"
-            f"{f', which {name} reads here' if name != own else ''}.",
-            fix=f"--quantization {name}" if name in methods.installed else "leave --quantization out",
+            f"--quantization {asked} contradicts the checkpoint: {found.source} says {found.method}.",
+            fix=f"--quantization {own}" if own in methods.installed else "leave --quantization out",
         )
+    name, reason = claimed or (own, "")
     choice = methods.resolve(name, f"{found.source}'s quantization" if asked is None else "--quantization")
     if asked is None:
         reason = f"{found.source} says {found.method or 'nothing, but has the keys of ' + name}" + (f"; {reason}" if reason else "")
         choice = msgspec.structs.replace(choice, asked=found.method or name, reason=reason)
-    elif reason:
-        choice = msgspec.structs.replace(choice, reason=f"--quantization {asked}; {reason}")
+    else:
+        choice = msgspec.structs.replace(choice, asked=asked, reason=f"--quantization {asked}" + (f"; {reason}" if reason else ""))
     return Quantization(choice, found.config, found.source, methods.facts(name))
 
 
