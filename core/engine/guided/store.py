@@ -39,13 +39,16 @@ class GuideStore:
         """The guide, perhaps not ready. It fails with ValueError or the plugin host's errors."""
         key = key_of(spec)
         with self._lock:
-            found = self._guides.get(key)
-            if found is None:
+            known = self._guides.get(key)
+            if known is None:
                 self._thread = self._thread or ThreadPoolExecutor(1, "guides")
-                found = self._guides[key] = self._thread.submit(self._compile, spec)
-                found.add_done_callback(lambda _: self._evict())
+                self._guides[key] = self._thread.submit(self._compile, spec)
             self._guides.move_to_end(key)
-            return found
+            found = self._guides[key]
+        if known is None:
+            # without the lock: the callback of one that is ready already runs here
+            found.add_done_callback(lambda _: self._evict())
+        return found
 
     @property
     def width(self) -> int:
