@@ -16,6 +16,8 @@ def engine_create_config_format(checkpoint: Checkpoint) -> Use:
     for file, name in (("config.json", "hf"), ("params.json", "mistral")):
         if (place / file).exists():
             return Use(name, f"{file} is there")
+    if checkpoint.directory.is_file():
+        return Use("hf", f"the metadata of {checkpoint.directory.name}")
     raise ModelFileError(
         f"{place} has neither config.json nor params.json.",
         fix="--hf-config-path DIR, the directory that holds config.json",

@@ -20,12 +20,30 @@ class HuggingFaceConfig(ConfigFormat):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._place = Path(checkpoint.config_path)
+        #: The model where it is a single file, which says itself how its tensors are kept.
+        self._gguf = checkpoint.directory if checkpoint.directory.is_file() else None
 
     def read(self) -> dict[str, Any]:
         file = self._place / "config.json"
+        if self._gguf is not None and not file.exists():
+            return self._synthesised(self._gguf)
         config = read_object(file)
         if _without_code(config):
             _log.warning("%s names code of its own (auto_map); the engine does not run it.", file)
+        if self._gguf is not None:
+            from engine_plugins._gguf.config import overlay
+            from engine_plugins._gguf.model import GgufModel
+
+            config |= overlay(GgufModel(self._gguf))
+        check_sizes(file, config)
+        return normalise(file, config)
+
+    def _synthesised(self, file: Path) -> dict[str, Any]:
+        """From a GGUF file's metadata."""
+        from engine_plugins._gguf.config import read_config
+        from engine_plugins._gguf.model import GgufModel
+
+        config = read_config(GgufModel(file))
         check_sizes(file, config)
         return normalise(file, config)
 
