@@ -114,7 +114,7 @@ class NativeLinear(LinearKernel):
             arguments.bias_type = element_type(bias.dtype)
         return arguments, (flat, bias, out, self.panels)
 
-    def gather(self, ids: Tensor, scale: float | None = None) -> Tensor:
+    def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Rows ``ids`` (int64 [T]) of a dense weight."""
         panels = self.panels
         ids = ids.contiguous()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.layers.linear import Linear
+from engine.layers.linear import Linear, collect
 from engine.layers.loading import CheckpointLayer, Slot, copy_slot
 from engine.layers.packed import DensePacked
 from engine.layers.shards import Part, Piece
 from engine.plugin.contracts.model import ModelContext, Parallel
-from engine.plugin.contracts.packed import LinearKernel, LinearShape
+from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight
 
 
 def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
@@ -24,17 +24,27 @@ def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
 
 
 class VocabParallelEmbedding(CheckpointLayer):
-    """Token embeddings, rows divided among the ranks. ``scale`` multiplies them, rounded to the activations' dtype."""
+    """Token embeddings, rows divided among the ranks. ``scale`` multiplies them, rounded to the activations' dtype.
+
+    A quantized one stays packed: the rows that a step asks for are dequantized.
+    """
 
     def __init__(self, context: ModelContext, name: str, vocab: int, size: int, *, scale: float | None = None) -> None:
         super().__init__()
         self.name = name
-        self.vocab = vocab
+        self.vocab, self.size = vocab, size
         self.scale = None if scale is None else float(torch.tensor(scale, dtype=context.dtype))
+        self.context = context
         self.ops = context.ops
         self.parallel = context.parallel
         self.rows, self.share = vocab_share(vocab, context.parallel)
-        self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
+        shape = LinearShape(name, size, vocab, role="embedding")
+        answer = context.quantizer.embedding(shape) if context.quantizer else None
+        self.collected = collect(context, shape, (Part(name, vocab, (self.share,)),), Piece(0, size), answer)
+        self.packed: PackedWeight | None = None
+        self.weight: Tensor | None = None
+        if not self.collected:
+            self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
         self.kernel: LinearKernel | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -47,27 +57,46 @@ class VocabParallelEmbedding(CheckpointLayer):
         return self.parallel.all_reduce(rows.masked_fill(outside.unsqueeze(-1), 0))
 
     def rows_of(self, ids: Tensor) -> Tensor:
-        """This rank's rows, from the weight or from the tied head's kernel."""
+        """This rank's rows, from the weight or from a kernel that has it."""
         if self.kernel is not None:
-            return self.kernel.gather(ids, self.scale)
-        return self.ops.embed(ids, self.weight, scale=self.scale)
+            return self.kernel.gather(ids, self.scale, *([] if self.weight is not None else [self.context.dtype]))
+        if self.weight is not None:
+            return self.ops.embed(ids, self.weight, scale=self.scale)
+        if self.packed is None:
+            raise RuntimeError(f"{self.name} is used before finish()")
+        rows = self.packed.take(ids, self.context.dtype)
+        return rows if self.scale is None else rows * rows.new_tensor(self.scale)
 
-    def share_weight(self) -> DensePacked:
+    def share_weight(self) -> PackedWeight:
         """The weight for a tied head's kernel, which may take it over: see :meth:`follow`."""
+        self.finish_once()
+        if self.packed is not None:
+            return self.packed
+        if self.weight is None:
+            raise RuntimeError(f"{self.name} has no weight to share")
         return DensePacked(self.weight.narrow(0, 0, self.share.size), exclusive=True)
 
     def follow(self, kernel: LinearKernel) -> None:
         """Take rows from the tied head's kernel from now on, where it has them."""
         if kernel.gathers:
-            self.kernel = kernel
+            self.kernel, self.packed = kernel, None
 
     def slots(self) -> Iterable[Slot]:
-        """The weight."""
+        """The weight, or what its format asks for."""
+        if self.collected:
+            yield from self.collected[0].slots(0)
+            return
 
         def take(tensor: Tensor) -> None:
-            self.weight.narrow(0, 0, self.share.size).copy_(tensor.narrow(0, self.share.start, self.share.size))
+            if self.weight is not None:
+                self.weight.narrow(0, 0, self.share.size).copy_(tensor.narrow(0, self.share.start, self.share.size))
 
-        yield Slot(f"{self.name}.weight", (self.vocab, self.weight.shape[1]), take)
+        yield Slot(f"{self.name}.weight", (self.vocab, self.size), take)
+
+    def finish(self) -> None:
+        """Pack a quantized weight."""
+        if self.collected:
+            self.packed, self.collected = self.collected[0].pack(), ()
 
 
 class PositionEmbedding(CheckpointLayer):
@@ -104,7 +133,8 @@ class LMHead(Linear):
     ) -> None:
         self.rows, share = vocab_share(vocab, context.parallel)
         parts = (Part(name, vocab, (share,)),)
-        super().__init__(context, LinearShape(name, hidden, vocab), parts, Piece(0, hidden), bias=bias, shared=tied is not None)
+        shape = LinearShape(name, hidden, vocab, role="head")
+        super().__init__(context, shape, parts, Piece(0, hidden), bias=bias, shared=tied is not None)
         self.vocab = vocab
         # A plain attribute would register the embedding a second time as this layer's child.
         self.tied = (tied,) if tied is not None else ()

@@ -8,12 +8,13 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.errors import ModelFileError
+from engine.layers.collecting import Collected, PlainFormat
 from engine.layers.loading import CheckpointLayer, Slot
 from engine.layers.packed import DensePacked
-from engine.layers.shards import Part, Piece, copy_pieces, cut, fused_parts, shard, shard_kv_heads
+from engine.layers.packed_composite import Joined
+from engine.layers.shards import Part, Piece, copy_pieces, fused_parts, shard, shard_kv_heads
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
-from engine.plugin.contracts.packed import CheckpointTensor, LinearKernel, LinearShape, WeightFormat
+from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight, PartFormats, WeightFormat
 
 
 class Linear(CheckpointLayer):
@@ -21,8 +22,8 @@ class Linear(CheckpointLayer):
 
     ``shape`` is the whole layer; ``parts`` its checkpoint prefixes; ``inputs`` the inputs that this rank holds. A dense weight
     is allocated once in its final form and tensors are copied into it; a quantized one is collected as its
-    :class:`WeightFormat` asks: parts are joined along the output axis, tensors without one are stacked [parts, …] where the
-    layer has several parts. ``transposed``: dense tensors are [inputs, outputs]. ``shared``: the weight is another layer's.
+    :class:`WeightFormat` asks (:class:`~engine.layers.collecting.Collected`). ``transposed``: plain tensors are [inputs, outputs].
+    ``shared``: the weight is another layer's.
     """
 
     weight: Tensor | None
@@ -39,10 +40,9 @@ class Linear(CheckpointLayer):
         self.context = context
         self.transposed = transposed
         self.outputs = sum(piece.size for part in parts for piece in part.pieces)
-        self.format: WeightFormat | None = context.quantizer.linear(shape) if context.quantizer and not shared else None
         self.kernel: LinearKernel | None = None
-        self.collected: dict[tuple[str, int], Tensor] = {}
-        own = self.format is None and not shared
+        self.collected = () if shared else collect(context, shape, parts, inputs, self._format(), transposed)
+        own = not self.collected and not shared
         self.weight = torch.empty(self.outputs, inputs.size, dtype=context.dtype, device=context.device) if own else None
         self.bias = torch.zeros(self.outputs, dtype=context.dtype, device=context.device) if bias else None
         #: Where a LoRA term belongs: called with x and the batch's adapters, its result is added to the rank's output.
@@ -65,34 +65,47 @@ class Linear(CheckpointLayer):
         """Weight (or the format's tensors) and bias of each part."""
         row = 0
         for index, part in enumerate(self.parts):
-            if self.format is None:
+            if not self.collected:
                 yield self._weight_slot(part, row)
             else:
-                yield from (self._format_slot(part, index, tensor) for tensor in self.format.tensors())
+                collected, own = self._of_part(index)
+                yield from collected.slots(own)
             if self.bias is not None:
                 yield self._bias_slot(part, row)
             row += sum(piece.size for piece in part.pieces)
 
+    def plain_slots(self) -> list[Slot | None]:
+        """For each part the slot that takes its plain weight; None where a quantized one is wanted."""
+        if not self.collected:
+            weights = {part.name: f"{part.name}.weight" for part in self.parts}
+            slots = {slot.name: slot for slot in self.slots()}
+            return [slots[weights[part.name]] for part in self.parts]
+        found = []
+        for index in range(len(self.parts)):
+            collected, own = self._of_part(index)
+            found.append(collected.plain_slot(own))
+        return found
+
     def finish(self) -> None:
         """Pack the weight and make its kernel; the raw tensors are let go."""
-        if self.format is None:
-            if self.weight is None:
-                raise RuntimeError(f"{self.shape.name} is finished twice")
-            self.kernel = self.context.kernel(DensePacked(self.weight, exclusive=True))
-        else:
-            self.kernel = self.context.kernel(self.format.pack(self.rank_shape(), self._joined(), self.context.dtype))
-        self.weight = None
-        self.collected.clear()
+        if self.kernel is not None:
+            raise RuntimeError(f"{self.shape.name} is finished twice")
+        self.kernel = self.context.kernel(self._packed())
+        self.weight, self.collected = None, ()
 
-    def rank_shape(self) -> LinearShape:
-        """The layer as this rank holds it."""
-        sizes = tuple(piece.size for part in self.parts for piece in part.pieces)
-        return msgspec.structs.replace(
-            self.shape,
-            inputs=self.inputs.size,
-            outputs=self.outputs,
-            sizes=sizes if len(sizes) > 1 else self.shape.sizes,
-        )
+    def _packed(self) -> PackedWeight:
+        if self.weight is not None:
+            return DensePacked(self.weight, exclusive=True)
+        packed = [each.pack() for each in self.collected]
+        return packed[0] if len(packed) == 1 else Joined(packed)
+
+    def _format(self) -> WeightFormat | PartFormats | None:
+        """What the quantizer says of this layer."""
+        return self.context.quantizer.linear(self.shape) if self.context.quantizer else None
+
+    def _of_part(self, index: int) -> tuple[Collected, int]:
+        """What collects a part's tensors, and the part's number there."""
+        return (self.collected[0], index) if len(self.collected) == 1 else (self.collected[index], 0)
 
     def _weight_slot(self, part: Part, row: int) -> Slot:
         def take(tensor: Tensor) -> None:
@@ -112,39 +125,27 @@ class Linear(CheckpointLayer):
 
         return Slot(f"{part.name}.bias", (part.outputs,), take)
 
-    def _format_slot(self, part: Part, index: int, spec: CheckpointTensor) -> Slot:
-        name = f"{part.name}.{spec.suffix}"
 
-        def take(tensor: Tensor) -> None:
-            if spec.output_axis is not None:
-                cuts = [cut(name, tensor, spec.output_axis, piece, part.outputs, spec.output_group) for piece in part.pieces]
-                tensor = cuts[0] if len(cuts) == 1 else torch.cat(cuts, spec.output_axis)
-            if spec.input_axis is not None:
-                tensor = cut(name, tensor, spec.input_axis, self.inputs, self.shape.inputs, spec.input_group)
-            self.collected[spec.suffix, index] = tensor
-
-        return Slot(name, None, take, optional=spec.optional)
-
-    def _joined(self) -> dict[str, Tensor]:
-        joined: dict[str, Tensor] = {}
-        for spec in self.format.tensors() if self.format else ():
-            found = [self.collected[spec.suffix, i] for i in range(len(self.parts)) if (spec.suffix, i) in self.collected]
-            if not found:
-                continue
-            if len(found) != len(self.parts):
-                raise ModelFileError(f"Only {len(found)} of {len(self.parts)} parts of {self.shape.name!r} have {spec.suffix!r}.")
-            if len(found) == 1:
-                whole = found[0]
-            elif spec.output_axis is None:
-                whole = torch.stack(found)
-            else:
-                whole = torch.cat(found, spec.output_axis)
-            joined[spec.suffix] = whole.to(self.context.device)
-        return joined
+def collect(
+    context: ModelContext, shape: LinearShape, parts: tuple[Part, ...], inputs: Piece, answer: WeightFormat | PartFormats | None,
+    transposed: bool = False,
+) -> tuple[Collected, ...]:  # fmt: skip
+    """What collects a layer's tensors: nothing for a plain one, one for all parts, or one per part."""
+    if answer is None:
+        return ()
+    if not isinstance(answer, PartFormats):
+        return (Collected(context, shape, parts, inputs, answer, transposed),)
+    if len(answer.formats) != len(parts):
+        raise ValueError(f"{shape.name} has {len(parts)} parts, but {len(answer.formats)} formats")
+    made = []
+    for part, format in zip(parts, answer.formats, strict=True):
+        own = msgspec.structs.replace(shape, name=part.name, outputs=part.outputs, parts=(), sizes=())
+        made.append(Collected(context, own, (part,), inputs, format or PlainFormat(), transposed))
+    return tuple(made)
 
 
 class ReplicatedLinear(Linear):
-    """The whole layer on every rank."""
+    """The whole layer on every rank. ``router``: it chooses experts."""
 
     def __init__(
         self,
@@ -155,9 +156,11 @@ class ReplicatedLinear(Linear):
         *,
         bias: bool = False,
         transposed: bool = False,
+        router: bool = False,
     ) -> None:
         parts = (Part(name, outputs, (Piece(0, outputs),)),)
-        super().__init__(context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed)
+        shape = LinearShape(name, inputs, outputs, role="router" if router else "linear")
+        super().__init__(context, shape, parts, Piece(0, inputs), bias=bias, transposed=transposed)
 
 
 class ColumnParallelLinear(Linear):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
@@ -21,6 +21,7 @@ class Slot:
 
     ``name`` and ``shape`` are those in the checkpoint (whole tensor; None where ``take`` itself checks). ``take`` copies this rank's part.
     ``optional``: its absence is no fault. ``fills``: other slots that it makes unnecessary (a fused spelling of them).
+    ``quick``: ``take`` copies next to nothing, so that no thread is worth it (and no raw tensor waits for one).
     """
 
     name: str
@@ -28,10 +29,14 @@ class Slot:
     take: Callable[[Tensor], None]
     optional: bool = False
     fills: tuple[str, ...] = ()
+    quick: bool = False
 
 
 class CheckpointLayer(nn.Module):
     """A layer that owns parameters of a checkpoint. Order of use: ``slots``, each slot's ``take``, ``finish``, then forward."""
+
+    #: Whether ``finish`` was called.
+    finished: bool = False
 
     def slots(self) -> Iterable[Slot]:
         """The tensors that this layer wants, by their names in the checkpoint."""
@@ -39,6 +44,12 @@ class CheckpointLayer(nn.Module):
 
     def finish(self) -> None:
         """After loading: pack weights, build kernels."""
+
+    def finish_once(self) -> None:
+        """Finish, unless that was done as soon as the layer's tensors had arrived."""
+        if not self.finished:
+            self.finished = True
+            self.finish()
 
 
 def copy_slot(name: str, target: Tensor, *, optional: bool = False) -> Slot:
@@ -102,24 +113,32 @@ class NameRules:
         )
 
 
-def load_tensors(root: nn.Module, tensors: Iterable[tuple[str, Tensor]], rules: NameRules, *, threads: int = 1) -> set[str]:
-    """Give each tensor to its slot; returns the names of required slots that stayed empty.
+def load_tensors(
+    root: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    rules: NameRules,
+    *,
+    threads: int = 1,
+    expected: Collection[str] | None = None,
+) -> set[str]:
+    """Give each tensor to its slot and finish layers whose tensors are complete; returns the names of required slots that stayed empty.
 
     ``threads`` take tensors at the same time, at most twice as many are held: writing host memory for the first time is page
-    faults, with which one core is busy far below the memory's speed.
+    faults, with which one core is busy far below the memory's speed. Layers are finished by the calling thread.
+    ``expected``: see :class:`~engine.layers.arrivals.Arrivals`.
     """
-    table = collect_slots(root)
-    filled: set[str] = set()
+    from engine.layers.arrivals import Arrivals
+
+    arrivals = Arrivals(root, rules, expected)
     with _Takers(threads) as takers:
         for name, tensor in tensors:
-            slot = rules.resolve(name, table)
+            slot = rules.resolve(name, arrivals.table)
             if slot is None:
                 continue
             check_tensor(name, tensor, slot)
-            takers.take(slot, tensor)
-            filled.add(slot.name)
-            filled.update(slot.fills)
-    return {name for name, slot in table.items() if not slot.optional} - filled
+            arrivals.arrived(takers.take(slot, tensor))
+        arrivals.arrived(takers.drain())
+    return arrivals.missing()
 
 
 def check_tensor(name: str, tensor: Tensor, slot: Slot) -> None:
@@ -139,38 +158,44 @@ def check_tensor(name: str, tensor: Tensor, slot: Slot) -> None:
 
 
 class _Takers:
-    """Threads that run slots' ``take``; the first failure is raised by the next call, or at the end."""
+    """Threads that run slots' ``take``; the first failure is raised by the next call. Each call gives back the slots that are done."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._most = 2 * threads
-        self._running: set[Future[None]] = set()
+        self._running: dict[Future[None], Slot] = {}
         self._inference = torch.is_inference_mode_enabled()
 
-    def take(self, slot: Slot, tensor: Tensor) -> None:
+    def take(self, slot: Slot, tensor: Tensor) -> list[Slot]:
         """Have it taken; waits while enough tensors are under way."""
-        if self._pool is None:
+        if self._pool is None or slot.quick:
             slot.take(tensor)
-            return
-        self._running.add(self._pool.submit(self._take, slot, tensor))
+            return [slot]
+        self._running[self._pool.submit(self._take, slot, tensor)] = slot
         if len(self._running) >= self._most:
-            self._collect(wait(self._running, return_when=FIRST_COMPLETED).done)
+            wait(self._running, return_when=FIRST_COMPLETED)
+        return self._done()
+
+    def drain(self) -> list[Slot]:
+        """Wait for all of them."""
+        wait(self._running)
+        return self._done()
 
     def _take(self, slot: Slot, tensor: Tensor) -> None:
         # Both modes belong to the thread.
         with torch.inference_mode(self._inference), torch.no_grad():
             slot.take(tensor)
 
-    def _collect(self, done: Iterable[Future[None]]) -> None:
-        for each in list(done):
-            self._running.discard(each)
-            each.result()
+    def _done(self) -> list[Slot]:
+        done = [future for future in self._running if future.done()]
+        slots = [self._running.pop(future) for future in done]
+        for future in done:
+            future.result()
+        return slots
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown()
-            if kind is None:
-                self._collect(self._running)
+            self._pool.shutdown(cancel_futures=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import torch
@@ -42,6 +42,7 @@ class NativeModel(nn.Module, Model):
         self.context = context
         self.embedding = None
         self.head = None
+        self.expected: Collection[str] | None = None
         self.layers = stage_layers(len(context.info.layers), context.parallel)
         self.first = context.parallel.first_stage
         self.last = context.parallel.last_stage
@@ -58,7 +59,11 @@ class NativeModel(nn.Module, Model):
         """See :meth:`Model.load`."""
         threads = torch.get_num_threads() if self.context.device.type == "cpu" else 1
         with torch.no_grad():
-            return load_tensors(self, tensors, self.name_rules(), threads=threads)
+            return load_tensors(self, tensors, self.name_rules(), threads=threads, expected=self.expected)
+
+    def expect(self, names: Collection[str]) -> None:
+        """See :meth:`Model.expect`."""
+        self.expected = names
 
     def name_rules(self) -> NameRules:
         """The family's rules, and what other pipeline stages and a tied head leave over."""
@@ -75,9 +80,9 @@ class NativeModel(nn.Module, Model):
         return rules
 
     def finish(self) -> None:
-        """Pack every layer's weights and make its kernels."""
+        """Pack the weights and make the kernels of layers that were not finished when their tensors had arrived."""
         for layer in checkpoint_layers(self):
-            layer.finish()
+            layer.finish_once()
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token embeddings [T, hidden], as the first layer receives them."""

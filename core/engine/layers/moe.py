@@ -30,23 +30,24 @@ class FusedExperts(CheckpointLayer):
         self.groups = ((f"{name}.gate_up_proj", gate_up), (f"{name}.down_proj", down))
 
     def slots(self) -> Iterable[Slot]:
-        """One optional slot per fused tensor, in place of the experts' own."""
+        """One optional slot per fused tensor, in place of the experts' own; none where these are quantized in the checkpoint."""
         for name, layers in self.groups:
-            if all(layer.format is None for layer in layers):
-                yield _fused_slot(name, layers)
+            plain = [[slot for slot in layer.plain_slots() if slot is not None] for layer in layers]
+            if all(len(slots) == len(layer.parts) for slots, layer in zip(plain, layers, strict=True)):
+                yield _fused_slot(name, layers, plain)
 
 
-def _fused_slot(name: str, layers: list[Linear]) -> Slot:
+def _fused_slot(name: str, layers: list[Linear], plain: list[list[Slot]]) -> Slot:
     def take(tensor: Tensor) -> None:
-        for layer, matrix in zip(layers, tensor, strict=True):
+        for layer, matrix, slots in zip(layers, tensor, plain, strict=True):
             row = 0
-            for part, slot in zip(layer.parts, layer.slots(), strict=True):
+            for part, slot in zip(layer.parts, slots, strict=True):
                 slot.take(matrix.narrow(0, row, part.outputs))
                 row += part.outputs
 
     shape = (len(layers), layers[0].shape.outputs, layers[0].shape.inputs)
-    fills = tuple(slot.name for layer in layers for slot in layer.slots())
-    return Slot(name, shape, take, optional=True, fills=fills)
+    fills = tuple(slot.name for slots in plain for slot in slots)
+    return Slot(name, shape, take, optional=True, fills=fills, quick=all(slot.quick for slots in plain for slot in slots))
 
 
 class SparseMLP(nn.Module):
@@ -65,7 +66,7 @@ class SparseMLP(nn.Module):
         self.top_k = top_k
         self.renormalize = renormalize
         self.act = Activation(context, act)
-        self.router = ReplicatedLinear(context, f"{name}.gate", hidden, experts)
+        self.router = ReplicatedLinear(context, f"{name}.gate", hidden, experts, router=True)
         prefixes = [f"{name}.experts.{number}" for number in range(experts)]
         self.gate_up = nn.ModuleList(
             MergedColumnParallelLinear(

@@ -1,4 +1,4 @@
-"""Packed weights made of packed weights: reordered inputs, stacked outputs, rounded activations; and their kernels."""
+"""Packed weights made of packed weights: reordered inputs, stacked outputs, multiplied or rounded activations; and their kernels."""
 
 from __future__ import annotations
 
@@ -99,6 +99,26 @@ class RoundedInputs(PackedWeight):
         return self.inner.nbytes()
 
 
+class ScaledInputs(PackedWeight):
+    """Activations are multiplied by ``factor`` (float32 [inputs]) before anything else: smoothing that was not folded into the weight."""
+
+    layout = "scaled_inputs"
+
+    def __init__(self, inner: PackedWeight, factor: Tensor) -> None:
+        if factor.dtype != torch.float32 or list(factor.shape) != [inner.inputs]:
+            raise ValueError(f"factor is {factor.dtype} {list(factor.shape)}; torch.float32 [{inner.inputs}] is needed")
+        self.inner, self.factor = inner, factor
+        self.outputs, self.inputs = inner.outputs, inner.inputs
+
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """The inner weight's rows, their columns multiplied."""
+        return (self.inner.take(which, torch.float32) * self.factor).to(dtype)
+
+    def nbytes(self) -> int:
+        """Bytes of the inner weight and the factors."""
+        return self.inner.nbytes() + self.factor.nbytes
+
+
 class PermutedKernel(LinearKernel):
     """Gathers the activations by the order, then uses the inner kernel."""
 
@@ -139,12 +159,25 @@ class RoundedInputsKernel(LinearKernel):
         return product.to(x.dtype)
 
 
+class ScaledInputsKernel(LinearKernel):
+    """Multiplies the activations in float32, then uses the inner kernel."""
+
+    def __init__(self, packed: ScaledInputs, inner: LinearKernel) -> None:
+        self.factor, self.inner = packed.factor, inner
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype."""
+        return self.inner.apply((x.float() * self.factor).to(x.dtype), bias)
+
+
 def composite_kernel(packed: PackedWeight, kernel: Callable[[PackedWeight], LinearKernel]) -> LinearKernel | None:
     """The kernel of a weight that is made of others, from ``kernel`` of each of them; None for other layouts."""
     if isinstance(packed, Permuted):
         return PermutedKernel(packed, kernel(packed.inner))
     if isinstance(packed, Joined):
         return JoinedKernel(packed, [kernel(part) for part in packed.parts])
+    if isinstance(packed, ScaledInputs):
+        return ScaledInputsKernel(packed, kernel(packed.inner))
     if isinstance(packed, RoundedInputs):
         return RoundedInputsKernel(packed, kernel(packed.inner))
     return None

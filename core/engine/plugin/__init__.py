@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.packed import LinearKernel as LinearKernel
     from engine.plugin.contracts.packed import LinearShape as LinearShape
     from engine.plugin.contracts.packed import PackedWeight as PackedWeight
+    from engine.plugin.contracts.packed import PartFormats as PartFormats
     from engine.plugin.contracts.packed import Quantizer as Quantizer
     from engine.plugin.contracts.packed import WeightFormat as WeightFormat
     from engine.plugin.contracts.scheduling import KVCacheType as KVCacheType
@@ -91,7 +92,7 @@ _HOME = {
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
     "engine.plugin.contracts.operations": "Operations",
-    "engine.plugin.contracts.packed": "CheckpointTensor LinearKernel LinearShape PackedWeight Quantizer WeightFormat",
+    "engine.plugin.contracts.packed": "CheckpointTensor LinearKernel LinearShape PackedWeight PartFormats Quantizer WeightFormat",
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",
     "engine.plugin.contracts.text": (

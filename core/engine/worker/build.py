@@ -115,6 +115,8 @@ def load_weights(model: Model, config: EngineConfig, rank: int, progress: Progre
         tensors = loader.tensors()
         if rank == 0:
             tensors = _reported(tensors, loader.nbytes(), progress, config.load.progress)
+        if loader.complete():
+            model.expect({info.name for info in loader.describe()})
         missing = model.load(tensors)
         if missing:
             missing = invent(model, loader, missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ class ModelContext:
 class Model(ABC):
     """A network on the engine's layers (or on transformers'). One per worker; holds this rank's shard of this stage's layers.
 
-    A subclass is usually also a ``torch.nn.Module``. The worker calls, once: ``load``, ``finish``; per step: ``forward``, ``logits``.
+    A subclass is usually also a ``torch.nn.Module``. Called once: ``expect``, ``load``, ``finish``; per step: ``forward``, ``logits``.
     ``recordable`` False: a step takes decisions on the host from tensor values (experts by token), and cannot be recorded and replayed.
     """
 
@@ -133,6 +133,9 @@ class Model(ABC):
         Tensors that the model does not know raise :class:`engine.errors.ModelFileError`, except documented leftovers
         (rotary inverse frequencies, a tied lm_head).
         """
+
+    def expect(self, names: Collection[str]) -> None:
+        """Before ``load``: the names of all tensors that it will be given, so that layers can be finished as soon as theirs arrived."""
 
     def finish(self) -> None:
         """After loading: pack weights, build kernels. Called once."""

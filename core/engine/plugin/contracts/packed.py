@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -17,7 +17,8 @@ class LinearShape(msgspec.Struct, frozen=True):
     """One linear layer as the model has it, before tensor-parallel sharding.
 
     ``name`` is its checkpoint prefix (``model.layers.0.self_attn.q_proj``; a fused layer has its ``parts`` instead, in output order,
-    each with its own ``sizes`` entry). ``outputs`` = sum(sizes). ``experts`` > 0: the layer exists once per expert.
+    each with its own ``sizes`` entry). ``outputs`` = sum(sizes). ``experts`` > 0: the layer exists once per expert. ``role``: ``head`` turns
+    hidden states into logits, ``router`` chooses experts; a method that quantizes plain weights leaves these two as they are.
     """
 
     name: str
@@ -26,6 +27,7 @@ class LinearShape(msgspec.Struct, frozen=True):
     parts: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     experts: int = 0
+    role: Literal["linear", "head", "router", "embedding"] = "linear"
 
 
 class CheckpointTensor(msgspec.Struct, frozen=True):
@@ -33,8 +35,12 @@ class CheckpointTensor(msgspec.Struct, frozen=True):
 
     ``output_axis``/``input_axis``: the axis that runs along the layer's outputs/inputs (None: the tensor has none);
     ``output_group``/``input_group``: how many outputs/inputs one element of that axis covers (packing factor or group size).
+    ``output_items``/``input_items``: how many elements together cover such a group (3 words for 32 inputs of 3 bits, the bytes of a block).
     From these the layer cuts tensor-parallel shards and joins fused parts. A tensor without an output axis of a layer that is fused from
     several parts arrives in ``pack`` stacked: [parts, …].
+
+    ``plain``: the unquantized weight, which the method quantizes while loading (axes 0 and 1). The layer checks its shape, turns it where
+    the architecture keeps it as [inputs, outputs], rounds it to the activations' dtype, and takes it from tensors that hold all experts.
     """
 
     suffix: str
@@ -43,6 +49,9 @@ class CheckpointTensor(msgspec.Struct, frozen=True):
     output_group: int = 1
     input_group: int = 1
     optional: bool = False
+    plain: bool = False
+    output_items: int = 1
+    input_items: int = 1
 
 
 class PackedWeight(ABC):
@@ -82,8 +91,11 @@ class LinearKernel(ABC):
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, inputs] → [rows, outputs], in x's dtype; bias [outputs] is added."""
 
-    def gather(self, ids: Tensor, scale: float | None = None) -> Tensor:
-        """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in its dtype, times ``scale`` rounded to that dtype."""
+    def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in ``dtype``, times ``scale`` rounded to it.
+
+        ``dtype`` is given for quantized weights alone; a dense one is gathered in its own.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot gather rows")
 
 
@@ -94,20 +106,47 @@ class WeightFormat(ABC):
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """The tensors to collect before ``pack`` can be called."""
 
+    def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
+        """A whole checkpoint tensor of one part as it is to be cut and joined: for formats whose tensors do not run along outputs and inputs.
+
+        Of a tensor that is known and not needed this is an empty one.
+        """
+        return tensor
+
     @abstractmethod
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
-        """One rank's joined and sharded tensors by suffix → the packed weight, for activations of ``dtype``."""
+        """One rank's joined and sharded tensors by suffix → the packed weight, for activations of ``dtype``.
+
+        Called as soon as the layer's tensors have arrived, in the loading thread. Tensors may be views of mapped files. A ValueError
+        (the canonical layouts raise it for what does not fit) becomes a :class:`~engine.errors.ModelFileError` that names the layer.
+        """
+
+
+class PartFormats(msgspec.Struct, frozen=True):
+    """The answer for a fused layer whose parts are kept in different ways: one format per part, None where it is not quantized.
+
+    Each part is collected and packed alone, under its own name; the layer's weight is then a ``Joined`` of them.
+    """
+
+    formats: tuple[WeightFormat | None, ...]
 
 
 class Quantizer(ABC):
     """A quantization method on one checkpoint. Made once per worker."""
 
     @abstractmethod
-    def linear(self, layer: LinearShape) -> WeightFormat | None:
+    def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
         """The format of that layer, or None where the checkpoint leaves it unquantized."""
 
+    def embedding(self, layer: LinearShape) -> WeightFormat | None:
+        """The format of a token embedding (``outputs`` is the vocabulary), or None where it is not quantized."""
+        return None
+
     def kv_scale_suffixes(self) -> Mapping[str, str]:
-        """Checkpoint suffix → ``k_scale`` or ``v_scale``, for checkpoints that carry KV-cache scales."""
+        """Checkpoint suffix → ``k_scale``, ``v_scale`` or ``kv_scale`` (both), for KV-cache scales under names of the method's own.
+
+        The usual names are known without: see :mod:`engine.layers.kv_scales`.
+        """
         return {}
 
     def describe(self) -> dict[str, Any]:
