@@ -50,7 +50,7 @@ def locate(
         )
     return Checkpoint(
         model=model, path=str(path), config_path=str(config), tokenizer_path=str(tokens),
-        revision=revision, trust_remote_code=trust_remote_code,
+        revision=revision, trust_remote_code=trust_remote_code, download_dir=download_dir,
     )  # fmt: skip
 
 
@@ -73,10 +73,13 @@ def _resolve(
         return local.resolve()
     if local.exists():
         return _single_file(local, flag)
+    if name.startswith("s3://"):
+        from engine.object_store import fetch
+
+        return fetch(name, flag, download_dir, code=code)
     if "://" in name:
         raise ModelFileError(
-            f"{flag} {name}: models behind a URL are not available in this version.",
-            fix="download it and name the directory",
+            f"{flag} {name}: of URLs, s3:// alone is understood here.", fix="download it and name the directory"
         )
     if _looks_like_path(name):
         raise _nowhere(name, flag, "no such directory")

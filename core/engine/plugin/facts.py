@@ -20,6 +20,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     ``model`` is what the user typed, ``path`` the local directory (or single file) that it resolved to,
     ``config_path`` and ``tokenizer_path`` the directories that config and tokenizer are read from (usually ``path``).
+    ``download_dir``: where the user wants files that the engine makes or fetches (--download-dir).
     """
 
     model: str
@@ -28,6 +29,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     tokenizer_path: str
     revision: str | None = None
     trust_remote_code: bool = False
+    download_dir: str | None = None
 
     @property
     def directory(self) -> Path:
@@ -117,6 +119,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     ``available`` False comes with the ``reason``. ``priority``: ``auto`` takes the highest available.
     ``total_memory`` is what may be used at all (cgroup limits counted), ``free_memory`` what is left now.
     ``shared_memory`` True: device memory is the host's (so a swap space takes from the same pool).
+    ``fills_host``: its steps keep every processor busy that the engine may use, so that whatever the host does beside them delays them.
     ``runtime_bytes``: what the processes of a server occupy beside weights and cache (interpreters, libraries), measured.
     """
 
@@ -128,6 +131,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     total_memory: int = 0
     free_memory: int = 0
     shared_memory: bool = False
+    fills_host: bool = False
     runtime_bytes: int = 0
     block_size: int = 16
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")

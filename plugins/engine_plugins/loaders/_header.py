@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +31,13 @@ def read_header(path: Path) -> list[TensorInfo]:
     Raises :class:`ModelFileError` naming file, tensor, and what was expected against what is there.
     """
     size = path.stat().st_size
-    header, start = _header(path, size)
+    with path.open("rb") as file:
+        return parse_header(path, size, file.read)
+
+
+def parse_header(path: Path | str, size: int, read: Callable[[int], bytes]) -> list[TensorInfo]:
+    """As :func:`read_header`, of any file of ``size`` bytes: ``read`` gives its next so many bytes from the beginning."""
+    header, start = _header(path, size, read)
     entries = []
     for name, value in header.items():
         if name != "__metadata__":
@@ -52,17 +59,16 @@ def read_header(path: Path) -> list[TensorInfo]:
     return [info for _, info in entries]
 
 
-def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+def _header(path: Path | str, size: int, read: Callable[[int], bytes]) -> tuple[dict[str, Any], int]:
     """The header's JSON object, and where the data begins."""
     if size < 8:
         _refuse(path, f"the file is truncated: at least 8 bytes expected, {size} found")
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > size - 8:
-            _refuse(path, f"the header says it is {length} bytes long, but only {size - 8} follow")
-        if length > HEADER_LIMIT:
-            _refuse(path, f"the header is {length} bytes long; at most {HEADER_LIMIT} are read")
-        raw = file.read(length)
+    (length,) = struct.unpack("<Q", read(8))
+    if length > size - 8:
+        _refuse(path, f"the header says it is {length} bytes long, but only {size - 8} follow")
+    if length > HEADER_LIMIT:
+        _refuse(path, f"the header is {length} bytes long; at most {HEADER_LIMIT} are read")
+    raw = read(length)
     try:
         header = json.loads(raw, object_pairs_hook=_once)
     except _Twice as error:
@@ -74,7 +80,7 @@ def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _tensor(path: Path, name: str, value: Any) -> tuple[TensorInfo, int]:
+def _tensor(path: Path | str, name: str, value: Any) -> tuple[TensorInfo, int]:
     """One entry of the header, and the byte it begins at."""
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         _refuse(path, f"tensor {name!r}: dtype, shape and data_offsets expected, found {value!r:.100}")
@@ -111,5 +117,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse(path: Path, problem: str) -> NoReturn:
+def _refuse(path: Path | str, problem: str) -> NoReturn:
     raise ModelFileError(f"{path}: {problem}.", fix=_FIX)

@@ -14,6 +14,8 @@ ENGINE_API = 1
 def engine_create_loader(checkpoint: Checkpoint) -> Use:
     if checkpoint.path.endswith(".gguf"):
         return Use("gguf", f"{checkpoint.path} is a GGUF file")
+    if checkpoint.model.startswith("s3://"):
+        return Use("runai_streamer", f"{checkpoint.model} is in an object store")
     original = [file for file in checkpoint.directory.glob("*.safetensors") if checkpoint.directory.is_dir()]
     if original and all(file.name.startswith("consolidated") for file in original):
         return Use("mistral", f"only {original[0].name} is there, the publisher's original")

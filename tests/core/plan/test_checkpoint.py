@@ -50,7 +50,7 @@ def test_bundled_models_give_way_to_directories_with_a_config(tmp_path, monkeypa
     ("model", "says"),
     [
         ("", "no name of a model"), ("/nowhere/at/all", "no such directory"), ("./x", "no such directory"), ("a/b/c", "no such directory"),
-        ("s3://bucket/model", "behind a URL"), ("owner/na me", "no such directory"),
+        ("gs://bucket/model", "of URLs, s3:// alone"), ("owner/na me", "no such directory"),
         ("/dev/null", "neither a directory nor a regular file"),
         ("x\0y", "no name of a model"),
     ],
