@@ -165,7 +165,6 @@ def load_model(path: Path, *, native: bool = False, parallel: Any = None, **flag
     from engine.args import EngineArgs
     from engine.args.resolve import resolve
     from engine.attention import built_in
-    from engine.layers.packed import reference_kernel
     from engine.plugin import ModelContext
     from engine.worker import build
     from engine.worker.kernels import kernel_of
@@ -177,12 +176,20 @@ def load_model(path: Path, *, native: bool = False, parallel: Any = None, **flag
     context = ModelContext(
         info=config.model.info, config=config.model.config, dtype=build.torch_dtype(config.model.dtype, "--dtype"),
         device=device.torch_device(), parallel=parallel or Alone(), attention=built_in("cpu"),
-        kernel=kernel_of(device) if native else reference_kernel, quantizer=build.create_quantizer(config),
+        kernel=kernel_of(device) if native else reference, quantizer=build.create_quantizer(config),
         checkpoint_path=config.model.checkpoint.path, max_model_len=config.model.max_model_len,
     )  # fmt: skip
     model = build.architecture_of(config).build(context)
     build.load_weights(model, config, 0, None)
     return model, context
+
+
+def reference(packed: Any) -> Any:
+    """The reference kernel, also of weights that are made of others: those round activations."""
+    from engine.layers.packed import reference_kernel
+    from engine.layers.packed_composite import composite_kernel
+
+    return composite_kernel(packed, reference) or reference_kernel(packed)
 
 
 def packed_of(path: Path, layer: str, **flags: Any) -> Any:

@@ -1,0 +1,66 @@
+"""Weights in 4-bit floats (e2m1), two to a byte, with a small scale per 16 or 32 inputs: NVFP4 and MXFP4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.layers.packed_quantized import E2M1, Codebook
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
+
+from ._floats import PLAIN, as_scale
+from ._inputs import Inputs, wrapped
+from ._tensors import check, per_output, require
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Under which names a producer keeps the parts. ``outer``: the scale of the whole layer; ``reciprocal``: 1 / it is stored."""
+
+    weight: str = "weight_packed"
+    scale: str = "weight_scale"
+    outer: str | None = "weight_global_scale"
+    reciprocal: bool = True
+
+
+class E2M1Format(WeightFormat):
+    """codes uint8 [N, K / 2], the even input in the low half; a scale per ``group`` inputs [N, K / group] in e4m3 or e8m0 (bytes);
+    one outer scale per layer. Each part of a fused layer keeps its own outer scale.
+    """  # fmt: skip
+
+    def __init__(self, group: int, spelling: Spelling, inputs: Inputs | None = None) -> None:
+        self.group, self.spelling, self.inputs = group, spelling, inputs
+
+    def tensors(self) -> tuple[CheckpointTensor, ...]:
+        """The codes, their scales, and the activations' static scale."""
+        names = self.spelling
+        outer = (CheckpointTensor(names.outer, optional=True),) if names.outer else ()
+        return (
+            CheckpointTensor(names.weight, 0, 1, 1, 2),
+            CheckpointTensor(names.scale, 0, 1, 1, self.group, optional=True),
+            *outer,
+            *(self.inputs.tensors() if self.inputs else ()),
+        )
+
+    def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
+        """See the contract."""
+        names = self.spelling
+        codes = require(layer, tensors, names.weight)
+        check(layer, names.weight, codes, (layer.outputs, -(-layer.inputs // 2)), (torch.uint8,))
+        found = require(layer, tensors, names.scale)
+        scale = as_scale(layer, names.scale, found)
+        check(layer, names.scale, scale, dtypes=(torch.float8_e4m3fn, torch.float8_e8m0fnu, *PLAIN))
+        groups = scale.shape[1] if scale.dim() == 2 else 0
+        # Shards that cut groups come with their scales repeated for smaller ones.
+        group = layer.inputs // groups if groups and layer.inputs % groups == 0 else self.group
+        check(layer, names.scale, scale, (layer.outputs, -(-layer.inputs // group)))
+        outer = None
+        if names.outer is not None:
+            outer = per_output(layer, names.outer, require(layer, tensors, names.outer))
+            outer = 1 / outer if names.reciprocal else outer
+        table = torch.tensor(E2M1, device=codes.device)
+        packed = Codebook(codes, table, scale, bits=4, inputs=layer.inputs, group=group, outer=outer)
+        return wrapped(self.inputs, packed, layer, tensors)
