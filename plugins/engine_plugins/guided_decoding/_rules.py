@@ -62,17 +62,18 @@ OUTLINES = Rules(
     frozenset({"json", "regex", "choice"}),
     Features(
         string=_LENGTH | {"pattern", "format"},
-        formats=frozenset({"date", "uuid"}),  # its other formats let JSON's own characters through
+        formats=frozenset({"date", "time", "date-time", "ipv4", "uuid"}),  # its other formats let JSON's own characters through
         number=frozenset(),
         integer=frozenset(),
         array=frozenset({"items", "prefixItems", "minItems", "maxItems"}),
         object=_OBJECT,
         anything=False,
+        escaped_names=False,
     ),
 )
 
 ENFORCER = Rules(
-    frozenset({"json", "json_object", "regex", "choice"}),
+    frozenset({"json", "regex", "choice"}),
     Features(
         string=_LENGTH | {"pattern"},
         formats=frozenset(),
@@ -84,6 +85,7 @@ ENFORCER = Rules(
         mixed_enum=False,
         empty_array=False,
         escapes=False,
+        optional=False,  # after a comma it lets an object end
         patterns="classes",
     ),
 )

@@ -38,6 +38,8 @@ class Features:
     ``anything``: a schema may allow any JSON. ``together``: pattern, format and lengths may be combined.
     ``patterns``: "any"; "classes": such as name no character that JSON escapes; "plain": nor match one by a class.
     ``mixed_enum``: enums may hold other values than strings. ``empty_array``: maxItems may be 0.
+    ``escaped_names``: names may.
+    ``optional``: objects may have members that they need not have.
     ``escapes``: names and values may hold characters that JSON escapes.
     """
 
@@ -57,6 +59,8 @@ class Features:
     mixed_enum: bool = True
     empty_array: bool = True
     escapes: bool = True
+    escaped_names: bool = True
+    optional: bool = True
 
 
 def first_unmet(schema: Any, features: Features) -> str | None:
@@ -147,7 +151,10 @@ class _Walk:
             yield f"enum or const beside {beside[0]}"
 
     def _names(self, names: Iterable[str]) -> Iterator[str]:
-        if not self._features.escapes:
+        yield from self._escaped(names, self._features.escapes)
+
+    def _escaped(self, names: Iterable[str], taken: bool) -> Iterator[str]:
+        if not taken:
             escaped = (name for name in names if json.dumps(name, ensure_ascii=False)[1:-1] != name)
             yield from (f"the text {name!r:.60}, which JSON escapes" for name in escaped)
 
@@ -202,8 +209,12 @@ class _Walk:
     def _object(self, schema: dict[str, Any]) -> Iterator[str]:
         properties = schema.get("properties", {})
         yield from self._names(properties)
+        yield from self._escaped(properties, self._features.escaped_names)
         if not set(schema.get("required", ())) <= set(properties):
             yield "required without the property's schema"
+        closed = schema.get("additionalProperties", False) is False
+        if not self._features.optional and not (properties and set(schema.get("required", ())) >= set(properties) and closed):
+            yield "members that an object need not have"
         for value in properties.values():
             yield from self._check(value)
         more = schema.get("additionalProperties", True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.plugin import Guide, GuideCompiler, GuideSpec, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
+from ._formats import spelled
 from ._guidance import GuidanceGuide, reason
 from ._rewrite import choice_regex, closed
 from ._rules import GUIDANCE, unmet
@@ -54,7 +55,7 @@ class GuidanceCompiler(GuideCompiler):
         matcher, value = self._library.LLMatcher, spec.value
         grammar: str
         if spec.kind in ("json", "json_object"):
-            schema = closed(value) if spec.kind == "json" else {"type": "object"}
+            schema = closed(spelled(value)) if spec.kind == "json" else {"type": "object"}
             grammar = matcher.grammar_from_json_schema(json.dumps(schema), overrides=self._layout(spec))
         elif spec.kind in ("regex", "choice"):
             grammar = matcher.grammar_from_regex(value if spec.kind == "regex" else choice_regex(value))

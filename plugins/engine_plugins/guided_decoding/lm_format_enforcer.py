@@ -15,7 +15,6 @@ from ._rules import ENFORCER, unmet
 ENGINE_API = 1
 #: Longest run of spaces between the parts of a JSON text.
 _WHITESPACE = 24
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 @hookimpl
@@ -71,13 +70,13 @@ class EnforcerCompiler(GuideCompiler):
         """The library's enforcer of a constraint: one per sequence, because parsers share what they are parsing."""
         from lmformatenforcer import CharacterLevelParserConfig, JsonSchemaParser, RegexParser, TokenEnforcer
 
-        is_json = spec.kind in ("json", "json_object")
+        is_json = spec.kind == "json"
         data = self._json if is_json else self._plain
         config = CharacterLevelParserConfig(alphabet=data.tokenizer_alphabet)
         config.max_consecutive_whitespaces = 0 if spec.options.get("any_whitespace") is False else _WHITESPACE
         parser: Any
         if is_json:
-            parser = JsonSchemaParser(spec.value if spec.kind == "json" else _ANY_OBJECT, config)
+            parser = JsonSchemaParser(spec.value, config)
         else:
             parser = RegexParser(spec.value if spec.kind == "regex" else choice_regex(spec.value), config)
         enforcer = TokenEnforcer(data, parser)

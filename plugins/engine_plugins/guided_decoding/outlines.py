@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
+from ._formats import spelled
 from ._rewrite import choice_regex
 from ._rules import OUTLINES, unmet
 
@@ -64,7 +65,7 @@ class OutlinesCompiler(GuideCompiler):
         pattern = spec.options.get("whitespace_pattern")
         if pattern is None:
             pattern = "" if spec.options.get("any_whitespace") is False else _WHITESPACE
-        return str(self._library.json_schema.build_regex_from_schema(json.dumps(spec.value), pattern, _RECURSION))
+        return str(self._library.json_schema.build_regex_from_schema(json.dumps(spelled(spec.value)), pattern, _RECURSION))
 
 
 class OutlinesGuide(Guide):

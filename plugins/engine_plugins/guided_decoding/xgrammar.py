@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
+from ._formats import spelled
 from ._rewrite import bounded, choice_grammar
 from ._rules import XGRAMMAR, unmet
 
@@ -51,7 +52,7 @@ class XGrammarCompiler(GuideCompiler):
     def _compile(self, spec: GuideSpec) -> Any:
         compiler = self._compiler
         if spec.kind in ("json", "json_object"):
-            schema = json.dumps(bounded(spec.value) if spec.kind == "json" else {"type": "object"})
+            schema = json.dumps(bounded(spelled(spec.value)) if spec.kind == "json" else {"type": "object"})
             compact = spec.options.get("any_whitespace") is False
             # strict_mode closes objects and arrays that do not say whether they are open, against the specification's default,
             # but as every model provider does: an open object never ends for a small model.
