@@ -73,10 +73,12 @@ class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How steps run on the device."""
+    """How steps run on the device. ``overlap``: the engine schedules a step and sends the last one's outputs while one runs,
+    where the executor can."""
 
     enforce_eager: bool = False
     max_seq_len_to_capture: int = 8192
+    overlap: bool = True
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):

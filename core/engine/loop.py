@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.errors import RequestError
+from engine.forecast import Forecast
 from engine.messages import Abort, Add, Call, Output, Outputs, Returned, Stats, Stop, ToEngine
 from engine.plugin.contracts.executor import Executor
 from engine.plugin.request import FinishReason, Request
@@ -18,17 +22,30 @@ class Scheduling(Protocol):
     def add(self, request: Request) -> None: ...
     def abort(self, ids: list[str]) -> None: ...
     def schedule(self) -> Step | None: ...
+    def foreseeable(self) -> bool: ...
     def commit(self, step: Step, result: StepResult) -> list[Output]: ...
     def stats(self) -> Stats: ...
     def has_work(self) -> bool: ...
     def reset_prefix_cache(self) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A step that the workers have, and when it began or will begin at the earliest."""
+
+    step: Step
+    result: Future[StepResult]
+    began: float
+
+
 class EngineLoop:
-    """Owns the order of events: messages are taken between steps, so an abort frees its pages before the next step.
+    """Owns the order of events: messages are taken before a step is scheduled, so an abort frees its pages before the next step.
 
     ``receive(wait)`` returns the next message, or None: at once when ``wait`` is False, else when one has come.
     ``send`` delivers outputs and answers; it must not block.
+
+    With an executor that overlaps, a step is scheduled shortly before the one that runs is over, and the outputs of that one are sent while
+    the next runs. Not earlier: what comes meanwhile shall get into the next step.
     """
 
     def __init__(
@@ -42,6 +59,9 @@ class EngineLoop:
         self._executor = executor
         self._receive = receive
         self._send = send
+        self._forecast = Forecast()
+        self._running: Running | None = None
+        self._stopped = False
 
     def run(self) -> None:
         """Serve until :class:`~engine.messages.Stop` (or the inbox's end)."""
@@ -50,22 +70,42 @@ class EngineLoop:
 
     def take_messages(self) -> bool:
         """Handle every message that is there; wait for one when there is nothing to do. False: stop."""
-        idle = not self._scheduler.has_work()
-        while (message := self._receive(idle)) is not None:
+        idle = self._running is None and not self._scheduler.has_work()
+        while not self._stopped and (message := self._receive(idle)) is not None:
             if isinstance(message, Stop):
-                return False
+                self._stopped = True
+                break
             self._handle(message)
             idle = idle and not self._scheduler.has_work()
-        return True
+        return not self._stopped
 
     def step(self) -> None:
         """One engine step, if there is something to run."""
-        step = self._scheduler.schedule()
-        if step is None:
+        running, self._running = self._running or self._start(), None
+        if running is None:
             return
-        result = self._executor.submit(step).result()
-        outputs = self._scheduler.commit(step, result)
+        if self._executor.overlaps and self._wait_for_end(running) and self.take_messages() and self._scheduler.foreseeable():
+            self._running = self._start()
+        result = running.result.result()
+        self._forecast.observe(running.step, result.seconds)
+        if self._running is not None:
+            self._running = Running(self._running.step, self._running.result, time.monotonic())
+        outputs = self._scheduler.commit(running.step, result)
         self._send(Outputs(outputs, self._scheduler.stats()))
+
+    def _start(self) -> Running | None:
+        step = self._scheduler.schedule()
+        return None if step is None else Running(step, self._executor.submit(step), time.monotonic())
+
+    def _wait_for_end(self, running: Running) -> bool:
+        """Wait until the step is nearly over. False: it is over, or nobody can say when it will be."""
+        seconds = self._forecast.seconds_until_nearly_over(running.step)
+        if seconds is None:
+            return False
+        left = running.began + seconds - time.monotonic()
+        if left > 0:
+            wait((running.result,), left)
+        return not running.result.done()
 
     def _handle(self, message: ToEngine) -> None:
         match message:

@@ -104,6 +104,7 @@ def start_executor(
         argv=[sys.executable, "-m", "engine.worker.remote"],
         rendezvous=rendezvous,
         loading_workers=config.parallel.loading_workers,
+        overlap=config.run.overlap,
     )
     executor = load(config.choices["executor"], EXECUTOR, plan=plan, start_worker=start_worker)
     executor.start()

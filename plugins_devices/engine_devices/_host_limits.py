@@ -46,6 +46,17 @@ def usable_cores(proc: Path = PROC, sys: Path = SYS) -> int:
     return max(1, min([len(physical_cores(sys)), *(int(quota) for quota in _quotas(proc))]))
 
 
+def usable_processors(proc: Path = PROC) -> int:
+    """CPUs that this process may run on, siblings on one core counted each, within the control groups' quota; at least 1."""
+    return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in _quotas(proc))]))
+
+
+def compute_threads() -> int:
+    """Threads that a worker computes with: OMP_NUM_THREADS, else one per usable core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else usable_cores()
+
+
 def physical_cores(sys: Path = SYS) -> list[int]:
     """One CPU of each physical core that this process may run on."""
     first = {_siblings(sys, cpu): cpu for cpu in sorted(os.sched_getaffinity(0), reverse=True)}

@@ -20,7 +20,7 @@ RUNTIME_BYTES = 320 << 20
 @hookimpl
 def engine_probe_device() -> DeviceFacts:
     """Always available where the kernel says how much memory there is."""
-    from engine_devices._host_limits import host_memory, usable_cores
+    from engine_devices._host_limits import compute_threads, host_memory, usable_cores, usable_processors
 
     try:
         memory, cores = host_memory(), usable_cores()
@@ -30,6 +30,7 @@ def engine_probe_device() -> DeviceFacts:
     return DeviceFacts(
         name="cpu", available=True, reason="every machine has one", priority=0, count=1,
         total_memory=memory.total, free_memory=memory.free, shared_memory=True, runtime_bytes=RUNTIME_BYTES,
+        fills_host=compute_threads() >= usable_processors(),
         block_size=16, dtypes=dtypes(), description=f"{processor_name()}, {cores} cores",
     )  # fmt: skip
 

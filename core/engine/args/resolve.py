@@ -204,7 +204,11 @@ class Resolver:
                 tensor_parallel=args.tensor_parallel_size, pipeline_parallel=args.pipeline_parallel_size,
                 loading_workers=args.max_parallel_loading_workers,
             ),
-            run=RunConfig(enforce_eager=args.enforce_eager, max_seq_len_to_capture=args.max_seq_len_to_capture),
+            run=RunConfig(
+                enforce_eager=args.enforce_eager,
+                max_seq_len_to_capture=args.max_seq_len_to_capture,
+                overlap=not args.disable_async_output_proc and not device.fills_host,
+            ),
             server=_decided(self.server),
             device=device,
             choices=dict(self.choices),

@@ -30,6 +30,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     ``draft``: proposed tokens after those, part of ``count``; the worker verifies them (all logits from the last real token on).
     ``blocks``: block ids appended to the sequence's block table (after a preemption: the whole new table).
     ``sample``: the tokens reach the sequence's end, so the last position's logits are sampled (one token, plus accepted drafts).
+    ``ahead``: the last real token is the one that the step before samples for this sequence. The scheduler did not know it yet; the
+    worker adds its own.
     """
 
     seq: int
@@ -39,6 +41,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     draft: list[int] = []
     blocks: list[int] = []
     sample: bool = True
+    ahead: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

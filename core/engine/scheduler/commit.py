@@ -13,21 +13,24 @@ def settle(sequence: Sequence, work: Work, result: SequenceResult) -> Output | N
     """Advance ``sequence`` by what was computed and sampled; returns what its request gets, if anything."""
     if result.error is not None:
         return _output(sequence, finish_reason=FinishReason.ERROR, error=result.error)
-    scored = _fresh_prompt_logprobs(sequence, work, result)
-    if not work.sample:
-        sequence.computed = work.start + work.count
-        return _output(sequence, prompt_logprobs=scored) if scored else None
-    if sequence.request.pooling is not None:
-        sequence.computed = work.start + work.count
-        return _pooled(sequence, result)
-    if not result.token_ids:
+    pooling = sequence.request.pooling is not None
+    if work.sample and not pooling and not result.token_ids:
         error = "The worker returned no token for a sequence that was to be sampled."
         return _output(sequence, finish_reason=FinishReason.ERROR, error=error)
+    counted = sequence.resolve()
+    scored = _fresh_prompt_logprobs(sequence, work, result)
+    if not work.sample or pooling:
+        if not counted:
+            sequence.computed = work.start + work.count
+        if work.sample:
+            return _pooled(sequence, result)
+        return _output(sequence, prompt_logprobs=scored) if scored else None
     end = ending(sequence, result.token_ids)
     tokens = result.token_ids[: end.taken]
     # KV is right for the real tokens and for the drafts that were accepted; the last accepted token is not computed
     # yet.
-    sequence.computed = len(sequence.tokens) + _agreeing(work.draft, tokens)
+    if not counted:
+        sequence.computed = len(sequence.tokens) + _agreeing(work.draft, tokens)
     sequence.tokens.extend(tokens)
     sequence.draft = result.proposed
     logprobs = None if result.logprobs is None else result.logprobs[: end.taken]

@@ -76,7 +76,8 @@ def _introduce(sequence: Sequence) -> NewSequence:
 
 def _work(sequence: Sequence, count: int, draft: list[int] | None) -> Work:
     tokens, table = sequence.tokens, sequence.table
-    append, blocks = tokens[sequence.told :], table.pages[table.sent :]
+    ahead = sequence.ahead
+    append, blocks = tokens[sequence.told : -1 if ahead else None], table.pages[table.sent :]
     sequence.told = len(tokens)
     table.sent = len(table.pages)
     if draft is None:
@@ -89,4 +90,5 @@ def _work(sequence: Sequence, count: int, draft: list[int] | None) -> Work:
         draft=draft,
         blocks=blocks,
         sample=sequence.computed + count - len(draft) == len(tokens),
+        ahead=ahead,
     )

@@ -32,6 +32,11 @@ class Roster:
         """Sequences that wait to be computed, parked ones included."""
         return len(self._short) + len(self._long) + self._parked
 
+    @property
+    def parked(self) -> int:
+        """Sequences that wait for blocks which others compute."""
+        return self._parked
+
     def ready(self, long_prompts: bool) -> int:
         """How many prompts could start now, long ones counted or not."""
         return len(self._short) + (len(self._long) if long_prompts else 0)

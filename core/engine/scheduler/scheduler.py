@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from engine.config import CacheConfig, SchedulerConfig
@@ -26,7 +27,8 @@ from engine.scheduler.sequence import Sequence, State
 class Scheduler:
     """``schedule``, run the step, ``commit`` its result, again and again; ``add`` and ``abort`` at any time, on one thread.
 
-    One step is in flight at a time: the next one depends on the tokens of the last.
+    A step may be scheduled while one is in flight and :meth:`foreseeable`. It counts every sequence of that one as a token further; what
+    it gives a sequence that turns out to have ended is passed over. Workers run steps in order, so pages may change hands at once.
     ``cache.pages`` is what the workers really have. ``clock`` gives monotonic seconds.
     """
 
@@ -52,8 +54,9 @@ class Scheduler:
             config, self._cache, self._roster, policy, self._preemption, self._shares, clock
         )
         self._ended: list[int] = []
-        self._in_flight: Step | None = None
-        self._with_prompts = False
+        self._in_flight: deque[Step] = deque()
+        self._with_prompts: deque[bool] = deque()
+        self._dispatched = 0
         self._numbers = 0
         self._steps = 0
         self._step_tokens = 0
@@ -83,9 +86,9 @@ class Scheduler:
         return bool(self._roster.by_id)
 
     def schedule(self) -> Step | None:
-        """The next step; None where nothing can run. The step before must be committed."""
-        if self._in_flight is not None:
-            raise RuntimeError(f"step {self._in_flight.index} is not committed")
+        """The next step; None where nothing can run. A step in flight must be foreseeable."""
+        if self._in_flight:
+            self._expect()
         self._cache.host.settle()
         self._roster.wake(self._cache.claims.woken())
         plan = StepPlan(self._config.max_num_batched_tokens)
@@ -102,18 +105,40 @@ class Scheduler:
                 self._admission.fill(plan, start=False)
         return None if plan.empty() else self._dispatch(plan)
 
+    def foreseeable(self) -> bool:
+        """Whether the step after the one in flight can be the right one before its result is known.
+
+        Not where drafts may be accepted, where an end that is sure makes room for somebody who waits, and where prompts are computed
+        whose blocks others wait for.
+        """
+        if len(self._in_flight) != 1:
+            return not self._in_flight
+        roster = self._roster
+        contested = roster.waiting + len(roster.swapped) > 0
+        if contested and roster.parked and self._with_prompts[0]:
+            return False
+        for work in self._in_flight[0].work:
+            sequence = roster.by_number.get(work.seq)
+            if sequence is None:
+                continue
+            if work.draft or sequence.draft:
+                return False
+            if contested and work.sample and len(sequence.tokens) + 1 >= sequence.limit:
+                return False
+        return True
+
     def commit(self, step: Step, result: StepResult) -> list[Output]:
         """Draw the conclusions of ``result``: what each request gets, which sequences end.
 
         Aborted ones are passed over.
         """
-        if step is not self._in_flight or result.index != step.index or len(result.results) != len(step.work):
+        if not self._in_flight or step is not self._in_flight[0] or result.index != step.index or len(result.results) != len(step.work):
             raise RuntimeError(f"the result of step {result.index} does not answer the step in flight")
-        self._in_flight = None
+        self._in_flight.popleft()
         self._steps += 1
         self._step_tokens += step.num_tokens
         self._step_seconds += result.seconds
-        if self._with_prompts:
+        if self._with_prompts.popleft():
             self._roster.delay.observe(result.seconds)
         outputs = []
         for work, answer in zip(step.work, result.results, strict=True):
@@ -123,7 +148,7 @@ class Scheduler:
             if sequence is None:
                 continue
             output = settle(sequence, work, answer)
-            if output is None or output.error is None:
+            if sequence.state is State.RUNNING and (output is None or output.error is None):
                 self._cache.publish(sequence.table, sequence.computed)
             if output is not None:
                 outputs.append(output)
@@ -171,7 +196,7 @@ class Scheduler:
 
     def _continue_decodes(self, plan: StepPlan) -> None:
         """Whoever has one token to compute computes it, and drafts as far as tokens and pages last."""
-        decoding = [sequence for sequence in self._roster.running if sequence.remaining == 1]
+        decoding = [sequence for sequence in self._roster.running if sequence.remaining == 1 and not sequence.full]
         spare = plan.tokens_left - len(decoding)
         for sequence in decoding:
             if sequence.state is not State.RUNNING:
@@ -200,9 +225,20 @@ class Scheduler:
 
     def _dispatch(self, plan: StepPlan) -> Step:
         ended, self._ended = self._ended, []
-        self._with_prompts = plan.prompts
-        self._in_flight = plan.step(self._steps, ended)
-        return self._in_flight
+        step = plan.step(self._dispatched, ended)
+        self._dispatched += 1
+        self._with_prompts.append(plan.prompts)
+        self._in_flight.append(step)
+        return step
+
+    def _expect(self) -> None:
+        """Count the step in flight as done."""
+        if not self.foreseeable():
+            raise RuntimeError(f"step {self._in_flight[0].index} is not committed")
+        for work in self._in_flight[0].work:
+            sequence = self._roster.by_number.get(work.seq)
+            if sequence is not None and not sequence.expected:
+                sequence.expect(work)
 
     def _end(self, sequence: Sequence, *, failed: bool = False) -> None:
         self._roster.end(sequence)

@@ -8,6 +8,7 @@ from typing import Any
 from engine.kvcache.table import BlockTable
 from engine.plugin.contracts.scheduling import RequestView
 from engine.plugin.request import Request
+from engine.plugin.step import Work
 
 
 class State(Enum):
@@ -18,6 +19,10 @@ class State(Enum):
     RUNNING = "running"
     SWAPPED = "swapped"
     ENDED = "ended"
+
+
+#: Stands in ``tokens`` for the one that the step in flight samples.
+UNKNOWN = -1
 
 
 class Sequence:
@@ -31,10 +36,11 @@ class Sequence:
     ``matched``: cached blocks found at the last attempt to start, None before the first.
     ``cached``: prompt tokens that the prefix cache gave at the first start, None before.
     ``scored``: the first prompt position whose log-probability is not delivered.
+    ``expected``: the step in flight counts as done: ``computed`` has its tokens, ``tokens`` ends with UNKNOWN where it samples one.
     """
 
     __slots__ = (
-        "answered", "cached", "computed", "draft", "key", "limit", "matched", "num_prompt", "number", "preemptions",
+        "answered", "cached", "computed", "draft", "expected", "key", "limit", "matched", "num_prompt", "number", "preemptions",
         "queued", "request", "scored", "started", "state", "table", "tokens", "told",
     )  # fmt: skip
 
@@ -50,6 +56,7 @@ class Sequence:
         self.computed = 0
         self.told = 0
         self.draft: list[int] = []
+        self.expected = False
         self.matched: int | None = None
         self.cached: int | None = None
         self.scored = self.num_prompt if request.delivered else 1
@@ -64,6 +71,30 @@ class Sequence:
     def remaining(self) -> int:
         """Known tokens still to compute; 1 while decoding."""
         return len(self.tokens) - self.computed
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the last token is not known yet."""
+        return self.tokens[-1] == UNKNOWN
+
+    @property
+    def full(self) -> bool:
+        """Whether the token in flight is certainly the last."""
+        return self.expected and len(self.tokens) >= self.limit
+
+    def expect(self, work: Work) -> None:
+        """Go on as if the step with this work, which has no drafts, had succeeded and sampled something."""
+        self.expected = True
+        self.computed = work.start + work.count
+        if work.sample and self.request.pooling is None:
+            self.tokens.append(UNKNOWN)
+
+    def resolve(self) -> bool:
+        """The result has come: forget what stood for it. True: ``computed`` counts it already, or was reset since."""
+        expected, self.expected = self.expected, False
+        if expected and self.ahead:
+            self.tokens.pop()
+        return expected
 
     @property
     def longest(self) -> int:

@@ -26,13 +26,14 @@ class Sequence:
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
     ``masked`` (tokens forbidden or biased), ``penalised``, ``guided``; ``simple``: at most guided, no log-probabilities. ``pending`` is the
-    log-probability of the first prompt token after the last computed chunk, ``fixed`` holds parameters as tensors,
+    log-probability of the first prompt token after the last computed chunk, ``sampled`` the last token that was sampled here (0 where
+    that failed), ``fixed`` holds parameters as tensors,
     ``grammar`` the place in the constraint of a guided one, ``processing`` its logits processors.
     """
 
     __slots__ = (
         "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "guided", "last", "length", "masked", "num_prompt", "params",
-        "penalised", "pending", "processing", "refused", "row", "seed", "seq", "simple", "tokens",
+        "penalised", "pending", "processing", "refused", "row", "sampled", "seed", "seq", "simple", "tokens",
     )  # fmt: skip
 
     def __init__(self, new: NewSequence, row: int) -> None:
@@ -64,6 +65,7 @@ class Sequence:
         self.grammar: GrammarState | None = None
         self.processing: Processing | None = None
         self.pending: tuple[int, TokenLogprobs] | None = None
+        self.sampled: int | None = None
         self.refused = refusal(new)
 
     def token_at(self, position: int) -> int:
@@ -134,7 +136,11 @@ class SequenceTable:
     def advance(self, work: Work) -> Sequence:
         """Apply what a work item adds to its sequence: committed tokens, drafts, blocks."""
         sequence = self._sequences[work.seq]
-        if work.append or work.draft:
+        if work.ahead:
+            if sequence.sampled is None:
+                raise ValueError(f"step goes on from a token of sequence {work.seq} that was not sampled here")
+            sequence.extend([*work.append, sequence.sampled], [])
+        elif work.append or work.draft:
             sequence.extend(work.append, work.draft)
         end = sequence.blocks + len(work.blocks)
         if work.blocks:

@@ -212,6 +212,7 @@ def collect(
     for i, (item, sequence) in enumerate(zip(work, inputs.sequences, strict=True)):
         if sequence.refused is not None:
             results.append(SequenceResult(seq=item.seq, error=sequence.refused))
+            sequence.sampled = 0
             row += 1 + len(item.draft) if item.sample else 0
             continue
         accepted: list[int] = []
@@ -228,6 +229,7 @@ def collect(
                 if place < len(item.draft) and item.draft[place] != accepted[-1]:
                     break
             row += len(item.draft) + 1
+            sequence.sampled = accepted[-1] if accepted else 0
         results.append(
             SequenceResult(
                 seq=item.seq, token_ids=accepted, logprobs=logprobs, prompt_logprobs=prompts.get(i), error=error

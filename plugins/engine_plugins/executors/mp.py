@@ -49,6 +49,8 @@ class MultiprocessExecutor(Executor):
         self._remotes: list[Subprocess] = []
         self._brood = Brood(plan)
         self._closed = False
+        #: Only rank 0 samples: further ranks know a token when the next step tells them.
+        self.overlaps = plan.overlap and plan.world_size == 1
 
     def start(self) -> None:
         """Start the processes, then load on all ranks; the first error of any of them is raised."""

@@ -70,7 +70,9 @@ class Simulator:
         self.blocks: dict[int, list[int]] = {}
         self.drafts = drafts
         self.random = random.Random(seed)
+        self.sampled: dict[int, int] = {}
         self.computed = 0
+        self.ahead = 0
         self.fail: set[int] = set()
 
     def run(self, step: Step) -> StepResult:
@@ -100,7 +102,8 @@ class Simulator:
         assert len({work.seq for work in works}) == len(works)
         for work in works:
             tokens, states = self.tokens[work.seq], self.states[work.seq]
-            for token in work.append:
+            self.ahead += work.ahead
+            for token in [*work.append, *([self.sampled[work.seq]] if work.ahead else [])]:
                 tokens.append(token)
                 states.append(advance(states[-1], token))
             blocks = self.blocks[work.seq]
@@ -157,6 +160,7 @@ class Simulator:
             state = advance(state, token)
             if token != draft:
                 break
+        self.sampled[work.seq] = accepted[-1]
         return SequenceResult(
             seq=work.seq,
             token_ids=accepted,

@@ -178,8 +178,12 @@ def test_results_must_answer_the_step_in_flight() -> None:
     bench.add(request("a", [1]), request("b", [2]))
     step = bench.scheduler.schedule()
     assert step is not None
+    following = bench.scheduler.schedule()
+    assert following is not None
     with pytest.raises(RuntimeError, match="not committed"):
         bench.scheduler.schedule()
+    with pytest.raises(RuntimeError, match="does not answer"):
+        bench.scheduler.commit(following, StepResult(index=following.index, results=[]))
     with pytest.raises(RuntimeError, match="does not answer"):
         bench.scheduler.commit(step, StepResult(index=step.index, results=[]))
     answers = [SequenceResult(seq=seq, token_ids=[1]) for seq in (1, 0)]

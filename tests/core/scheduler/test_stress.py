@@ -80,12 +80,13 @@ def check_prompt_logprobs(bench: Bench) -> None:
             assert got == [-float(p) for p in range(1, len(one.prompt_token_ids))], id
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
 @pytest.mark.parametrize("policy_name", ["fcfs", "priority"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_everybody_gets_his_own_tokens(variant: str, policy_name: str) -> None:
+def test_everybody_gets_his_own_tokens(variant: str, policy_name: str, ahead: bool) -> None:
     chance = random.Random(f"{variant} {policy_name}")
     settings = VARIANTS[variant]
-    bench = Bench(policy_name=policy_name, seed=chance.randrange(1000), **settings)
+    bench = Bench(policy_name=policy_name, seed=chance.randrange(1000), ahead=ahead, **settings)
     traffic = Traffic(chance, bench.max_model_len, policy_name == "priority")
     for _ in range(250):
         if chance.random() < 0.35 and bench.scheduler.stats().waiting < 20:
@@ -93,20 +94,25 @@ def test_everybody_gets_his_own_tokens(variant: str, policy_name: str) -> None:
         if chance.random() < 0.05:
             alive = list(bench.scheduler._roster.by_id)
             bench.abort(*chance.sample(alive, min(len(alive), 2)))
-        step = bench.scheduler.schedule()
+        step = bench.next()
         bench.scheduler.check()
         if step is None:
             assert not bench.scheduler.has_work()
             continue
-        if chance.random() < 0.05:  # gone while the step runs
-            alive = list(bench.scheduler._roster.by_id)
-            bench.abort(*chance.sample(alive, min(len(alive), 2)))
-            bench.scheduler.check()
+        for _ in range(2):
+            if chance.random() < 0.05:  # gone while the step runs
+                alive = list(bench.scheduler._roster.by_id)
+                bench.abort(*chance.sample(alive, min(len(alive), 2)))
+                bench.scheduler.check()
+            if bench.following is None:
+                bench.look_ahead()
+                bench.scheduler.check()
         bench.finish(step)
     bench.run()
     bench.verify()
     check_prompt_logprobs(bench)
     assert traffic.count > 60
+    assert bool(bench.simulator.ahead) == ahead
     assert bench.scheduler.stats().preemptions > 0 or settings["pages"] > 24 or bench.seqs == 1
 
 

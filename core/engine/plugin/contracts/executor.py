@@ -28,6 +28,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
 
     ``command(rank)`` is ``[*argv, str(rank)]``: a process that connects to the Unix socket named in its environment variable
     ``ENGINE_WORKER_SOCKET`` and speaks :mod:`engine.plugin.wire`. ``rendezvous`` is a private directory for the process group's file store.
+    ``overlap``: whether the engine would like to go on while a step runs (:attr:`Executor.overlaps`).
     """
 
     world_size: int
@@ -37,6 +38,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     argv: list[str]
     rendezvous: str
     loading_workers: int | None = None
+    overlap: bool = False
 
 
 class Worker(ABC):
@@ -72,6 +74,10 @@ StartWorker = Callable[[int], Worker]
 
 class Executor(ABC):
     """Owns the workers. A dead or silent worker surfaces as :class:`engine.errors.WorkerDied`, never as a hang."""
+
+    #: Whether ``submit`` returns while the step runs, takes the next one meanwhile, and every rank knows the tokens that the step before
+    #: sampled (``Work.ahead``).
+    overlaps: bool = False
 
     @abstractmethod
     def start(self) -> None:
