@@ -27,7 +27,7 @@ _SUFFIXES = ("qweight", "qzeros", "scales", "g_idx")
 class Settings:
     """How one layer is kept. ``group`` -1: one group. ``offset``: what must be added to stored zero points.
 
-    ``implicit``: zero points are 2^(bits-1) whatever is stored.
+    ``implicit``: zero points are 2^(bits-1) whatever is stored. ``cuts_groups``: a tensor-parallel rank may hold a part of a group.
     """
 
     bits: int
@@ -36,6 +36,7 @@ class Settings:
     symmetric: bool
     offset: int = 1
     implicit: bool = False
+    cuts_groups: bool = False
 
     @classmethod
     def read(cls, reader: ConfigReader, base: Settings | None = None) -> Settings:
@@ -63,11 +64,12 @@ def _offset(reader: ConfigReader) -> int:
 
 
 class GPTQ(Quantizer):
-    """The layers of a GPTQ checkpoint. ``implicit``: see :class:`Settings`."""
+    """The layers of a GPTQ checkpoint. ``implicit``, ``cuts_groups``: see :class:`Settings`."""
 
-    def __init__(self, config: dict[str, Any], *, implicit: bool = False) -> None:
+    def __init__(self, config: dict[str, Any], *, implicit: bool = False, cuts_groups: bool = False) -> None:
         reader = ConfigReader(config, "quantization_config.")
-        self.settings = replace(base := Settings.read(reader), implicit=implicit and base.symmetric)
+        base = Settings.read(reader)
+        self.settings = replace(base, implicit=implicit and base.symmetric, cuts_groups=cuts_groups)
         self.head = reader.flag("lm_head", False)
         self.rules = _rules(reader, self.settings)
         self.ignored = component(listed(reader, "modules_to_not_convert"))
@@ -128,8 +130,8 @@ class GPTQFormat(WeightFormat):
         self.settings = settings
         self.groups = 1 if settings.group < 0 else -(-layer.inputs // settings.group)
         self.group = layer.inputs if settings.group < 0 else settings.group
-        # One group has no order to speak of.
-        self.act_order = settings.act_order and self.groups > 1
+        # One group has no order to speak of. Inputs that belong to groups by an index may be cut anywhere.
+        self.act_order = (settings.act_order or settings.cuts_groups) and self.groups > 1
         _check_sizes(settings, layer, self.group)
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:

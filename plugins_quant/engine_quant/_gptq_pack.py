@@ -31,7 +31,7 @@ def pack(
         index = check_index(layer, index)
         # Scales that were cut belong to the rank's own inputs, of which the first is in the first group.
         index = index - index[:, :1] if here < groups else index
-    if index is None or here == 1 or _plain(index, group):
+    if index is None or here == 1 or (here * group == layer.inputs and _plain(index, group)):
         if index is None and act_order:
             raise damaged(layer, "g_idx", "is missing", "it (desc_act)")
         return grouped(codes, scale, zeros, bits=settings.bits, group=group)

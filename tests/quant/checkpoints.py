@@ -160,8 +160,13 @@ def _rank_logits(path: Path, prompts: tuple[list[int], ...], native: bool, paral
     return [player.step([(Sequence(list(ids), 0), len(ids))]).float() for ids in prompts]
 
 
-def load_model(path: Path, *, native: bool = False, parallel: Any = None, **flags: Any) -> tuple[Any, Any]:
-    """The finished network of a checkpoint and its context, through ``resolve`` and the chosen plugins."""
+def load_model(
+    path: Path, *, native: bool = False, parallel: Any = None, watch: Callable[[Any, Any], None] | None = None, **flags: Any
+) -> tuple[Any, Any]:  # fmt: skip
+    """The finished network of a checkpoint and its context, through ``resolve`` and the chosen plugins.
+
+    ``watch`` is told each packed weight with its kernel.
+    """
     from engine.args import EngineArgs
     from engine.args.resolve import resolve
     from engine.attention import built_in
@@ -173,10 +178,18 @@ def load_model(path: Path, *, native: bool = False, parallel: Any = None, **flag
     given = {"dtype": "float32", "skip_tokenizer_init": True, "use_tqdm_on_load": False, "device": "cpu"} | flags
     config = resolve(EngineArgs(model=str(path), tensor_parallel_size=size, **given))
     device = build.open_device(config, 0)
+    choose = kernel_of(device) if native else reference
+
+    def kernel(packed: Any) -> Any:
+        made = choose(packed)
+        if watch is not None:
+            watch(packed, made)
+        return made
+
     context = ModelContext(
         info=config.model.info, config=config.model.config, dtype=build.torch_dtype(config.model.dtype, "--dtype"),
         device=device.torch_device(), parallel=parallel or Alone(), attention=built_in("cpu"),
-        kernel=kernel_of(device) if native else reference, quantizer=build.create_quantizer(config),
+        kernel=kernel, quantizer=build.create_quantizer(config),
         checkpoint_path=config.model.checkpoint.path, max_model_len=config.model.max_model_len,
     )  # fmt: skip
     model = build.architecture_of(config).build(context)
@@ -190,6 +203,14 @@ def reference(packed: Any) -> Any:
     from engine.layers.packed_composite import composite_kernel
 
     return composite_kernel(packed, reference) or reference_kernel(packed)
+
+
+def packed_weights(path: Path, **flags: Any) -> dict[str, Any]:
+    """What each linear layer (by its name in the model; the head is ``head``) was packed into."""
+    held: list[tuple[Any, Any]] = []
+    model, _ = load_model(path, watch=lambda packed, kernel: held.append((packed, kernel)), **flags)
+    names = {id(module.kernel): name for name, module in model.named_modules() if getattr(module, "kernel", None) is not None}
+    return {names[id(kernel)]: packed for packed, kernel in held if id(kernel) in names}
 
 
 def packed_of(path: Path, layer: str, **flags: Any) -> Any:

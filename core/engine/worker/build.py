@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -112,21 +112,39 @@ def load_weights(model: Model, config: EngineConfig, rank: int, progress: Progre
         options=dict(config.load.options),
     )  # fmt: skip
     try:
+        loader.serve_rank(rank, config.parallel.tensor_parallel)
         tensors = loader.tensors()
         if rank == 0:
             tensors = _reported(tensors, loader.nbytes(), progress, config.load.progress)
+        if loader.own_state():
+            restore(model, tensors, [info.name for info in loader.describe()])
+            return
         if loader.complete():
             model.expect({info.name for info in loader.describe()})
         missing = model.load(tensors)
-        if missing:
+        if missing and not loader.complete():
             missing = invent(model, loader, missing)
-        if missing and loader.complete():
+        elif missing:
             raise ModelFileError(
                 f"The checkpoint lacks {len(missing)} tensors of {config.model.info.architecture}: {_some(missing)}.",
                 fix="check that config.json and the weight files belong together",
             )
     finally:
         loader.close()
+    model.finish()
+
+
+def restore(model: Model, tensors: Iterable[tuple[str, Tensor]], names: Collection[str]) -> None:
+    """Load a saved state into a native network and finish it."""
+    from engine.layers.model import NativeModel
+    from engine.layers.state import restore_state
+
+    if not isinstance(model, NativeModel):
+        raise ConfigError("A saved state of the engine's layers needs a native architecture.", fix="--model-impl vllm")
+    with torch.no_grad():
+        missing = restore_state(model, tensors, names)
+    if missing:
+        raise ModelFileError(f"The saved state lacks {len(missing)} layers: {_some(missing)}.", fix="save it again with engine save-sharded")
     model.finish()
 
 

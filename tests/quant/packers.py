@@ -1,0 +1,84 @@
+"""Packers of integer formats, written from their descriptions with NumPy bits, independently of the readers that they test."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.quant.checkpoints import Quantized
+
+
+def stream(values: np.ndarray, bits: int) -> np.ndarray:
+    """Unsigned values along axis 0 → int32 words along axis 0: one little-endian stream of bits per column."""
+    rows, columns = values.shape
+    spread = (values.astype(np.uint32)[:, None, :] >> np.arange(bits, dtype=np.uint32)[None, :, None]) & 1
+    flat = spread.reshape(rows * bits, columns).astype(np.uint8)
+    packed = np.packbits(flat, axis=0, bitorder="little")
+    return np.ascontiguousarray(packed.reshape(-1, 4, columns).transpose(0, 2, 1)).view("<i4")[..., 0].copy()
+
+
+def in_groups(weight: Tensor, members: np.ndarray, count: int, bits: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Round to nearest: codes [outputs, inputs], float16 scales and integer zero points [outputs, groups]; ``members`` [inputs]: groups."""
+    dense = weight.double().numpy()
+    top = (1 << bits) - 1
+    codes = np.zeros(dense.shape, dtype=np.int64)
+    scales = np.zeros((len(dense), count), dtype=np.float16)
+    zeros = np.zeros((len(dense), count), dtype=np.int64)
+    for group in range(count):
+        part = dense[:, members == group]
+        if symmetric:
+            scale = (2 * np.abs(part).max(1) / top).astype(np.float16)
+            zero = np.full(len(part), 1 << (bits - 1))
+        else:
+            low, high = np.minimum(part.min(1), 0), np.maximum(part.max(1), 0)
+            scale = ((high - low) / top).astype(np.float16)
+            # 0 cannot be stored as zero - 1.
+            zero = np.clip(np.round(-low / scale.astype(float)), 1, top).astype(np.int64)
+        codes[:, members == group] = np.clip(np.round(part / scale.astype(float)[:, None]) + zero[:, None], 0, top)
+        scales[:, group], zeros[:, group] = scale, zero
+    return codes, scales, zeros
+
+
+def dense_of(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray, members: np.ndarray) -> Tensor:
+    """scale · (code - zero), float32 [outputs, inputs]."""
+    exact = scales.astype(np.float64)[:, members] * (codes - zeros[:, members])
+    return torch.from_numpy(exact).float()
+
+
+def gptq(
+    weight: Tensor, *, bits: int = 4, group: int = 32, symmetric: bool = True, act_order: bool = False, version: int = 1, index: bool = True
+) -> Quantized:
+    """GPTQ's four tensors; ``version`` 2 stores zero points themselves. Layers of equal inputs get the same act-order."""
+    inputs = weight.shape[1]
+    group = inputs if group < 0 else group
+    members = np.arange(inputs) // group
+    if act_order:
+        members = np.random.default_rng(inputs).permutation(members)
+    codes, scales, zeros = in_groups(weight, members, inputs // group, bits, symmetric)
+    tensors = {
+        "qweight": torch.from_numpy(stream(codes.T, bits).copy()),
+        "qzeros": torch.from_numpy(stream(zeros - (1 if version == 1 else 0), bits).T.copy()),
+        "scales": torch.from_numpy(scales.T.copy()),
+    }
+    if index:
+        tensors["g_idx"] = torch.from_numpy(members.astype(np.int32))
+    return tensors, dense_of(codes, scales, zeros, members)
+
+
+def awq(weight: Tensor, *, bits: int = 4, group: int = 32) -> Quantized:
+    """AWQ's gemm layout: words along the outputs, columns shuffled within a word."""
+    inputs = weight.shape[1]
+    group = inputs if group < 0 else group
+    members = np.arange(inputs) // group
+    codes, scales, zeros = in_groups(weight, members, inputs // group, bits, symmetric=False)
+    order = [0, 2, 4, 6, 1, 3, 5, 7] if bits == 4 else [0, 2, 1, 3]
+
+    def words(values: np.ndarray) -> Tensor:
+        """[rows, outputs] → int32 [rows, outputs · bits / 32]."""
+        fields = values.reshape(len(values), -1, len(order))[:, :, order].astype(np.uint64)
+        joined = (fields << (np.arange(len(order), dtype=np.uint64) * np.uint64(bits))).sum(-1)
+        return torch.from_numpy(joined.astype(np.uint32).view(np.int32))
+
+    tensors = {"qweight": words(codes.T), "qzeros": words(zeros.T), "scales": torch.from_numpy(scales.T.copy())}
+    return tensors, dense_of(codes, scales, zeros, members)
