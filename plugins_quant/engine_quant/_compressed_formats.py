@@ -15,8 +15,9 @@ from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFor
 from ._compressed_config import Numbers, Scheme
 from ._compressed_inputs import inputs_of
 from ._compressed_integers import IntegerFormat
-from ._e2m1 import E2M1Format, Spelling
+from ._e2m1 import E2M1Format, E2M3Format, Spelling
 from ._floats import PLAIN, Float8Format
+from ._inputs import Inputs
 from ._tensors import check, damaged, plain
 
 _INTEGERS = ("pack-quantized", "int-quantized", "naive-quantized")
@@ -25,25 +26,34 @@ _FLOATS = ("float-quantized", "naive-quantized", "mxfp8-quantized")
 
 def build(scheme: Scheme | None, sparse: bool) -> WeightFormat:
     """The reader of a layer's tensors. Raises :class:`engine.errors.ModelFileError` naming what no method here reads."""
-    if sparse:
-        from ._compressed_sparse import BitmaskFormat
+    inputs = None if scheme is None else inputs_of(scheme.inputs, _where(scheme))
+    if not sparse:
+        if scheme is None:
+            raise ValueError("a layer without a scheme has no format")
+        return _weights(scheme, inputs)
+    from ._compressed_sparse import BitmaskFormat
 
-        return BitmaskFormat(None if scheme is None else _weights(scheme, sparse), scheme)
-    if scheme is None:
-        raise ValueError("a layer without a scheme has no format")
-    return _weights(scheme, sparse)
+    if scheme is None or scheme.weights is None or scheme.format == "dense":
+        return BitmaskFormat(None, None, inputs)
+    # Of two kept values in four, groups and blocks hold half as many.
+    numbers = scheme.weights
+    halved = msgspec.structs.replace(numbers, group=numbers.group // 2, block=(numbers.block[0], numbers.block[1] // 2))
+    return BitmaskFormat(_weights(scheme, None), _weights(msgspec.structs.replace(scheme, weights=halved), None), inputs)
 
 
-def _weights(scheme: Scheme, sparse: bool) -> WeightFormat:
-    where = f"quantization_config.config_groups.{scheme.key}"
-    inputs, numbers = inputs_of(scheme.inputs, where), scheme.weights
+def _where(scheme: Scheme) -> str:
+    return f"quantization_config.config_groups.{scheme.key}"
+
+
+def _weights(scheme: Scheme, inputs: Inputs | None) -> WeightFormat:
+    where, numbers = _where(scheme), scheme.weights
     if numbers is None or scheme.format == "dense":
         raise ModelFileError(f"config.json: {where} has no compressed weights to read.", fix="a compressed checkpoint")
     kind = (numbers.kind, scheme.format)
     if scheme.format == "marlin-24":
         from ._compressed_sparse import marlin24
 
-        return marlin24(numbers)
+        return marlin24(numbers, where)
     if numbers.kind == "int" and scheme.format in _INTEGERS and numbers.bits <= 8 and numbers.strategy in ("tensor", "channel", "group"):
         return IntegerFormat(numbers, inputs, packed=scheme.format == "pack-quantized")
     if numbers.kind == "float" and numbers.bits == 8 and scheme.format in _FLOATS and numbers.symmetric:
@@ -52,6 +62,8 @@ def _weights(scheme: Scheme, sparse: bool) -> WeightFormat:
         return E2M1Format(numbers.group, Spelling(), inputs)
     if kind == ("float", "mxfp4-pack-quantized") and numbers.group:
         return E2M1Format(numbers.group, Spelling(outer=None), inputs)
+    if kind == ("float", "mxfp6-pack-quantized") and numbers.group:
+        return E2M3Format(numbers.group, inputs)
     raise ModelFileError(
         f"config.json: {where} has {numbers.kind} weights of {numbers.bits} bits per {numbers.strategy} as {scheme.format!r}, "
         "which is none of the schemes that are read.",

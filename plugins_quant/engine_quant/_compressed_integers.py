@@ -33,7 +33,7 @@ class IntegerFormat(WeightFormat):
         outputs, columns = self._axes()
         scale = CheckpointTensor("weight_scale", outputs, columns, 1, self.numbers.group or 1, optional=True)
         found = [self._values(), scale]
-        if not self.numbers.symmetric:
+        if not self.numbers.symmetric or not self.packed:
             found.append(self._zeros(outputs, columns))
         if self.numbers.ordered:
             found.append(CheckpointTensor("weight_g_idx", None, 0, optional=True))
@@ -88,6 +88,8 @@ class IntegerFormat(WeightFormat):
     def _zero_points(self, layer: LinearShape, tensors: Mapping[str, Tensor], scale: Tensor) -> Tensor | None:
         """Signed, in the scale's shape; None for symmetric weights."""
         if self.numbers.symmetric:
+            if "weight_zero_point" in tensors and bool(tensors["weight_zero_point"].any()):
+                raise damaged(layer, "weight_zero_point", "is not 0", "symmetric weights")
             return None
         found = require(layer, tensors, "weight_zero_point")
         if self.numbers.strategy == "tensor":

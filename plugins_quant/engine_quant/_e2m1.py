@@ -1,4 +1,4 @@
-"""Weights in 4-bit floats (e2m1), two to a byte, with a small scale per 16 or 32 inputs: NVFP4 and MXFP4."""
+"""Weights in 4-bit floats (e2m1), two to a byte, with a small scale per 16 or 32 inputs: NVFP4 and MXFP4; 6-bit floats likewise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.layers.packed_quantized import E2M1, Codebook
+from engine.layers.packed_quantized import E2M1, Codebook, ScaledFloat8
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
 from ._floats import PLAIN, as_scale
@@ -64,3 +64,30 @@ class E2M1Format(WeightFormat):
         table = torch.tensor(E2M1, device=codes.device)
         packed = Codebook(codes, table, scale, bits=4, inputs=layer.inputs, group=group, outer=outer)
         return wrapped(self.inputs, packed, layer, tensors)
+
+
+class E2M3Format(WeightFormat):
+    """``weight_packed`` uint8 [N, 3 K / 4]: four 6-bit codes (e2m3) in three bytes, the first in the lowest bits; ``weight_scale`` e8m0
+    [N, K / group]. Every value of e2m3 is one of e4m3 too, in which the weight is held.
+    """  # fmt: skip
+
+    def __init__(self, group: int, inputs: Inputs | None) -> None:
+        self.group, self.inputs = group, inputs
+
+    def tensors(self) -> tuple[CheckpointTensor, ...]:
+        """The codes, their scales, and the activations' static scale."""
+        scale = CheckpointTensor("weight_scale", 0, 1, 1, self.group)
+        return (CheckpointTensor("weight_packed", 0, 1, 1, 4, input_items=3), scale, *(self.inputs.tensors() if self.inputs else ()))
+
+    def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
+        """See the contract."""
+        packed = require(layer, tensors, "weight_packed")
+        check(layer, "weight_packed", packed, (layer.outputs, -(-layer.inputs // 4) * 3), (torch.uint8,))
+        scale = as_scale(layer, "weight_scale", require(layer, tensors, "weight_scale"))
+        check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // self.group)))
+        a, b, c = (packed[:, index::3].int() for index in range(3))
+        codes = torch.stack((a & 63, (a >> 6) | (b & 15) << 2, (b >> 4) | (c & 3) << 4, c >> 2), -1).flatten(1)[:, : layer.inputs]
+        magnitudes = [m / 8 for m in range(8)] + [(1 + m / 8) * 2**e for e in range(3) for m in range(8)]
+        table = torch.tensor(magnitudes + [-each for each in magnitudes]).to(torch.float8_e4m3fn).view(torch.uint8)
+        values = table.to(codes.device)[codes].view(torch.float8_e4m3fn)
+        return wrapped(self.inputs, ScaledFloat8(values, scale, rows=1, columns=self.group), layer, tensors)

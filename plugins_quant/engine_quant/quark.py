@@ -1,0 +1,45 @@
+"""Quark checkpoints: 8-bit floats per tensor or output, 8-bit integers with static activations, MXFP4; rules by name and type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import ModelFileError
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+
+from ._names import format_of
+from ._quark import QuarkConfig, Rule, read_quark
+
+ENGINE_API = 1
+
+
+class Quark(Quantizer):
+    """Each layer by its name's rule, its type's, or the global one."""
+
+    def __init__(self, config: QuarkConfig) -> None:
+        self.config = config
+
+    def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
+        """See the contract. Routers are no linear layers to the producer."""
+        from ._quark import build
+
+        return None if layer.role == "router" else format_of(layer, self.config.rule, build)
+
+    def describe(self) -> dict[str, Any]:
+        """What the plan shows."""
+        rules: list[Rule] = [self.config.everywhere, *(rule for _, rule in self.config.by_name)]
+        return {"schemes": "; ".join(sorted({rule.shown() for rule in rules}))}
+
+
+@hookimpl
+def engine_describe_quantization() -> QuantizationFacts:
+    """See the specification."""
+    return QuantizationFacts(dtypes=("bfloat16", "float16"))
+
+
+@hookimpl
+def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
+    """See the specification."""
+    if config is None:
+        raise ModelFileError("quark reads checkpoints that have a quantization_config.", fix="--quantization fp8")
+    return Quark(read_quark(config))
