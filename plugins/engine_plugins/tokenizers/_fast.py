@@ -29,7 +29,7 @@ class FastTokenizer(Tokenizer):
         if not self._file.is_file() or not read_size:
             raise ModelFileError(f"{self._file} is not a regular file with content.", fix="download it again")
         self._settings = read_settings(place)
-        self._tokenizer = _load(self._file, self._settings)
+        self._tokenizer = self._made()
         self._plain: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()
 
@@ -85,10 +85,14 @@ class FastTokenizer(Tokenizer):
         text = self._settings.named.get(role)
         return None if text is None else self.token_id(text)
 
+    def _made(self) -> tokenizers.Tokenizer:
+        """A new instance."""
+        return _load(self._file, self._settings)
+
     def _without_special(self) -> tokenizers.Tokenizer:
         with self._lock:
             if self._plain is None:
-                self._plain = _load(self._file, self._settings)
+                self._plain = self._made()
                 self._plain.encode_special_tokens = True
             return self._plain
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelFileError
+from engine.plugin import Checkpoint
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LIMIT = 200_000_000
@@ -68,6 +69,15 @@ def read_settings(place: Path) -> Settings:
     if decoder is None:
         declared = _legacy(place, {token.content for token in special})
     return Settings(named, tuple(declared), tuple(special), _chat_template(place, config))
+
+
+def gguf_vocabulary(checkpoint: Checkpoint) -> Path | None:
+    """The GGUF file that holds the vocabulary: one that --tokenizer names, or the model where nothing lies beside it."""
+    place = Path(checkpoint.tokenizer_path)
+    if place.is_file():
+        return place
+    beside = any((place / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    return checkpoint.directory if checkpoint.directory.is_file() and not beside else None
 
 
 def read_json(file: Path) -> dict[str, Any]:
