@@ -6,28 +6,28 @@ namespace engine {
 namespace {
 
 template <class Format, class S>
-void run_form(const linear_args& a, int threads) {
+void run_form(const linear_args& a, int thread, int threads) {
 #if defined(__AVX512BF16__)
-    if (a.x_type == ENGINE_BF16) return run_kernel<DecodedKernel<Format, AsBF16, S>>(a, threads);
+    if (a.x_type == ENGINE_BF16) return run_kernel<DecodedKernel<Format, AsBF16, S>>(a, thread, threads);
 #endif
-    run_kernel<DecodedKernel<Format, AsFloats, S>>(a, threads);
+    run_kernel<DecodedKernel<Format, AsFloats, S>>(a, thread, threads);
 }
 
 template <class S>
-void run_format(const linear_args& a, int threads) {
+void run_format(const linear_args& a, int thread, int threads) {
     switch (a.weight_type) {
-        case ENGINE_I8: return run_form<Bytes8, S>(a, threads);
-        case ENGINE_I4: return run_form<Nibbles4, S>(a, threads);
-        case ENGINE_F8_E4M3: return run_form<Float8E4M3, S>(a, threads);
-        case ENGINE_F8_E5M2: return run_form<Float8E5M2, S>(a, threads);
+        case ENGINE_I8: return run_form<Bytes8, S>(a, thread, threads);
+        case ENGINE_I4: return run_form<Nibbles4, S>(a, thread, threads);
+        case ENGINE_F8_E4M3: return run_form<Float8E4M3, S>(a, thread, threads);
+        case ENGINE_F8_E5M2: return run_form<Float8E5M2, S>(a, thread, threads);
     }
 }
 
 }  // namespace
 
-void run_decoded(const linear_args& a, int threads) {
-    if (a.scale_type == ENGINE_F16) return run_format<F16>(a, threads);
-    run_format<F32>(a, threads);
+void run_decoded(const linear_args& a, int thread, int threads) {
+    if (a.scale_type == ENGINE_F16) return run_format<F16>(a, thread, threads);
+    run_format<F32>(a, thread, threads);
 }
 
 }  // namespace engine

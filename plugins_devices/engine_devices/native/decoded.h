@@ -58,7 +58,8 @@ struct AsFloats {
     }
     template <int R>
     static void multiply(const uint8_t* panel, const float* x, int64_t stride, int64_t inputs, float* y) {
-        multiply_floats<PairsF32, R>(panel, x, stride, inputs / 2, 0, y);
+        for (int i = 0; i < R * PANEL; i++) y[i] = 0;
+        multiply_floats<PairsF32, R>(panel, x, stride, inputs / 2, Ahead{panel, 0}, y);
     }
 };
 
@@ -112,32 +113,34 @@ struct AsBF16 {
     }
     template <int R>
     static void multiply(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t inputs, float* y) {
-        multiply_bf16<R>(panel, x, stride, inputs / 2, 0, y);
+        multiply_bf16<R>(panel, x, stride, inputs / 2, Ahead{panel, 0}, true, y);
     }
 };
 #endif
 
 template <class Format, class Form, class S>
 struct DecodedKernel {
-    static const int rows = LANES == 16 ? 8 : 6;
+    static const int rows = LANES == 16 ? 8 : 6, width = Form::bytes;
     typedef typename Form::X::Element Element;
     const linear_args& a;
     Rows<typename Form::X> x;
     int64_t groups, step, count = 0;
-    float* sums = nullptr;                    // [rows][groups] of x, where the weight has a shift
-    mutable int64_t decoded[2] = {-1, -1};    // panels in the scratch memory: with a gate two alternate
+    float* sums = nullptr;  // [rows][groups] of x, where the weight has a shift
 
     explicit DecodedKernel(const linear_args& args) : a(args), x{args, round_up(args.inputs, args.group)} {
         groups = x.padded / a.group;
         step = a.group % DECODE == 0 ? DECODE : 32;
     }
+    int64_t inputs() const { return x.padded; }
+    int64_t unit() const { return step; }
     int64_t panel_bytes() const { return x.padded * PANEL * Format::bits / 8; }
+    const uint8_t* weights(int64_t panel) const { return static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(); }
 
     void prepare(int64_t first, int64_t number) {
         x.prepare(Form::type, first, number);
         count = number;
         if (!a.shift) return;
-        sums = static_cast<float*>(thread_scratch(1, number * groups * 4));
+        sums = static_cast<float*>(thread_scratch(SHIFT_SCRATCH, number * groups * 4));
         for (int64_t row = 0; row < number; row++)
             for (int64_t g = 0; g < groups; g++) {
                 float total = 0;
@@ -147,20 +150,20 @@ struct DecodedKernel {
             }
     }
 
-    void decode(const uint8_t* panel, int64_t first, int64_t inputs, uint8_t* to) const {
-        decode_panel(Format(), Form(), panel, first, inputs, to);
+    void decode(const uint8_t* panel, int64_t first, int64_t inputs, Ahead& ahead, uint8_t* to) const {
+        decode_panel(Format(), Form(), panel, first, inputs, ahead, to);
     }
 
 #if defined(__AVX512BF16__)
     // 8-bit integers have no table here: 256 codes are more than it takes to convert them.
     template <class F>
     static typename std::enable_if<!std::is_same<F, Bytes8>::value>::type decode_panel(F, AsBF16, const uint8_t* panel, int64_t first,
-                                                                                     int64_t inputs, uint8_t* to) {
+                                                                                     int64_t inputs, Ahead& ahead, uint8_t* to) {
         static const Codes<F> codes;
         const int together = F::bits == 4 ? 8 : 4;
         panel += first / together * PANEL * 4;
         for (int64_t k = 0; k < inputs; k += together, panel += PANEL * 4) {
-            fetch(panel, 4096);
+            ahead.fetch();
             for (int half = 0; half < 2; half++) {
                 const __m512i dwords = _mm512_loadu_si512(panel + half * 64);
                 uint8_t* pair = to + k * PANEL * 2 + half * 64;
@@ -176,9 +179,9 @@ struct DecodedKernel {
 #endif
 
     template <class F, class Any>
-    static void decode_panel(F, Any, const uint8_t* panel, int64_t first, int64_t inputs, uint8_t* to) {
+    static void decode_panel(F, Any, const uint8_t* panel, int64_t first, int64_t inputs, Ahead& ahead, uint8_t* to) {
         for (int64_t quad = 0; quad < inputs / 4; quad++) {
-            if (quad % (Format::bits == 4 ? 2 : 1) == 0) fetch(panel + (first + quad * 4) * PANEL * Format::bits / 8, 4096);
+            if (quad % (Format::bits == 4 ? 2 : 1) == 0) ahead.fetch();
             for (int part = 0; part < PANEL / LANES; part++) {
                 vf four[4];
                 Format::read(panel, first / 4 + quad, part, four);
@@ -187,25 +190,28 @@ struct DecodedKernel {
         }
     }
 
-    // Few rows: piece by piece through the first-level cache. Many: the whole panel once, for all of them.
+    // Few rows: step by step through the first-level cache. Many: the part once, for all of them.
     template <int R>
-    void run(int64_t panel, int64_t row, float* y) const {
-        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
+    void run(const Part& part, float* y) const {
+        const uint8_t* weight = weights(part.panel);
         const bool whole = count > rows;
-        const int slot = a.gate && panel >= (a.outputs + PANEL - 1) / PANEL / 2;
-        uint8_t* memory = static_cast<uint8_t*>(thread_scratch(2 + slot, (whole ? x.padded : step) * Form::bytes));
-        if (whole && decoded[slot] != panel) {
-            decode(weight, 0, x.padded, memory);
-            decoded[slot] = panel;
+        Ahead ahead = part.ahead;
+        uint8_t* memory = static_cast<uint8_t*>(thread_scratch(PANEL_SCRATCH, (whole ? part.end - part.begin : step) * Form::bytes));
+        if (whole && part.row == 0) {
+            ahead.step = LINES;
+            decode(weight, part.begin, part.end - part.begin, ahead, memory);
         }
         alignas(64) float piece[R * PANEL];
-        for (int i = 0; i < R * PANEL; i++) y[i] = 0;
-        for (int64_t i = 0; i < x.padded; i += step) {
-            if (!whole) decode(weight, i, step, memory);
-            Form::template multiply<R>(whole ? memory + i * Form::bytes : memory, x.x + row * x.stride + i, x.stride, step, piece);
-            add_scaled<R>(panel, i / a.group, piece, y);
+        if (!part.begin)
+            for (int i = 0; i < R * PANEL; i++) y[i] = 0;
+        for (int64_t i = part.begin; i < part.end; i += step) {
+            if (!whole) decode(weight, i, step, ahead, memory);
+            const uint8_t* panel = whole ? memory + (i - part.begin) * Form::bytes : memory;
+            Form::template multiply<R>(panel, x.x + part.row * x.stride + i, x.stride, step, piece);
+            add_scaled<R>(part.panel, i / a.group, piece, y);
         }
-        if (a.shift) add_shift<R>(panel, row, y);
+        if (part.end < x.padded) return;
+        if (a.shift) add_shift<R>(part.panel, part.row, y);
         for (int i = 0; i < R * PANEL; i++) y[i] *= a.factor;
     }
 
@@ -235,17 +241,17 @@ struct DecodedKernel {
         }
     }
 
-    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
-        switch (n) {
-            case 1: return run<1>(panel, row, y);
-            case 2: return run<2>(panel, row, y);
-            case 3: return run<3>(panel, row, y);
-            case 4: return run<4>(panel, row, y);
-            case 5: return run<5>(panel, row, y);
-            case 6: return run<6>(panel, row, y);
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
+        switch (part.n) {
+            case 1: return run<1>(part, y);
+            case 2: return run<2>(part, y);
+            case 3: return run<3>(part, y);
+            case 4: return run<4>(part, y);
+            case 5: return run<5>(part, y);
+            case 6: return run<6>(part, y);
 #if defined(__AVX512F__)
-            case 7: return run<7>(panel, row, y);
-            case 8: return run<8>(panel, row, y);
+            case 7: return run<7>(part, y);
+            case 8: return run<8>(part, y);
 #endif
         }
     }

@@ -4,11 +4,6 @@
 
 namespace engine {
 
-inline void fetch(const uint8_t* from, int64_t ahead) {
-    __builtin_prefetch(from + ahead, 0, 3);
-    __builtin_prefetch(from + ahead + 64, 0, 3);
-}
-
 // Two consecutive inputs of LANES outputs, as floats. `p` counts pairs of inputs, `part` groups of LANES outputs.
 struct PairsBF16 {
     static const int pair_bytes = PANEL * 4;
@@ -47,10 +42,10 @@ const int SUMS = 12;
 
 // y[R][32] += x[R][2·pairs] · panel, for P groups of LANES outputs from group `first`.
 template <class W, int R, int P>
-inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
+inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, Ahead& ahead, float* y) {
     vf sums[R][P] = {};
     for (int64_t p = 0; p < pairs; p++, panel += W::pair_bytes) {
-        for (int line = 0; line < W::pair_bytes; line += 128) fetch(panel + line, ahead);
+        for (int line = 0; line < W::pair_bytes; line += LINES) ahead.fetch();
         vf low[P], high[P];
 #pragma GCC unroll 8
         for (int i = 0; i < P; i++) W::read(panel, first + i, low[i], high[i]);
@@ -73,51 +68,65 @@ inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t 
 constexpr int parts_of(int rows, int parts) { return rows * parts <= SUMS || parts == 1 ? parts : parts_of(rows, parts / 2); }
 
 template <class W, int R>
-inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
+inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride, int64_t pairs, Ahead ahead, float* y) {
     const int parts = parts_of(R, PANEL / LANES);
-    for (int i = 0; i < R * PANEL; i++) y[i] = 0;
     for (int64_t done = 0; done < pairs; done += STRETCH) {
         const int64_t count = pairs - done < STRETCH ? pairs - done : STRETCH;
+        Ahead idle{panel, 0}, fetching = ahead;
         for (int first = 0; first < PANEL / LANES; first += parts)
-            add_floats<W, R, parts>(panel + done * W::pair_bytes, first, x + 2 * done, stride, count, ahead, y);
+            add_floats<W, R, parts>(panel + done * W::pair_bytes, first, x + 2 * done, stride, count, first ? idle : fetching, y);
+        ahead.from += ahead.step * (count * W::pair_bytes / LINES);
     }
 }
 
 template <class W>
 struct FloatKernel {
-    static const int rows = LANES == 16 ? 8 : 6;
+    static const int rows = LANES == 16 ? 8 : 6, width = W::pair_bytes / 2;
     const linear_args& a;
     Rows<F32> x;
 
     explicit FloatKernel(const linear_args& args) : a(args), x{args, round_up(args.inputs, 2)} {}
+    int64_t inputs() const { return x.padded; }
+    int64_t unit() const { return 2 * STRETCH; }
     int64_t panel_bytes() const { return x.padded / 2 * W::pair_bytes; }
+    const uint8_t* weights(int64_t panel) const { return static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(); }
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_F32, first, count); }
 
-    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
-        const int64_t ahead = fetch_distance(row, panel_bytes());
-        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
-        const float* from = x.x + row * x.stride;
-        switch (n) {
-            case 1: return multiply_floats<W, 1>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 2: return multiply_floats<W, 2>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 3: return multiply_floats<W, 3>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 4: return multiply_floats<W, 4>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 5: return multiply_floats<W, 5>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 6: return multiply_floats<W, 6>(weight, from, x.stride, x.padded / 2, ahead, y);
+    template <int R>
+    void run(const Part& part, float* y) const {
+        if (!part.begin)
+            for (int i = 0; i < R * PANEL; i++) y[i] = 0;
+        multiply_floats<W, R>(weights(part.panel) + part.begin / 2 * W::pair_bytes, x.x + part.row * x.stride + part.begin, x.stride,
+                              (part.end - part.begin) / 2, part.ahead, y);
+    }
+
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
+        switch (part.n) {
+            case 1: return run<1>(part, y);
+            case 2: return run<2>(part, y);
+            case 3: return run<3>(part, y);
+            case 4: return run<4>(part, y);
+            case 5: return run<5>(part, y);
+            case 6: return run<6>(part, y);
 #if defined(__AVX512F__)
-            case 7: return multiply_floats<W, 7>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 8: return multiply_floats<W, 8>(weight, from, x.stride, x.padded / 2, ahead, y);
+            case 7: return run<7>(part, y);
+            case 8: return run<8>(part, y);
 #endif
         }
     }
 };
 
 #if defined(__AVX512BF16__)
-// sums[R][2] += x[R][2·pairs] · panel, two inputs per instruction.
+// y[R][32] += x[R][2·pairs] · panel, two inputs per instruction; `first`: y is set instead.
 template <int R>
-inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, int64_t ahead, __m512 (&sums)[R][2]) {
-    for (int64_t p = 0; p < pairs; p++, panel += 128) {
-        fetch(panel, ahead);
+inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, Ahead ahead, bool first, float* y) {
+    __m512 sums[R][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) sums[r][i] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * PANEL + 16 * i);
+    for (int64_t p = 0; p < pairs; p++, panel += LINES) {
+        ahead.fetch();
         const __m512bh left = (__m512bh)_mm512_loadu_si512(panel), right = (__m512bh)_mm512_loadu_si512(panel + 64);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -128,44 +137,41 @@ inline void accumulate_bf16(const uint8_t* panel, const uint16_t* x, int64_t str
             sums[r][1] = _mm512_dpbf16_ps(sums[r][1], right, both);
         }
     }
-}
-
-template <int R>
-inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t stride, int64_t pairs, int64_t ahead, float* y) {
-    __m512 sums[R][2];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    accumulate_bf16<R>(panel, x, stride, pairs, ahead, sums);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-        _mm512_storeu_ps(y + r * PANEL, sums[r][0]);
-        _mm512_storeu_ps(y + r * PANEL + 16, sums[r][1]);
-    }
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) _mm512_storeu_ps(y + r * PANEL + 16 * i, sums[r][i]);
 }
 
 // bf16 weights and bf16 activations where the machine multiplies them itself.
 struct KernelBF16 {
-    static const int rows = 8;
+    static const int rows = 8, width = PANEL * 2;
     const linear_args& a;
     Rows<BF16> x;
 
     explicit KernelBF16(const linear_args& args) : a(args), x{args, round_up(args.inputs, 2)} {}
+    int64_t inputs() const { return x.padded; }
+    int64_t unit() const { return 2; }
     int64_t panel_bytes() const { return x.padded * PANEL * 2; }
+    const uint8_t* weights(int64_t panel) const { return static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(); }
     void prepare(int64_t first, int64_t count) { x.prepare(ENGINE_BF16, first, count); }
 
-    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) const {
-        const int64_t ahead = fetch_distance(row, panel_bytes());
-        const uint8_t* weight = static_cast<const uint8_t*>(a.weight) + panel * panel_bytes();
-        const uint16_t* from = x.x + row * x.stride;
-        switch (n) {
-            case 1: return multiply_bf16<1>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 2: return multiply_bf16<2>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 3: return multiply_bf16<3>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 4: return multiply_bf16<4>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 5: return multiply_bf16<5>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 6: return multiply_bf16<6>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 7: return multiply_bf16<7>(weight, from, x.stride, x.padded / 2, ahead, y);
-            case 8: return multiply_bf16<8>(weight, from, x.stride, x.padded / 2, ahead, y);
+    template <int R>
+    void run(const Part& part, float* y) const {
+        multiply_bf16<R>(weights(part.panel) + part.begin * PANEL * 2, x.x + part.row * x.stride + part.begin, x.stride,
+                         (part.end - part.begin) / 2, part.ahead, !part.begin, y);
+    }
+
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
+        switch (part.n) {
+            case 1: return run<1>(part, y);
+            case 2: return run<2>(part, y);
+            case 3: return run<3>(part, y);
+            case 4: return run<4>(part, y);
+            case 5: return run<5>(part, y);
+            case 6: return run<6>(part, y);
+            case 7: return run<7>(part, y);
+            case 8: return run<8>(part, y);
         }
     }
 };

@@ -1,10 +1,11 @@
-// How every linear kernel shares its work: panels × blocks of rows, taken dynamically; then the epilogue.
+// How every linear kernel shares its work: panels × blocks of rows, then the epilogue.
 //
 // A kernel K is made per thread and call, and has
-//   K(const linear_args&), panel_bytes()
-//   static const int rows            rows of one product at most
+//   K(const linear_args&), panel_bytes(), inputs() in a panel
+//   static const int rows, width     rows of one product at most; bytes of an input of a panel as it is multiplied
+//   unit()                           inputs come in multiples of it
 //   prepare(first, count)            brings rows of x into the form that it multiplies
-//   multiply(panel, row, n, y)       y[n][32] = products of prepared rows row.. with a panel
+//   multiply(part, y)                y[n][32] = or += the products of a part (below)
 // Each output is summed in one order whatever the number of rows, so that a row's result does not depend on its neighbours.
 #pragma once
 #include "linear.h"
@@ -13,12 +14,53 @@
 
 namespace engine {
 
-const int64_t CLAIM_BYTES = 128 << 10;  // of weights: less costs prefetching its run-up, more unbalances the threads
+const int64_t CLAIM_BYTES = 32 << 10;   // of weights
 const int64_t BLOCK_BYTES = 512 << 10;  // of x: half of a usual second-level cache
+// Of weights that many rows share: they stay in the first-level cache, with the rows' inputs and sums beside them.
+const int64_t PIECE_BYTES = 16 << 10;
+// How far ahead of its use a panel is fetched from memory when it is used but once: some lines, across the page that the hardware's
+// prefetcher stops at.
+const int64_t STREAM_BYTES = 4096;
+// Weights as loops go through them: between two fetches.
+const int64_t LINES = 128;
 
-// How far ahead of its use a panel is fetched, in bytes. The first rows stream it from memory: some lines ahead, across the page
-// that the hardware's prefetcher stops at. Later rows find it in the cache, and fetch the next panel meanwhile.
-inline int64_t fetch_distance(int64_t row, int64_t panel_bytes) { return row == 0 ? 4096 : panel_bytes; }
+// What a product fetches meanwhile: `step` bytes more for each LINES of weights that it reads.
+struct Ahead {
+    const uint8_t* from;
+    int64_t step;
+
+    void fetch() {
+        __builtin_prefetch(from, 0, 3);
+        __builtin_prefetch(from + step / 2, 0, 3);
+        from += step;
+    }
+};
+
+// Inputs [begin, end) of a panel for the prepared rows row … row + n - 1. Parts of a row and panel come in the inputs' order: the
+// first one sets y, others add, and the one that ends with the inputs finishes what a scale or shift has to do.
+struct Part {
+    int64_t panel, begin, end, row;
+    int n;
+    Ahead ahead;
+};
+
+// The units that a call does: a share of its own first, which lies together, then what is left, whoever comes.
+struct Units {
+    int64_t total, claim, at, end, rest;
+
+    Units(int64_t all, int64_t together, int thread, int threads) : total(all), claim(together) {
+        const int64_t own = threads > 1 ? all * 5 / 8 / threads : all;
+        at = own * thread, end = at + own, rest = own * threads;
+    }
+    // The next one, or `total`; not to be asked again then.
+    int64_t next() {
+        if (at == end) {
+            at = rest + engine_claim(0, claim);
+            end = at + claim < total ? at + claim : total;
+        }
+        return at < total ? at++ : total;
+    }
+};
 
 template <class T>
 inline void read_row(const void* from, int64_t offset, int count, float* to) {
@@ -70,6 +112,16 @@ struct Epilogue {
                 store_as(y + row * PANEL + i, load_as<vf>(y + row * PANEL + i) + load_as<vf>(bias + i));
     }
 
+    // The lines that finish() will write come into the cache.
+    void expect(int64_t first, int64_t rows, int64_t column) const {
+        const typename T::Element* to = static_cast<const typename T::Element*>(a.out) + first * a.out_stride + column;
+        const typename T::Element* from = static_cast<const typename T::Element*>(a.residual) + first * a.residual_stride + column;
+        for (int64_t row = 0; row < rows; row++, to += a.out_stride, from += a.residual_stride) {
+            __builtin_prefetch(to, 1, 3);
+            if (a.residual && a.residual != a.out) __builtin_prefetch(from, 0, 3);
+        }
+    }
+
     static int count(int64_t column, int64_t outputs) { return int(outputs - column < PANEL ? outputs - column : PANEL); }
 
     void finish(float* y, int64_t first, int rows, int64_t column) const {
@@ -85,43 +137,69 @@ struct Epilogue {
     }
 };
 
+// y[rows][32] of one panel, while what `coming` points to is fetched: the panel that this thread multiplies next. Many rows:
+// expect(row, count) is called shortly before those rows are done.
+template <class K, class EXPECT>
+void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* coming, float* y, EXPECT expect) {
+    const int64_t inputs = kernel.inputs(), bytes = kernel.panel_bytes(), unit = kernel.unit();
+    if (rows <= K::rows) {
+        const uint8_t* weights = kernel.weights(panel);
+        if (coming == weights + bytes) return kernel.multiply(Part{panel, 0, inputs, 0, int(rows), {weights + STREAM_BYTES, LINES}}, y);
+        const int64_t tail = (STREAM_BYTES * inputs + bytes - 1) / bytes, cut = tail < inputs ? (inputs - tail) / unit * unit : 0;
+        if (cut) kernel.multiply(Part{panel, 0, cut, 0, int(rows), {weights + (bytes - bytes / inputs * cut), LINES}}, y);
+        kernel.multiply(Part{panel, cut, inputs, 0, int(rows), {coming, LINES}}, y);
+        return;
+    }
+    const int64_t piece = K::width * unit < PIECE_BYTES ? PIECE_BYTES / (K::width * unit) * unit : unit;
+    const int64_t tiles = (rows + K::rows - 1) / K::rows, step = (LINES + tiles - 1) / tiles;
+    for (int64_t begin = 0; begin < inputs; begin += piece) {
+        const int64_t end = begin + piece < inputs ? begin + piece : inputs;
+        const int64_t lines = (end - begin) * bytes / inputs / LINES;
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t row = rows * tile / tiles, next = rows * (tile + 1) / tiles;
+            const Ahead ahead{coming + begin * bytes / inputs + tile * lines * step, step};
+            if (end == inputs) expect(row, next - row);
+            kernel.multiply(Part{panel, begin, end, row, int(next - row), ahead}, y + row * PANEL);
+        }
+    }
+}
+
 template <class K, class T>
-void run_units(const linear_args& a, int threads) {
+void run_units(const linear_args& a, int thread, int threads) {
     K kernel(a);
     const Epilogue<T> epilogue{a};
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, units = a.gate ? panels / 2 : panels;
-    int64_t block = BLOCK_BYTES / (2 * int64_t(a.inputs) + 1) / MOST_ROWS * MOST_ROWS;
+    int64_t block = BLOCK_BYTES / (2 * int64_t(a.inputs) + 1) / 64 * 64;
     block = block < 64 ? 64 : block > 256 ? 256 : block;
-    const int64_t total = (a.rows + block - 1) / block * units;
-    int64_t claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
-    if (claim > total / (4 * threads)) claim = total / (4 * threads);
-    if (claim < 1) claim = 1;
+    const int64_t total = (a.rows + block - 1) / block * units, claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
+    Units work(total, claim < 1 ? 1 : claim, thread, threads);
+    const int64_t most = a.rows < block ? a.rows : block;
+    float* y = static_cast<float*>(thread_scratch(SUMS_SCRATCH, most * PANEL * 8));
+    float* up = y + most * PANEL;
     int64_t prepared = -1;
-    alignas(64) float y[K::rows * PANEL], up[K::rows * PANEL];
-    for (int64_t next; (next = engine_claim(0, claim)) < total;)
-        for (int64_t end = next + claim < total ? next + claim : total; next < end; next++) {
-            const int64_t first = next / units * block, panel = next % units;
-            const int64_t rows = a.rows - first < block ? a.rows - first : block;
-            if (first != prepared) kernel.prepare(prepared = first, rows);
-            for (int64_t row = 0; row < rows; row += K::rows) {
-                const int n = int(rows - row < K::rows ? rows - row : K::rows);
-                kernel.multiply(panel, row, n, y);
-                epilogue.add_bias(y, n, panel * PANEL);
-                if (a.gate) {
-                    kernel.multiply(panel + units, row, n, up);
-                    epilogue.add_bias(up, n, (panel + units) * PANEL);
-                    for (int i = 0; i < n; i++) apply_gate<T>(a.gate, y + i * PANEL, up + i * PANEL);
-                }
-                epilogue.finish(y, first + row, n, panel * PANEL);
-            }
+    for (int64_t next, now = work.next(); now < total; now = next) {
+        next = work.next();
+        const int64_t first = now / units * block, panel = now % units;
+        const int64_t rows = a.rows - first < block ? a.rows - first : block;
+        const uint8_t* coming = kernel.weights(next < total ? next % units : panel);
+        const auto expect = [&](int64_t row, int64_t count) { epilogue.expect(first + row, count, panel * PANEL); };
+        if (first != prepared) kernel.prepare(prepared = first, rows);
+        multiply_panel(kernel, panel, rows, a.gate ? kernel.weights(panel + units) : coming, y, expect);
+        epilogue.add_bias(y, rows, panel * PANEL);
+        if (a.gate) {
+            multiply_panel(kernel, panel + units, rows, coming, up, expect);
+            epilogue.add_bias(up, rows, (panel + units) * PANEL);
+            for (int64_t i = 0; i < rows; i++) apply_gate<T>(a.gate, y + i * PANEL, up + i * PANEL);
         }
+        epilogue.finish(y, first, int(rows), panel * PANEL);
+    }
 }
 
 template <class K>
-void run_kernel(const linear_args& a, int threads) {
-    if (a.out_type == ENGINE_BF16) return run_units<K, BF16>(a, threads);
-    if (a.out_type == ENGINE_F16) return run_units<K, F16>(a, threads);
-    run_units<K, F32>(a, threads);
+void run_kernel(const linear_args& a, int thread, int threads) {
+    if (a.out_type == ENGINE_BF16) return run_units<K, BF16>(a, thread, threads);
+    if (a.out_type == ENGINE_F16) return run_units<K, F16>(a, thread, threads);
+    run_units<K, F32>(a, thread, threads);
 }
 
 // Rows of x as elements of type T (F32 or BF16) that a kernel may read up to `padded` inputs of.
@@ -140,7 +218,7 @@ struct Rows {
             return;
         }
         stride = padded;
-        Element* to = static_cast<Element*>(thread_scratch(0, count * padded * int64_t(sizeof(Element))));
+        Element* to = static_cast<Element*>(thread_scratch(ROWS_SCRATCH, count * padded * int64_t(sizeof(Element))));
         x = to;
         for (int64_t row = 0; row < count; row++, to += padded) convert(first + row, to);
     }

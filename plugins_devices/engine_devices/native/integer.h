@@ -40,11 +40,11 @@ struct Quad {
 
 // sums[R][P] += `inputs` inputs of a panel, from group `first` of LANES outputs.
 template <int BITS, int R, int P>
-inline void add_integers(const uint8_t* panel, int first, const uint8_t* const (&x)[R], int64_t offset, int inputs, int64_t ahead,
+inline void add_integers(const uint8_t* panel, int first, const uint8_t* const (&x)[R], int64_t offset, int inputs, Ahead& ahead,
                          vi (&sums)[R][P]) {
     const int step = BITS == 4 ? 8 : 4;
     for (int k = 0; k < inputs; k += step, panel += PANEL * 4, offset += step / 4 * QUAD_BYTES) {
-        fetch(panel, ahead);
+        ahead.fetch();
 #pragma GCC unroll 8
         for (int i = 0; i < P; i++) {
             const vu bytes = load_as<vu>(panel + (first + i) * LANES * 4);
@@ -58,13 +58,14 @@ inline void add_integers(const uint8_t* panel, int first, const uint8_t* const (
     }
 }
 
-struct IntegerPanel {
+// Inputs [begin, end) of a panel of so many; `values` those of `begin`, scale and shift the panel's.
+struct IntegerPart {
     const uint8_t* values;
     const void* scale;
     const void* shift;
-    int64_t inputs;  // padded
+    int64_t begin, end, inputs;
     int group, x_group;
-    int64_t ahead;
+    Ahead ahead;
     float factor;
 };
 
@@ -74,23 +75,30 @@ struct IntegerPanel {
         _Pragma("GCC unroll 8") for (int i = 0; i < P; i++)
 
 // y[R][32] for P groups of LANES outputs from group `first`. FINE: the weight's groups lie within the activations' blocks, whose
-// scale then comes last; else the other way round. A piece, the smaller of the two, is summed in integers.
+// scale then comes last; else the other way round. A piece, the smaller of the two, is summed in integers. Parts that do not begin
+// with a group go on with its sum, which y holds then.
 template <int BITS, class S, bool FINE, int R, int P>
-inline void multiply_integers(const IntegerPanel& panel, int first, const QuantizedRow* rows, float* y) {
-    const typename S::Element* scale = static_cast<const typename S::Element*>(panel.scale) + first * LANES;
-    const typename S::Element* shift = static_cast<const typename S::Element*>(panel.shift) + (panel.shift ? first * LANES : 0);
+inline void multiply_integers(const IntegerPart& part, int first, const QuantizedRow* rows, Ahead ahead, float* y) {
+    const typename S::Element* scale = static_cast<const typename S::Element*>(part.scale) + first * LANES;
+    const typename S::Element* shift = static_cast<const typename S::Element*>(part.shift) + (part.shift ? first * LANES : 0);
     const uint8_t* x[R];
     for (int r = 0; r < R; r++) x[r] = rows[r].values;
-    const int inner = FINE ? panel.group : panel.x_group, outer = FINE ? panel.x_group : panel.group;
-    const uint8_t* values = panel.values;
-    vf result[R][P] = {};
-    int64_t piece = 0, offset = 0;
-    for (int64_t o = 0; o < panel.inputs / outer; o++) {
-        vf total[R][P] = {};
-        for (int done = 0; done < outer; done += inner, piece++) {
+    const int inner = FINE ? part.group : part.x_group, outer = FINE ? part.x_group : part.group;
+    const bool begun = part.begin % outer != 0;
+    const uint8_t* values = part.values;
+    vf result[R][P], total[R][P];
+    ENGINE_FOR_ALL(R, P) {
+        const vf before = part.begin ? load_as<vf>(y + r * PANEL + (first + i) * LANES) : vf{};
+        result[r][i] = begun ? vf{} : before;
+        total[r][i] = begun ? before : vf{};
+    }
+    int64_t piece = part.begin / inner, offset = part.begin / 4 * QUAD_BYTES, at = part.begin;
+    while (at < part.end) {
+        const int64_t o = at / outer, whole = (o + 1) * outer, stop = whole < part.end ? whole : part.end;
+        for (; at < stop; at += inner, piece++) {
             vi sums[R][P];
             ENGINE_FOR_ALL(R, P) sums[r][i] = vi{} + rows[r].start[piece];
-            add_integers<BITS, R, P>(values, first, x, offset, inner, panel.ahead, sums);
+            add_integers<BITS, R, P>(values, first, x, offset, inner, ahead, sums);
             values += int64_t(inner) * PANEL * BITS / 8;
             offset += inner / 4 * QUAD_BYTES;
             vf weight[P];
@@ -101,14 +109,23 @@ inline void multiply_integers(const IntegerPanel& panel, int first, const Quanti
                 total[r][i] += FINE ? sum * weight[i] : sum * rows[r].scale[piece];
             }
         }
+        if (at < whole) break;
         vf weight[P];
         if (!FINE)
             for (int i = 0; i < P; i++) weight[i] = S::load(scale + o * PANEL + i * LANES);
-        ENGINE_FOR_ALL(R, P) result[r][i] += FINE ? total[r][i] * rows[r].scale[o] : total[r][i] * weight[i];
+        ENGINE_FOR_ALL(R, P) {
+            result[r][i] += FINE ? total[r][i] * rows[r].scale[o] : total[r][i] * weight[i];
+            total[r][i] = vf{};
+        }
     }
-    for (int64_t g = 0; panel.shift && g < panel.inputs / panel.group; g++)
+    if (part.end < part.inputs) {
+        const bool open = part.end % outer != 0;
+        ENGINE_FOR_ALL(R, P) store_as(y + r * PANEL + (first + i) * LANES, open ? total[r][i] : result[r][i]);
+        return;
+    }
+    for (int64_t g = 0; part.shift && g < part.inputs / part.group; g++)
         ENGINE_FOR_ALL(R, P) result[r][i] += S::load(shift + g * PANEL + i * LANES) * rows[r].sum[g];
-    ENGINE_FOR_ALL(R, P) store_as(y + r * PANEL + (first + i) * LANES, result[r][i] * panel.factor);
+    ENGINE_FOR_ALL(R, P) store_as(y + r * PANEL + (first + i) * LANES, result[r][i] * part.factor);
 }
 
 #if defined(__AVX512F__)
@@ -124,7 +141,6 @@ constexpr int integer_parts(int rows, int parts) {
 // 4 bits per value as bytes, in the layout of 8 bits (but still value + 8): many rows then unpack a panel once.
 inline void unpack_nibbles(const uint8_t* from, int64_t inputs, uint8_t* to) {
     for (int64_t k = 0; k < inputs; k += 8, from += PANEL * 4, to += PANEL * 8) {
-        fetch(from, 4096);
         for (int i = 0; i < PANEL * 4; i += 4 * LANES) {
             const vu bytes = load_as<vu>(from + i);
             store_as(to + i, bytes & 0x0f0f0f0f);
@@ -136,59 +152,61 @@ inline void unpack_nibbles(const uint8_t* from, int64_t inputs, uint8_t* to) {
 template <int BITS, class S>
 struct IntegerKernel {
     // With 4 bits, two vectors of weights and their halves need registers that more rows would take.
-    static const int rows = LANES == 16 ? (BITS == 4 ? 6 : 8) : 4;
+    static const int rows = LANES == 16 ? (BITS == 4 ? 6 : 8) : 4, width = PANEL;
     const linear_args& a;
     QuantizedRows x;
     int64_t count = 0;
-    int64_t unpacked[2] = {-1, -1};
 
     explicit IntegerKernel(const linear_args& args) : a(args), x(args) {}
+    int64_t inputs() const { return x.padded; }
+    // Whole groups; a group of all inputs may be taken in several parts.
+    int64_t unit() const { return a.group < x.padded && a.group > a.x_group ? a.group : a.x_group; }
     int64_t panel_bytes() const { return x.padded * PANEL * BITS / 8; }
+    const uint8_t* weights(int64_t panel) const { return static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(); }
     void prepare(int64_t first, int64_t number) { x.prepare(first, count = number); }
 
     template <int WIDTH, int R>
-    void run(const IntegerPanel& panel, int64_t row, float* y) const {
+    void run(const IntegerPart& part, int64_t row, float* y) const {
         QuantizedRow from[R];
         for (int r = 0; r < R; r++) from[r] = x.row(row + r);
         const int parts = integer_parts(R, PANEL / LANES);
         for (int first = 0; first < PANEL / LANES; first += parts) {
+            const Ahead ahead = first ? Ahead{part.values, 0} : part.ahead;
             if (a.group < a.x_group)
-                multiply_integers<WIDTH, S, true, R, parts>(panel, first, from, y);
+                multiply_integers<WIDTH, S, true, R, parts>(part, first, from, ahead, y);
             else
-                multiply_integers<WIDTH, S, false, R, parts>(panel, first, from, y);
+                multiply_integers<WIDTH, S, false, R, parts>(part, first, from, ahead, y);
         }
     }
 
     template <int WIDTH>
-    void run(const IntegerPanel& panel, int64_t row, int n, float* y) const {
+    void run(const IntegerPart& part, int64_t row, int n, float* y) const {
         switch (n) {
-            case 1: return run<WIDTH, 1>(panel, row, y);
-            case 2: return run<WIDTH, 2>(panel, row, y);
-            case 3: return run<WIDTH, 3>(panel, row, y);
-            case 4: return run<WIDTH, 4>(panel, row, y);
+            case 1: return run<WIDTH, 1>(part, row, y);
+            case 2: return run<WIDTH, 2>(part, row, y);
+            case 3: return run<WIDTH, 3>(part, row, y);
+            case 4: return run<WIDTH, 4>(part, row, y);
 #if defined(__AVX512F__)
-            case 5: return run<WIDTH, 5>(panel, row, y);
-            case 6: return run<WIDTH, 6>(panel, row, y);
-            case 7: return run<WIDTH, 7>(panel, row, y);
-            case 8: return run<WIDTH, 8>(panel, row, y);
+            case 5: return run<WIDTH, 5>(part, row, y);
+            case 6: return run<WIDTH, 6>(part, row, y);
+            case 7: return run<WIDTH, 7>(part, row, y);
+            case 8: return run<WIDTH, 8>(part, row, y);
 #endif
         }
     }
 
-    __attribute__((noinline)) void multiply(int64_t panel, int64_t row, int n, float* y) {
-        const int64_t scales = panel * x.groups * PANEL * int64_t(sizeof(typename S::Element));
-        IntegerPanel from{static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(),
-                          static_cast<const uint8_t*>(a.scale) + scales,
-                          a.shift ? static_cast<const uint8_t*>(a.shift) + scales : nullptr,
-                          x.padded, a.group, a.x_group, fetch_distance(row, panel_bytes()), a.factor};
-        if (BITS == 8 || count <= rows) return run<BITS>(from, row, n, y);
-        const int slot = a.gate && panel >= (a.outputs + PANEL - 1) / PANEL / 2;
-        uint8_t* bytes = static_cast<uint8_t*>(thread_scratch(2 + slot, x.padded * PANEL));
-        if (unpacked[slot] != panel) unpack_nibbles(from.values, x.padded, bytes);
-        unpacked[slot] = panel;
+    __attribute__((noinline)) void multiply(const Part& part, float* y) {
+        const int64_t scales = part.panel * x.groups * PANEL * int64_t(sizeof(typename S::Element));
+        IntegerPart from{weights(part.panel) + part.begin * PANEL * BITS / 8,
+                         static_cast<const uint8_t*>(a.scale) + scales,
+                         a.shift ? static_cast<const uint8_t*>(a.shift) + scales : nullptr,
+                         part.begin, part.end, x.padded, a.group, a.x_group, part.ahead, a.factor};
+        if (BITS == 8 || count <= rows) return run<BITS>(from, part.row, part.n, y);
+        uint8_t* bytes = static_cast<uint8_t*>(thread_scratch(PANEL_SCRATCH, (part.end - part.begin) * PANEL));
+        if (part.row == 0) unpack_nibbles(from.values, part.end - part.begin, bytes);
         from.values = bytes;
-        from.ahead = 0;
-        run<8>(from, row, n, y);
+        from.ahead.step = (from.ahead.step + 1) / 2;
+        run<8>(from, part.row, part.n, y);
     }
 };
 

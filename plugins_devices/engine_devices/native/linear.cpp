@@ -9,10 +9,10 @@ namespace engine {
 
 namespace {
 
-struct Scratch {
+struct Memory {
     void* memory = nullptr;
     int64_t bytes = 0;
-    ~Scratch() { free(memory); }
+    ~Memory() { free(memory); }
 
     void* grow(int64_t wanted) {
         if (bytes >= wanted) return memory;
@@ -23,7 +23,7 @@ struct Scratch {
     }
 };
 
-thread_local Scratch scratches[4];
+thread_local Memory scratches[SCRATCHES];
 
 }  // namespace
 
@@ -33,17 +33,17 @@ void* thread_scratch(int slot, int64_t bytes) { return scratches[slot].grow(byte
 
 using namespace engine;
 
-extern "C" void engine_linear(const void* arguments, int, int threads) {
+extern "C" void engine_linear(const void* arguments, int thread, int threads) {
     const linear_args& a = *static_cast<const linear_args*>(arguments);
     if (a.rows <= 0 || a.outputs <= 0) return;
     switch (a.weight_type) {
-        case ENGINE_F32: return run_kernel<FloatKernel<PairsF32>>(a, threads);
-        case ENGINE_F16: return run_kernel<FloatKernel<PairsF16>>(a, threads);
+        case ENGINE_F32: return run_kernel<FloatKernel<PairsF32>>(a, thread, threads);
+        case ENGINE_F16: return run_kernel<FloatKernel<PairsF16>>(a, thread, threads);
         case ENGINE_BF16:
 #if defined(__AVX512BF16__)
-            if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, threads);
+            if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, thread, threads);
 #endif
-            return run_kernel<FloatKernel<PairsBF16>>(a, threads);
-        default: return a.x_group ? run_integer(a, threads) : run_decoded(a, threads);
+            return run_kernel<FloatKernel<PairsBF16>>(a, thread, threads);
+        default: return a.x_group ? run_integer(a, thread, threads) : run_decoded(a, thread, threads);
     }
 }

@@ -46,16 +46,14 @@ struct linear_args {
     float factor;
 };
 
-// A panel's product with up to MOST rows, before the epilogue: y[row][32].
-const int MOST_ROWS = 8;
-
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 // engine_linear of a weight with scales: with activations rounded to 8 bits, and as they are.
-void run_integer(const linear_args& a, int threads);
-void run_decoded(const linear_args& a, int threads);
+void run_integer(const linear_args& a, int thread, int threads);
+void run_decoded(const linear_args& a, int thread, int threads);
 
 // Memory of the calling thread that lasts until its next use for the same `slot`; 64-byte aligned.
+enum Scratch { ROWS_SCRATCH, SHIFT_SCRATCH, PANEL_SCRATCH, SUMS_SCRATCH, SCRATCHES };
 void* thread_scratch(int slot, int64_t bytes);
 
 }  // namespace engine

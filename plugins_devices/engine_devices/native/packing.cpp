@@ -130,7 +130,7 @@ void engine_pack_quantized(const void* arguments, int, int) {
 
 void engine_gather(const void* arguments, int thread, int threads) {
     const gather_args& a = *static_cast<const gather_args*>(arguments);
-    float* row = static_cast<float*>(thread_scratch(0, a.inputs * 4));
+    float* row = static_cast<float*>(thread_scratch(ROWS_SCRATCH, a.inputs * 4));
     for (int64_t index = thread; index < a.count; index += threads) {
         const int64_t id = a.ids[index];
         if (id < 0 || id >= a.outputs)

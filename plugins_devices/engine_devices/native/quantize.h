@@ -101,7 +101,7 @@ struct QuantizedRows {
             memory = static_cast<uint8_t*>(a.quantized) + first * row_bytes;
             return;
         }
-        memory = static_cast<uint8_t*>(thread_scratch(0, count * row_bytes));
+        memory = static_cast<uint8_t*>(thread_scratch(ROWS_SCRATCH, count * row_bytes));
         for (int64_t index = 0; index < count; index++) quantize(first + index, row(index));
     }
 
