@@ -19,6 +19,10 @@ def test_the_generated_tables_are_current():
     assert docs.render(text) == text, "run: python -m tools.docs"
 
 
+def test_the_guide_is_current():
+    assert docs.GUIDE.read_text() == docs.guide(), "run: python -m tools.docs"
+
+
 def test_every_kind_and_every_hook_argument_is_documented():
     text = PLUGINS.read_text()
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""Writes the generated tables of docs/plugins.md from the kinds, the hooks and the installed plugins; ``--check`` compares."""
+"""Writes the tables of docs/plugins.md and the whole of docs/plugin-guide.md from kinds, hooks and examples; ``--check`` compares."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from engine.plugin import spec
 from engine.plugin.discovery import scan
 from engine.plugin.kinds import KINDS
 from engine.plugin.listing import describe
+from engine.plugin.scaffold import template
+from engine.plugin.testing.table import SUITE_NAMES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins.md"
+GUIDE = PAGE.with_name("plugin-guide.md")
+_GUIDE_HEAD = """# A complete plugin of every kind
+
+Generated from the examples that `engine plugins new KIND NAME` writes. Each of them passes its kind's suite in the tests
+(`tests/contract/test_templates.py`). `engine plugins docs KIND` prints the whole contract; [plugins.md](plugins.md) has the rules.
+"""
 
 
 def kinds() -> str:
@@ -58,13 +66,28 @@ def render(text: str) -> str:
     return text
 
 
+def guide() -> str:
+    """The page of examples: per kind what it is, where it is chosen, its suite and its source."""
+    parts = [_GUIDE_HEAD]
+    for kind in KINDS:
+        chosen = f"`{kind.flag}`" if kind.flag else "the config or the request"
+        contract = (inspect.getdoc(kind.contract) or "").split("\n\n")[0].replace("\n", " ")
+        parts.append(f"## {kind.name}\n\n{kind.about[0].upper()}{kind.about[1:]}; chosen by {chosen}. {contract}\n")
+        parts.append(f"```python\n{template(kind)}```\n")
+        if suite := template(kind, "_conformance"):
+            parts.append(f"and its suite, which `CONFORMANCE` names:\n\n```python\n{suite}```\n")
+        else:
+            parts.append(f"Its suite is `{SUITE_NAMES[kind.name]}` as it stands.\n")
+    return "\n".join(parts)
+
+
 def main() -> int:
     """Command line."""
-    old = PAGE.read_text(encoding="utf-8")
-    new = render(old)
+    pages = {PAGE: render(PAGE.read_text(encoding="utf-8")), GUIDE: guide()}
     if "--check" in sys.argv:
-        return int(old != new)
-    PAGE.write_text(new, encoding="utf-8")
+        return int(any(not page.exists() or page.read_text(encoding="utf-8") != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 

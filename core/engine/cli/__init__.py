@@ -11,7 +11,8 @@ COMMANDS = {
     "chat": "talk to a model in the terminal",
     "bench": "measure a model, a server, and the machine under them",
     "plan": "show what would run, from headers alone",
-    "plugins": "list and show plugins",
+    "save-sharded": "write each rank's finished weights, for quick starts",
+    "plugins": "list, show, write, test and examine plugins",
 }
 
 

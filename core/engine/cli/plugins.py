@@ -1,4 +1,4 @@
-"""``engine plugins``: which plugins are installed, and what one of them takes and promises."""
+"""``engine plugins``: which plugins are installed, what one takes and promises; write, test and examine them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from engine.plugin.listing import Listed, describe, source_file
 
 
 def run(argv: list[str]) -> int:
-    """``list [--kind K] [--json]`` imports nothing; ``show NAME [--kind K]`` imports that plugin's light module."""
+    """``list [--kind K] [--json]`` imports nothing; ``show NAME [--kind K]`` imports that plugin's light module.
+
+    ``new``, ``test``, ``doctor`` and ``docs`` are for their authors: see :mod:`engine.cli.plugin_authors`.
+    """
     args = _parser().parse_args(argv)
     entries = scan()
+    if args.action in ("new", "test", "doctor", "docs"):
+        from engine.cli import plugin_authors
+
+        return plugin_authors.run(args, entries)
     known = sorted({entry.kind for entry in entries})
     if args.kind and args.kind not in known:
         raise UnknownPlugin(
@@ -37,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="engine plugins", description="List and show plugins.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="engine plugins", description="List, show, write, test and examine plugins.", allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="every installed plugin, without importing any", allow_abbrev=False)
     listing.add_argument("--kind", help="only this kind, such as loader")
@@ -45,6 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     show = actions.add_parser("show", help="contract, options and documentation of one plugin", allow_abbrev=False)
     show.add_argument("name")
     show.add_argument("--kind", help="where several kinds have a plugin of that name")
+    new = actions.add_parser("new", help="write the package of a new plugin, which works as written", allow_abbrev=False)
+    new.add_argument("kind", help="such as loader")
+    new.add_argument("name", help="what the flag will say, such as acme")
+    new.add_argument("--out", help="the directory to write (default: ./NAME)")
+    test = actions.add_parser("test", help="hold installed plugins to the contract of their kind (extra 'testing')", allow_abbrev=False)
+    test.add_argument("name", help="a plugin's name, or a distribution's")
+    test.add_argument("--kind", help="where several kinds have a plugin of that name")
+    test.add_argument("--verbose", action="store_true", help="name every test and the reasons of skipped ones")
+    doctor = actions.add_parser("doctor", help="find what is wrong with the plugins (0 nothing, 1 costs, 2 faults)", allow_abbrev=False)
+    doctor.add_argument("--kind", help="only this kind, such as loader")
+    docs = actions.add_parser("docs", help="the contract of a kind, with a complete example", allow_abbrev=False)
+    docs.add_argument("kind", help="such as loader")
     return parser
 
 

@@ -1,0 +1,1 @@
+"""One complete plugin per kind: what ``engine plugins new`` writes, what the guide shows, what the kit tests."""
