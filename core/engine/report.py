@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.combinations import combinations, summary
 from engine.errors import EngineError
 from engine.plan import gib
 from engine.plugin import kinds
@@ -44,6 +45,7 @@ def report(resolver: Resolver) -> dict[str, Any]:
         "kv_cache": None,
         "scheduler": None,
         "expected_rss": None,
+        "combinations": combinations(),
         "warnings": list(resolver.warnings),
         "refused": [],
     }
@@ -155,6 +157,7 @@ def render(found: dict[str, Any]) -> str:
         others = f"; also: {', '.join(row['others'])}" if row["others"] and row["kind"] != "model" else ""
         asked = f" (for {row['asked']})" if row["asked"] != row["name"] else ""
         lines.append(f"  {row['kind']:<15} {row['name']}{asked}: {row['reason']}, from {row['distribution']}{others}")
+    lines.append(f"together   {summary(found['combinations'])}")
     lines += [f"warning    {warning}" for warning in found["warnings"]]
     for row in found["refused"]:
         lines.append(f"refused    {row['cause']}" + (f" Try: {row['fix']}" if row["fix"] else ""))
