@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def fetch(uri: str, flag: str, folder: str | None, *, code: bool) -> Path:
         found = list(_objects(store, bucket, prefix.rstrip("/")))
         for name, key, size, tag in found:
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns) and not any(fnmatch.fnmatch(name, p) for p in _SKIPPED):
-                _keep(place, name, size, tag, lambda target, key=key: store.download_file(bucket, key, str(target)))
+                _keep(place, name, size, tag, partial(store.download_file, bucket, key))
     except failures as error:
         raise ModelFileError(
             f"{flag} {uri}: the object store does not give it: {' '.join(str(error).split()):.300}.",
@@ -66,7 +67,7 @@ def _objects(store: Any, bucket: str, prefix: str) -> Iterator[tuple[str, str, i
                 yield name, item["Key"], int(item["Size"]), str(item["ETag"]).strip('"')
 
 
-def _keep(place: Path, name: str, size: int, tag: str, download: Callable[[Path], None]) -> None:
+def _keep(place: Path, name: str, size: int, tag: str, download: Callable[[str], None]) -> None:
     """The object as a file; its entity tag beside it tells whether it is the store's present one."""
     if size > _LIMIT:
         raise ModelFileError(f"{name}: {size} bytes; at most {_LIMIT} are fetched of a configuration file.")
@@ -74,9 +75,9 @@ def _keep(place: Path, name: str, size: int, tag: str, download: Callable[[Path]
     if target.is_file() and note.is_file() and note.read_text() == tag and target.stat().st_size == size:
         return
     place.mkdir(parents=True, exist_ok=True)
-    partial = place / f".{name}.{os.getpid()}.part"
-    download(partial)
-    if partial.stat().st_size != size:
-        raise ModelFileError(f"{name}: {partial.stat().st_size} bytes came, {size} were expected.", fix="start again")
-    partial.replace(target)
+    unfinished = place / f".{name}.{os.getpid()}.part"
+    download(str(unfinished))
+    if unfinished.stat().st_size != size:
+        raise ModelFileError(f"{name}: {unfinished.stat().st_size} bytes came, {size} were expected.", fix="start again")
+    unfinished.replace(target)
     note.write_text(tag)

@@ -193,7 +193,7 @@ def load_model(
         checkpoint_path=config.model.checkpoint.path, max_model_len=config.model.max_model_len,
     )  # fmt: skip
     model = build.architecture_of(config).build(context)
-    build.load_weights(model, config, 0, None)
+    build.load_weights(model, config, context.parallel.rank, None)
     return model, context
 
 

@@ -16,7 +16,7 @@ from engine.args.limits import scheduler_config
 from engine.args.parsers import choose_parser, split_options
 from engine.args.processors import processor_config
 from engine.args.rules import check_rules, host_memory
-from engine.checkpoint import locate
+from engine.checkpoint import locate, single_gguf
 from engine.config import (
     CacheConfig,
     EngineConfig,
@@ -102,11 +102,12 @@ class Resolver:
     def _locate(self) -> Checkpoint:
         args = self.args
         by_name = args.tokenizer_mode == "custom"
-        return locate(
+        found = locate(
             args.model, revision=args.revision, download_dir=args.download_dir, ignore_patterns=args.ignore_patterns,
             config_path=args.hf_config_path, tokenizer=None if by_name else args.tokenizer,
             tokenizer_revision=args.tokenizer_revision, trust_remote_code=args.trust_remote_code,
         )  # fmt: skip
+        return single_gguf(found, args.load_format)
 
     def _describe(self, checkpoint: Checkpoint, device: DeviceFacts) -> ModelInfo:
         args, host = self.args, self.host
@@ -159,6 +160,7 @@ class Resolver:
         )
         self.choices["loader"] = created.choice
         try:
+            created.plugin.serve_rank(0, self.args.tensor_parallel_size)
             weights = plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
         finally:
             created.plugin.close()

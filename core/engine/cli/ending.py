@@ -16,7 +16,7 @@ _INTERRUPTED = 130
 def guarded(command: str, argv: list[str]) -> int:
     """Run ``engine.cli.<command>.run(argv)``."""
     try:
-        status: int = import_module(f"engine.cli.{command}").run(argv)
+        status: int = import_module(f"engine.cli.{command.replace('-', '_')}").run(argv)
         sys.stdout.flush()
         return status
     except EngineError as error:

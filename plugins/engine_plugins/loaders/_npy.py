@@ -12,7 +12,10 @@ from engine.errors import ModelFileError
 
 _MAGIC = b"\x93NUMPY"
 _LIMIT = 65_535
-_FIELD = re.compile(r"""\s{0,9}['"](descr|fortran_order|shape)['"]\s{0,9}:\s{0,9}(?:['"]([^'"\\]{0,60})['"]|(True|False)|\(([\d ,]{0,1000})\))\s{0,9},?""")
+_FIELD = re.compile(
+    r"""\s{0,9}['"](descr|fortran_order|shape)['"]\s{0,9}:\s{0,9}"""
+    r"""(?:['"]([^'"\\]{0,60})['"]|(True|False)|\(([\d ,]{0,1000})\))\s{0,9},?"""
+)
 _DTYPES = {
     "<f8": ("float64", 8), "<f4": ("float32", 4), "<f2": ("float16", 2), "<i8": ("int64", 8), "<i4": ("int32", 4),
     "<i2": ("int16", 2), "|i1": ("int8", 1), "|u1": ("uint8", 1), "<u2": ("uint16", 2), "<u4": ("uint32", 4), "<u8": ("uint64", 8),

@@ -53,7 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             return self._send(404, b"<Error><Code>NoSuchKey</Code><Message>no</Message></Error>", {}, body)
         content = file.read_bytes()
-        headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Last-Modified": "Sun, 01 Nov 2026 00:00:00 GMT", "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Last-Modified": "Sun, 01 Nov 2026 00:00:00 GMT"}
+        headers["Accept-Ranges"] = "bytes"
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if match is None:
             return self._send(200, content, headers, body)

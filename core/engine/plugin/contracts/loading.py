@@ -32,6 +32,16 @@ class Loader(ABC):
         """Bytes of all tensors (the progress bar's total)."""
         return sum(info.nbytes for info in self.describe())
 
+    def serve_rank(self, rank: int, ranks: int) -> None:
+        """Told once, before ``tensors``, which of how many tensor-parallel ranks is served (the plan asks as rank 0).
+
+        For loaders whose files differ by rank. Raises :class:`engine.errors.ModelFileError` where there are none for that many.
+        """
+
+    def own_state(self) -> bool:
+        """Whether the tensors are a rank's finished layers under the engine's names (``engine.layers.state``), not a checkpoint's."""
+        return False
+
     def complete(self) -> bool:
         """Whether every parameter of the model must appear. False only for loaders that invent tensors (``dummy``)."""
         return True
