@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from engine.errors import ModelFileError
 from engine.plugin.facts import Checkpoint
 
 BUNDLED = Path(__file__).parent / "bundled"
 _CONFIGS = ("config.json", "params.json")
+_OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 
 def bundled_models() -> list[str]:
@@ -52,6 +56,32 @@ def locate(
         model=model, path=str(path), config_path=str(config), tokenizer_path=str(tokens),
         revision=revision, trust_remote_code=trust_remote_code, download_dir=download_dir,
     )  # fmt: skip
+
+
+def single_gguf(checkpoint: Checkpoint, load_format: str) -> Checkpoint:
+    """The checkpoint with its one GGUF file (or the first of a split one) as its path, where --load-format asks for one or the
+    directory holds no other weights. Raises :class:`ModelFileError` where there is none, or more than one.
+    """
+    place = checkpoint.directory
+    if load_format not in ("gguf", "auto") or not place.is_dir():
+        return checkpoint
+    found = sorted(file for file in place.glob("*.gguf") if not file.name.startswith("mmproj"))
+    models = [file for file in found if _is_first_shard(file)]
+    if load_format == "auto" and (not models or any(any(place.glob(other)) for other in _OTHER_WEIGHTS)):
+        return checkpoint
+    if len(models) == 1:
+        return msgspec.structs.replace(checkpoint, path=str(models[0]))
+    names = ", ".join(file.name for file in models[:6]) + (" …" if len(models) > 6 else "")
+    cause = f"holds {len(models)} models ({names}); one is served" if models else "holds no .gguf file"
+    raise ModelFileError(
+        f"--load-format {load_format}: {place} {cause}.", fix=f"--model {models[0]}" if models else "leave --load-format out"
+    )
+
+
+def _is_first_shard(file: Path) -> bool:
+    """False for the second and further files of a split model."""
+    match = re.search(r"-(\d{5})-of-\d{5}$", file.stem)
+    return match is None or int(match[1]) == 1
 
 
 def _resolve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,22 +145,22 @@ def write_gguf(
     which = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
     assert isinstance(which, MODEL_ARCH)
     names = get_tensor_name_map(which, config.get("num_hidden_layers", config.get("n_layer")))
+    path.parent.mkdir(exist_ok=True, parents=True)
     writer = GGUFWriter(path, architecture, split_max_tensors=split)
     write_metadata(writer, config)
     extra(writer)
     conversion = Conversion(config)
     meant: dict[str, Tensor] = {}
-    for index, (name, tensor) in enumerate(tensors_of(source).items()):
-        for own, part, piece in _pieces(name, tensor.float()):
-            found = names.get_name(own, try_suffixes=(".weight", ".bias"))
-            assert found is not None, own
-            converted = conversion.there(name, piece)
-            plain = converted.dim() == 1 or "ffn_gate_inp" in found or "position_embd" in found
-            chosen = "F32" if plain else kind(found)
-            raw = encoded(chosen, converted, index)
-            writer.add_tensor(found, raw, raw_dtype=GGMLQuantizationType[chosen])
-            restored = conversion.back(name, dequantized(chosen, raw).reshape(converted.shape))
-            meant[name] = restored if part is None else torch.cat((meant[name], restored), 1) if part else restored
+    for index, (name, (members, tensor)) in enumerate(stacked(tensors_of(source)).items()):
+        found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert found is not None, name
+        converted = conversion.there(name, tensor.float())
+        plain = converted.dim() == 1 or "ffn_gate_inp" in found or "position_embd" in found
+        chosen = "F32" if plain else kind(found)
+        raw = encoded(chosen, converted, index)
+        writer.add_tensor(found, raw, raw_dtype=GGMLQuantizationType[chosen])
+        restored = conversion.back(name, dequantized(chosen, raw).reshape(converted.shape))
+        meant |= {name: restored} if not members else dict(zip(members, restored, strict=True))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -167,12 +168,18 @@ def write_gguf(
     return meant
 
 
-def _pieces(name: str, tensor: Tensor) -> list[tuple[str, int | None, Tensor]]:
-    """Fused experts of transformers are gate and up in the file."""
-    if name.endswith("experts.gate_up_proj"):
-        half = tensor.shape[1] // 2
-        base = name.removesuffix("gate_up_proj")
-        return [(f"{base}gate_proj.weight", 0, tensor[:, :half]), (f"{base}up_proj.weight", 1, tensor[:, half:])]
-    if name.endswith("experts.down_proj"):
-        return [(f"{name}.weight", None, tensor)]
-    return [(name, None, tensor)]
+def stacked(tensors: dict[str, Tensor]) -> dict[str, tuple[list[str], Tensor]]:
+    """All experts of a layer in one tensor, with the names that they had."""
+    found: dict[str, tuple[list[str], Tensor]] = {}
+    for name, tensor in tensors.items():
+        whole = re.sub(r"\.experts\.\d+\.", ".experts.", name)
+        if whole == name:
+            found[name] = ([], tensor)
+        elif whole not in found:
+            members = sorted((each for each in tensors if re.sub(r"\.experts\.\d+\.", ".experts.", each) == whole), key=_expert)
+            found[whole] = (members, torch.stack([tensors[each] for each in members]))
+    return found
+
+
+def _expert(name: str) -> int:
+    return int(name.split(".experts.")[1].split(".")[0])

@@ -142,30 +142,6 @@ def test_the_trained_model_equals_its_tokenizer_json(tmp_path):
         assert made.encode(text) == real.encode(text).ids, text
 
 
-@pytest.mark.parametrize("model", ["demo", "demo-draft"])
-def test_the_bundled_tokenizers(model, tmp_path):
-    from tokenizers import Tokenizer
-
-    from engine.checkpoint import BUNDLED
-
-    file = BUNDLED / model / "tokenizer.json"
-    source = json.loads(file.read_text())
-    real = Tokenizer.from_file(str(file))
-    names = {"GPT2": "gpt-2"}
-    pre = next((name for name, split in SPLITS.items() if split.patterns[-1:] == (_pattern(source),)), names["GPT2"])
-    path = byte_level(tmp_path / "m.gguf", source, pre, add_add_bos_token=False)
-    made = tokenizer(path)
-    for text in TEXTS:
-        wanted = real.encode(text, add_special_tokens=False).ids
-        assert made.encode(text, add_special_tokens=False) == wanted, text
-        assert made.decode(wanted) == real.decode(wanted)
-
-
-def _pattern(source: dict[str, Any]) -> str:
-    cuts = source["pre_tokenizer"].get("pretokenizers", [source["pre_tokenizer"]])
-    return next((cut["pattern"]["Regex"] for cut in cuts if cut["type"] == "Split"), "")
-
-
 @pytest.mark.parametrize("pre", sorted(SPLITS))
 def test_every_split_loses_nothing(pre, tmp_path):
     source = json.loads((shared("tokenizers/gpt2") / "tokenizer.json").read_text())

@@ -61,7 +61,7 @@ FILES: list[tuple[int, str, str, d.Damage, tuple[str, ...]]] = [
 
 #: (row, name, status, words of the command line after ``serve demo``, words of the last line).
 FLAGS: list[tuple[int, str, int, tuple[str, ...], tuple[str, ...]]] = [
-    (52, "GGUF where nothing reads it", 3, ("--load-format", "gguf"), ("--load-format gguf", "Installed:", "safetensors")),
+    (52, "GGUF where there is none", 4, ("--load-format", "gguf"), ("--load-format gguf", "holds no .gguf file")),
     (60, "LoRA", 2, ("--enable-lora",), ("--enable-lora", "LoRA", "leave --enable-lora out")),
     (60, "LoRA modules", 2, ("--lora-modules", "a=/nowhere"), ("--lora-modules", "LoRA")),
     (61, "unknown flag", 2, ("--max-num-sqes", "4"), ("--max-num-sqes: no such flag", "--max-num-seqs")),
