@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from engine.plugin import CheckpointTensor, LinearShape
+
+from ._integers import SCALES
+from ._tensors import check, require
 
 #: Codes that are permuted among each other.
 RUN = 1024
@@ -30,28 +35,24 @@ def scale_tensor(suffix: str, group: int, inputs: int) -> CheckpointTensor:
 
 def dense_order(bits: int) -> Tensor:
     """Where each of a run's 1024 packed codes stands in the tiles, of Marlin."""
-    first = [
-        16 * row + index // 4 + 8 * block for index in range(32) for block in (0, 1) for row in _rows(index)
-    ]  # fmt: skip
-    return _spread(first, 256, _NIBBLES if bits == 4 else _BYTES)
+    eights = [[16 * row + index // 4 + 8 * block for block in (0, 1) for row in _rows(index)] for index in range(32)]
+    return _spread(eights, 256, _NIBBLES if bits == 4 else _BYTES)
 
 
 def sparse_order(bits: int) -> Tensor:
     """The same of Marlin-24."""
-    first = []
+    eights = []
     for index in range(32):
         column = index // 4
-        first += [16 * row + 256 * (column // 2) + 8 * (column % 2) + 4 * block for block in (0, 1) for row in _rows(index)]
-    return _spread(first, 1, _NIBBLES if bits == 4 else _BYTES)
+        eights.append([16 * row + 256 * (column // 2) + 8 * (column % 2) + 4 * block for block in (0, 1) for row in _rows(index)])
+    return _spread(eights, 1, _NIBBLES if bits == 4 else _BYTES)
 
 
 def qqq_order(grouped: bool) -> Tensor:
     """The same of QQQ."""
-    first = [
-        16 * row + index // 4 + 8 * block
-        for index in range(32) for block in (0, 1) for row in range(4 * (index % 4), 4 * (index % 4) + 4)
-    ]  # fmt: skip
-    return _spread(first, 256, _NIBBLES if grouped else _SIGNED_NIBBLES)
+    rows = [range(4 * (index % 4), 4 * (index % 4) + 4) for index in range(32)]
+    eights = [[16 * row + index // 4 + 8 * block for block in (0, 1) for row in rows[index]] for index in range(32)]
+    return _spread(eights, 256, _NIBBLES if grouped else _SIGNED_NIBBLES)
 
 
 def _rows(index: int) -> tuple[int, ...]:
@@ -59,9 +60,9 @@ def _rows(index: int) -> tuple[int, ...]:
     return start, start + 1, start + 8, start + 9
 
 
-def _spread(first: list[int], step: int, fields: tuple[int, ...]) -> Tensor:
-    """The list four times, ``step`` apart, each word's fields reordered."""
-    whole = torch.tensor([place + step * times for times in range(4) for place in first])
+def _spread(eights: list[list[int]], step: int, fields: tuple[int, ...]) -> Tensor:
+    """Each list of eight four times, ``step`` apart; then each word's fields reordered."""
+    whole = torch.tensor([place + step * times for eight in eights for times in range(4) for place in eight])
     return whole.view(-1, len(fields))[:, list(fields)].flatten()
 
 
@@ -96,3 +97,13 @@ def unpermute_positions(meta: Tensor, layer: LinearShape) -> Tensor:
     places = (cols // 2) * outputs * 2 + moved * 2 + cols % 2
     fields = meta.reshape(-1)[places.to(meta.device)].to(torch.int32)
     return torch.stack([((fields >> (2 * index)) & 3).to(torch.uint8) for index in range(8)], -1).flatten(1)
+
+
+def checked_codes(layer: LinearShape, tensors: Mapping[str, Tensor], suffix: str, bits: int, inputs: int) -> Tensor:
+    """The packed codes of ``inputs`` stored rows."""
+    return check(layer, suffix, require(layer, tensors, suffix), (inputs // 16, layer.outputs * bits // 2), (torch.int32,))
+
+
+def checked_scale(layer: LinearShape, tensors: Mapping[str, Tensor], suffix: str, groups: int) -> Tensor:
+    """Scales [groups, outputs]."""
+    return check(layer, suffix, require(layer, tensors, suffix), (groups, layer.outputs), SCALES)

@@ -82,3 +82,24 @@ def awq(weight: Tensor, *, bits: int = 4, group: int = 32) -> Quantized:
 
     tensors = {"qweight": words(codes.T), "qzeros": words(zeros.T), "scales": torch.from_numpy(scales.T.copy())}
     return tensors, dense_of(codes, scales, zeros, members)
+
+
+def hqq(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
+    """HQQ's state: rows are groups, a word's highest field belongs to the first stretch of rows; float16 zero points between codes."""
+    outputs, inputs = weight.shape
+    rows = weight.double().numpy().reshape(-1, group or inputs)
+    low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
+    scale = ((high - low) / ((1 << bits) - 1)).astype(np.float16)
+    zero = (-low / scale.astype(float)).astype(np.float16)
+    codes = np.clip(np.round(rows / scale.astype(float) + zero.astype(float)), 0, (1 << bits) - 1).astype(np.int64)
+    fields = {8: 1, 4: 2, 3: 10, 2: 4}[bits]
+    steps = -(-len(codes) // fields)
+    padded = np.concatenate([codes, np.zeros((steps * fields - len(codes), codes.shape[1]), dtype=np.int64)])
+    words = sum(padded[f * steps : (f + 1) * steps] << (bits * (fields - 1 - f)) for f in range(fields))
+    tensors = {
+        "W_q": torch.from_numpy(words.astype(np.int32 if bits == 3 else np.uint8)), "scale": torch.from_numpy(scale.copy()),
+        "zero": torch.from_numpy(zero.copy()), "nbits": torch.tensor([bits]), "shape": torch.tensor([outputs, inputs]),
+        "packing": torch.zeros(7, dtype=torch.uint8),
+    }  # fmt: skip
+    dense = (codes - zero.astype(float)) * scale.astype(float)
+    return tensors, torch.from_numpy(dense.reshape(outputs, inputs)).float()
