@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.errors import ModelFileError
 from engine.layers.loading import Slot
 from engine.layers.packed import DensePacked
-from engine.layers.shards import Part, Piece, cut
+from engine.layers.shards import Part, Piece, common_unit, cut, spread
 from engine.plugin.contracts.model import ModelContext
 from engine.plugin.contracts.packed import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
@@ -78,10 +78,15 @@ class Collected:
             tensor = tensor.t() if turned else self.format.unfold(alone, spec.suffix, tensor)
             if spec.output_axis is not None:
                 axis, group, items = spec.output_axis, spec.output_group, spec.output_items
+                if spec.spreads and (unit := common_unit(group, tuple((each.outputs, each.pieces) for each in self.parts))) < group:
+                    tensor, group = spread(name, tensor, axis, part.outputs, group, unit), unit
                 cuts = [cut(name, tensor, axis, piece, part.outputs, group, items) for piece in part.pieces]
                 tensor = cuts[0] if len(cuts) == 1 else torch.cat(cuts, axis)
             if spec.input_axis is not None:
-                tensor = cut(name, tensor, spec.input_axis, self.inputs, self.shape.inputs, spec.input_group, spec.input_items)
+                axis, group, inputs = spec.input_axis, spec.input_group, self.shape.inputs
+                if spec.spreads and (unit := common_unit(group, ((inputs, (self.inputs,)),))) < group:
+                    tensor, group = spread(name, tensor, axis, inputs, group, unit), unit
+                tensor = cut(name, tensor, axis, self.inputs, inputs, group, spec.input_items)
             # A plain weight is what a layer would hold: rounded to the activations' dtype before it is quantized.
             self.held[spec.suffix, index] = tensor.to(self.context.dtype) if spec.plain else tensor
 

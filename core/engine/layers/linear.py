@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.layers.collecting import Collected, PlainFormat
 from engine.layers.loading import CheckpointLayer, Slot
 from engine.layers.packed import DensePacked
-from engine.layers.packed_composite import Joined
+from engine.layers.packed_joining import join
 from engine.layers.shards import Part, Piece, copy_pieces, fused_parts, shard, shard_kv_heads
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
 from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight, PartFormats, WeightFormat
@@ -97,7 +97,7 @@ class Linear(CheckpointLayer):
         if self.weight is not None:
             return DensePacked(self.weight, exclusive=True)
         packed = [each.pack() for each in self.collected]
-        return packed[0] if len(packed) == 1 else Joined(packed)
+        return join(packed)
 
     def _format(self) -> WeightFormat | PartFormats | None:
         """What the quantizer says of this layer."""

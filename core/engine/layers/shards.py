@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from engine.errors import ConfigError, ModelFileError
@@ -61,17 +63,37 @@ def copy_pieces(source: Tensor, pieces: tuple[Piece, ...], target: Tensor, row: 
 
 def cut(name: str, tensor: Tensor, axis: int, piece: Piece, whole: int, group: int, items: int = 1) -> Tensor:
     """The elements of a packed tensor's axis that cover ``piece`` of ``whole``, ``items`` of them covering ``group``."""
-    length = -(-whole // group) * items
-    if axis >= tensor.dim() or tensor.shape[axis] != length:
-        raise ModelFileError(f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {length} along axis {axis}.")
+    _check_length(name, tensor, axis, -(-whole // group) * items)
     if piece.size == whole:
         return tensor
-    if piece.start % group or piece.size % group:
+    if piece.start % group or (piece.size % group and piece.start + piece.size != whole):
         raise ConfigError(
             f"The quantized tensor {name!r} keeps groups of {group}, which a tensor-parallel shard of {piece.size} would cut.",
             fix="a smaller --tensor-parallel-size",
         )
-    return tensor.narrow(axis, piece.start // group * items, piece.size // group * items)
+    return tensor.narrow(axis, piece.start // group * items, -(-piece.size // group) * items)
+
+
+def _check_length(name: str, tensor: Tensor, axis: int, length: int) -> None:
+    if axis >= tensor.dim() or tensor.shape[axis] != length:
+        raise ModelFileError(f"Tensor {name!r} has shape {list(tensor.shape)}, but the configuration asks for {length} along axis {axis}.")
+
+
+def spread(name: str, tensor: Tensor, axis: int, whole: int, group: int, unit: int) -> Tensor:
+    """An axis whose elements cover ``group`` of ``whole`` each, repeated so that each covers ``unit``, which divides the group."""
+    _check_length(name, tensor, axis, -(-whole // group))
+    # Not every small float can be indexed: their bytes can.
+    plain = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
+    repeated = plain.repeat_interleave(group // unit, axis).narrow(axis, 0, -(-whole // unit))
+    return repeated.view(tensor.dtype)
+
+
+def common_unit(group: int, parts: tuple[tuple[int, tuple[Piece, ...]], ...]) -> int:
+    """The group itself where no piece of a part (its size, its pieces) cuts one, else the largest divisor of it that none cuts."""
+    pieces = [(size, piece) for size, each in parts for piece in each]
+    if all(piece.start % group == 0 and (piece.size % group == 0 or piece.start + piece.size == size) for size, piece in pieces):
+        return group
+    return gcd(group, *(number for _, piece in pieces for number in piece))
 
 
 def fused_parts(name: str, parts: tuple[str, ...], sizes: tuple[int, ...], shares: tuple[Piece, ...]) -> tuple[Part, ...]:

@@ -8,6 +8,7 @@ import torch
 from engine.layers.packed import DensePacked, ReferenceKernel
 from engine.layers.packed_composite import composite_kernel
 from engine.layers.packed_integer import PLANES, pack_planes, row_bytes, unpack_planes
+from engine.layers.packed_joining import join
 from engine.layers.packed_quantized import (
     E2M1,
     ActivationRounding,
@@ -180,3 +181,24 @@ def test_rounded_inputs_are_rounded_before_the_product(dtype):
     assert got.dtype == dtype
     torch.testing.assert_close(got.float(), wanted, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-4)
     assert torch.equal(packed.dequantize(torch.float32), weight)
+
+
+def test_parts_of_one_layout_become_one_weight():
+    weights = [torch.randn(outputs, 32) for outputs in (4, 2, 6)]
+    codes = [torch.randint(0, 16, weight.shape) for weight in weights]
+    table = torch.randn(16)
+    kinds = {
+        "integers": [GroupedInteger.quantize(weight, bits=4, group=8, asymmetric=True) for weight in weights],
+        "codebooks": [Codebook.of(code, table, torch.rand(len(code), 2).to(torch.float8_e4m3fn), bits=4, group=16) for code in codes],
+        "floats": [ScaledFloat8.quantize(weight, rows=1) for weight in weights],
+        "dense": [DensePacked(weight) for weight in weights],
+    }
+    for name, parts in kinds.items():
+        whole = join(parts)
+        assert type(whole) is type(parts[0]), name
+        agree(whole, torch.cat([part.dequantize(torch.float32) for part in parts]))
+    other = Codebook.of(codes[0], torch.randn(16), torch.rand(4, 2), bits=4, group=16)
+    others = {"integers": GroupedInteger.quantize(weights[0], bits=8), "codebooks": other, "floats": ScaledFloat8.quantize(weights[1])}
+    for parts in ([kinds["integers"][0], kinds["dense"][0]], *([kinds[name][0], each] for name, each in others.items())):
+        assert isinstance(join(parts), Joined)
+        agree(join(parts), torch.cat([part.dequantize(torch.float32) for part in parts]))

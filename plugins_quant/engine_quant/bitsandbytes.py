@@ -1,0 +1,72 @@
+"""bitsandbytes: 4-bit (nf4, fp4) and 8-bit checkpoints, or plain ones that are rounded to nf4 while loading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import ModelFileError
+from engine.layers.config import ConfigReader
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+
+from ._names import component, listed
+
+ENGINE_API = 1
+
+
+class BitsAndBytes(Quantizer):
+    """``config`` None: a plain checkpoint, rounded to nf4 in blocks of 64 with doubly quantized scales.
+
+    With a config a layer whose weight is plain all the same is rounded as the config says, the head and what is skipped excepted.
+    """
+
+    def __init__(self, config: dict[str, Any] | None) -> None:
+        reader = ConfigReader(config or {}, "quantization_config.")
+        self.plain = config is None
+        self.bits = 8 if reader.flag("load_in_8bit", False) else 4
+        if self.bits == 8 and reader.flag("load_in_4bit", False):
+            raise reader.complaint("load_in_8bit", True, "one of load_in_4bit and load_in_8bit")
+        default = "nf4" if self.plain else "fp4"
+        self.kind = reader.text("bnb_4bit_quant_type", default, known=("nf4", "fp4"))
+        self.double = reader.flag("bnb_4bit_use_double_quant", self.plain)
+        storage = reader.text("bnb_4bit_quant_storage", "uint8")
+        if storage != "uint8" and self.bits == 4:
+            raise ModelFileError(
+                f"config.json: quantization_config.bnb_4bit_quant_storage is {storage!r}; only uint8 can be read.",
+                fix="save the model with bnb_4bit_quant_storage uint8",
+            )
+        self.skipped = component(listed(reader, "llm_int8_skip_modules"))
+
+    def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
+        """See the contract. A fused layer's parts have blocks of their own."""
+        names = layer.parts or (layer.name,)
+        formats = [None if self.skipped(name) else self._format(layer) for name in names]
+        if all(each is None for each in formats):
+            return None
+        if len(formats) == 1 or (self.bits == 8 and None not in formats):
+            return formats[0]
+        return PartFormats(tuple(formats))
+
+    def _format(self, layer: LinearShape) -> WeightFormat | None:
+        from ._bnb import FourBitFormat, InFlightFormat, Int8Format
+
+        if self.plain:
+            return InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
+        in_flight = InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
+        return Int8Format(in_flight) if self.bits == 8 else FourBitFormat(in_flight)
+
+    def describe(self) -> dict[str, Any]:
+        """What the plan shows."""
+        scales = "one per output" if self.bits == 8 else "one per 64 elements" + (", doubly quantized" if self.double else "")
+        return {"bits": self.bits, "type": "int8" if self.bits == 8 else self.kind, "weight scale": scales, "activations": "as they are"}
+
+
+@hookimpl
+def engine_describe_quantization() -> QuantizationFacts:
+    """See the specification."""
+    return QuantizationFacts(files=("adapter_config.json",), online=True)
+
+
+@hookimpl
+def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
+    """See the specification."""
+    return BitsAndBytes(config)
