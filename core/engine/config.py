@@ -27,6 +27,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "generate"
     skip_tokenizer_init: bool = False
     tokenizer_name: str | None = None
+    tokenizer_pool_size: int = 0
+    tokenizer_pool_options: dict[str, Any] = {}
     quantization: dict[str, Any] | None = None
 
 
@@ -113,6 +115,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     allowed_headers: tuple[str, ...] = ("*",)
     middleware: tuple[str, ...] = ()
     frontend_multiprocessing: bool = True
+    restart: bool = True
+    silence_timeout: float = 20.0
+    step_timeout: float = 600.0
+    drain_timeout: float = 30.0
     default_sampling: dict[str, Any] = {}
     max_new_tokens: int | None = None
     auto_tool_choice: bool = False

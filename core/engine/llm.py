@@ -227,15 +227,11 @@ class LLM:
 def create_service(config: EngineConfig, client: EngineClient) -> Service:
     """Tokenizer, policy and renderers around a client, from the resolved plugins."""
     from engine.plugin.host import PluginHost, load
-    from engine.plugin.kinds import POLICY, TOKENIZER
+    from engine.plugin.kinds import POLICY
+    from engine.render.pool import open_tokenizer
 
-    tokenizer = None
-    if not config.model.skip_tokenizer_init:
-        # through the host: auto may answer with another tokenizer mode, which only the tokenizer's files decide
-        tokenizer = PluginHost().create(
-            TOKENIZER, config.choices["tokenizer"], checkpoint=config.model.checkpoint, name=config.model.tokenizer_name
-        ).plugin
-    return Service(config, client, tokenizer, policy=load(config.choices["policy"], POLICY))
+    tokenizer, pool = open_tokenizer(config, PluginHost())
+    return Service(config, client, tokenizer, policy=load(config.choices["policy"], POLICY), pool=pool)
 
 
 def _shut_down(background: Background, client: EngineClient, guides: GuideService | None = None) -> None:

@@ -61,11 +61,10 @@ TOKENIZER = (
     Flag("--tokenizer-revision", "text", None, "Revision of the tokenizer's repository; unset follows --revision."),
     Flag("--tokenizer-mode", "str", "auto", "How the tokenizer is built.", kind="tokenizer",
          choices=("auto", "slow", "mistral", "custom")),
-    Flag("--tokenizer-pool-size", "int", 0, "Workers that tokenize beside the server; 0 is none.",
-         until="tokenizer pools"),
+    Flag("--tokenizer-pool-size", "int", 0, "Workers that encode long texts beside the server; 0 is none."),
     Flag("--tokenizer-pool-type", "str", "ray", "What those workers are; means nothing without them.",
-         kind="tokenizer_pool", choices=("ray",), until="tokenizer pools"),
-    Flag("--tokenizer-pool-extra-config", "json", None, "Options of the tokenizer pool.", until="tokenizer pools"),
+         kind="tokenizer_pool", choices=("ray",)),
+    Flag("--tokenizer-pool-extra-config", "json", None, "Options of the tokenizer pool."),
 )  # fmt: skip
 
 QUANT = (

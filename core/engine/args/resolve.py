@@ -138,6 +138,9 @@ class Resolver:
         self.task, self.choices["task"] = task.choice.name, task.choice
         if not args.skip_tokenizer_init:
             self.choices["tokenizer"] = host.resolve(kinds.TOKENIZER, args.tokenizer_mode)
+            if args.tokenizer_pool_size:
+                self.choices["tokenizer_pool"] = pool = host.resolve(kinds.TOKENIZER_POOL, args.tokenizer_pool_type)
+                host.options(kinds.TOKENIZER_POOL, pool, args.tokenizer_pool_extra_config or {})
         self.guided = guided_config(host, args.guided_decoding_backend)
         self.processors = processor_config(host, args.logits_processor_pattern)
         self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
@@ -229,6 +232,7 @@ class Resolver:
             seed=args.seed if args.seed is not None else int.from_bytes(os.urandom(8), "little") >> 1,
             task=self.task, skip_tokenizer_init=args.skip_tokenizer_init,
             tokenizer_name=args.tokenizer if args.tokenizer_mode == "custom" else None,
+            tokenizer_pool_size=args.tokenizer_pool_size, tokenizer_pool_options=args.tokenizer_pool_extra_config or {},
             quantization=self.quantization.config if self.quantization else None,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from engine.plugin.api import Use, hookspec
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
+    from collections.abc import Callable
 
     from engine.plugin.contracts.device import Device
     from engine.plugin.contracts.executor import Executor, StartWorker, WorkerPlan
@@ -45,8 +46,10 @@ def engine_create_tokenizer(checkpoint: Checkpoint, name: str | None) -> Tokeniz
 
 
 @hookspec(firstresult=True)
-def engine_create_tokenizer_pool(tokenizer: Tokenizer, size: int, options: Any) -> TokenizerPool | Use:
-    """Once per front-end process, where --tokenizer-pool-size > 0."""
+def engine_create_tokenizer_pool(
+    tokenizer: Tokenizer, size: int, create: Callable[[], Tokenizer], options: Any
+) -> TokenizerPool | Use:
+    """Once per front-end process, where --tokenizer-pool-size > 0. ``create`` makes the tokenizer anew; it can be pickled."""
     raise NotImplementedError
 
 

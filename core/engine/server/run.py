@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 
     from engine.client import EngineClient
     from engine.plugin.contracts.scheduling import SchedulingPolicy
-    from engine.plugin.contracts.text import Tokenizer
     from engine.plugin.extensions import Extensions
     from engine.plugin.host import PluginHost
 
 BACKLOG = 2048
-#: Seconds that running requests get after a signal to end.
-DRAIN_SECONDS = 30
-
 log = logging.getLogger("engine.server")
 
 
@@ -131,12 +127,14 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
 
     from engine.plugin.extensions import Extensions
     from engine.plugin.host import PluginHost
+    from engine.render.pool import open_tokenizer
     from engine.server import limits, start_report  # noqa: F401
     from engine.server.app import create_app
     from engine.server.parsing import make_parsers
 
     host = PluginHost()
-    tokenizer, policy, endpoints = _plugins(config, host)
+    tokenizer, pool = open_tokenizer(config, host)
+    policy, endpoints = _plugins(config, host)
     parsers = make_parsers(config, host, tokenizer)
     extensions = parts.extensions = Extensions(host, config.server.extensions)
     parts.app = create_app(
@@ -144,6 +142,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
         client,
         tokenizer,
         policy=policy,
+        pool=pool,
         endpoints=endpoints,
         parsers=parsers,
         observers=[extensions.request_finished],
@@ -152,18 +151,12 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     trim()
 
 
-def _plugins(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, SchedulingPolicy, frozenset[str]]:
+def _plugins(config: EngineConfig, host: PluginHost) -> tuple[SchedulingPolicy, frozenset[str]]:
     from engine.plugin import kinds
 
-    model = config.model
-    tokenizer = None
-    if not model.skip_tokenizer_init:
-        tokenizer = host.create(
-            kinds.TOKENIZER, config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name
-        ).plugin
     policy = host.create(kinds.POLICY, config.choices["policy"]).plugin
-    task = host.create(kinds.TASK, config.choices["task"], info=model.info).plugin
-    return tokenizer, policy, task.endpoints()
+    task = host.create(kinds.TASK, config.choices["task"], info=config.model.info).plugin
+    return policy, task.endpoints()
 
 
 async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, ending: _Ending | None = None) -> None:
@@ -184,7 +177,7 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
         ssl_cert_reqs=ssl.VerifyMode(server.ssl_cert_reqs),
         root_path=server.root_path,
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=max(1, round(server.drain_timeout)),
         backlog=BACKLOG,
     )
     http = _server(settings)

@@ -78,7 +78,7 @@ def test_show_names_contract_and_options(tmp_path):
     ("argv", "shown"),
     [
         (["show", "acne"], "acne: no such plugin"),
-        (["show", "safetensor"], "Did you mean safetensors?"),
+        (["show", "safetensor"], "Did you mean safetensors"),
         (["list", "--kind", "x"], "--kind x"),
     ],
 )
