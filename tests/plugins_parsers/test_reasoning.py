@@ -114,8 +114,11 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ["deepseek_r1", "qwen3", "granite", "gpt_oss"])
+@pytest.mark.parametrize("name", ["deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss", "gpt_oss", "tag_pair"])
 def test_a_million_characters_take_linear_time(name, shape, linear):
-    parser, _ = make_parser(name, "<think>", "</think>")
-    linear(lambda: parser.start([]), SHAPES[shape])
-    assert run(lambda: parser.start([]), [SHAPES[shape][:1000]])
+    options = {"start": "<think>", "end": "</think>"} if name == "tag_pair" else {}
+    parser, _ = make_parser(name, "<think>", "</think>", **options)
+    first, last = TAGS.get(name, GRANITE if name == "granite" else ("<think>", "</think>"))
+    text = SHAPES[shape].replace("<think>", first).replace("</think>", last)
+    linear(lambda: parser.start([]), text)
+    assert run(lambda: parser.start([]), [text[:1000]])

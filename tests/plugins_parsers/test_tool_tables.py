@@ -5,17 +5,27 @@ from __future__ import annotations
 import pytest
 
 from engine.plugin import Delta
+from engine.plugin.host import PluginHost
+from engine.plugin.kinds import TOOL_PARSER
 from tests.plugins_parsers.kit import check_splits, gather, message, tool_maker
 from tests.plugins_parsers.test_tool_formats import TOOLS
 from tests.plugins_parsers.tool_formats import FORMATS
-from tests.plugins_parsers.tool_tables import TABLES
+from tests.plugins_parsers.tool_tables import tables
 
-ROWS = [pytest.param(module, *row, id=f"{module}-{place}") for module, rows in TABLES.items() for place, row in enumerate(rows)]
+ROWS = [pytest.param(module, *row, id=f"{module}-{place}") for module, rows in tables().items() for place, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize(("module", "text", "content", "calls"), ROWS)
 def test_outputs(module, text, content, calls):
     assert check_splits(tool_maker(module, TOOLS), text, singles=200) == message(content, *calls)
+
+
+def test_every_parser_has_a_table():
+    modules = {row[0] for row in FORMATS}
+    entries = PluginHost().entries(TOOL_PARSER)
+    installed = {entry.module.rpartition(".")[2] for entry in entries if entry.module.startswith("engine_parsers")}
+    assert installed - {"auto"} == modules == set(tables())
+    assert all(len(rows) >= 20 for rows in tables().values())
 
 
 def test_ids():
@@ -53,12 +63,7 @@ def shapes(write):
     yield "after a call", call + "word " * (LONG // 5)
 
 
-#: One of each kind of machine.
-KINDS = ("hermes", "llama3_json", "xlam", "mistral", "mistral_2025", "deepseek_v3", "gpt_oss", "qwen3_xml", "deepseek_v32", "glm45",
-         "pythonic", "olmo3")  # fmt: skip
-
-
-@pytest.mark.parametrize(("module", "write"), [pytest.param(*row[:2], id=row[1].__name__) for row in FORMATS if row[1].__name__ in KINDS])
+@pytest.mark.parametrize(("module", "write"), [pytest.param(*row[:2], id=row[1].__name__) for row in FORMATS])
 def test_a_million_characters_take_linear_time(module, write, linear):
     for _, text in shapes(write):
         linear(tool_maker(module, TOOLS), text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 Call = tuple[str, str]
 Row = tuple[str, str, tuple[Call, ...]]
 C1 = ("get_weather", '{"city": "Paris"}')
@@ -204,4 +207,17 @@ GPT_OSS: tuple[Row, ...] = (
 TABLES: dict[str, tuple[Row, ...]] = {
     "hermes": HERMES, "llama3_json": LLAMA3, "mistral": MISTRAL, "deepseek_v3": DEEPSEEK, "deepseek_v31": DEEPSEEK,
     "pythonic": PYTHONIC, "qwen3_xml": QWEN3_XML, "glm45": GLM45, "gpt_oss": GPT_OSS,
+    "seed_oss": tuple(
+        (text.replace("tool_call>", "seed:tool_call>"), content.replace("tool_call>", "seed:tool_call>"), calls)
+        for text, content, calls in QWEN3_XML
+    ),
 }  # fmt: skip
+
+
+def tables() -> dict[str, list[Row]]:
+    """All rows by parser: those above, and those of tool_outputs.json (text, content, calls)."""
+    found = {module: list(rows) for module, rows in TABLES.items()}
+    more = json.loads(Path(__file__).with_name("tool_outputs.json").read_text(encoding="utf-8"))
+    for module, rows in more.items():
+        found.setdefault(module, []).extend((text, content, tuple((name, given) for name, given in calls)) for text, content, calls in rows)
+    return found

@@ -9,7 +9,7 @@ from engine_parsers._named import NamedCalls
 ENGINE_API = 1
 ALL_BEGIN, ALL_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 BEGIN, ARGUMENTS, END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
-HEADER = rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w.\-]+):\d+)\s*{ARGUMENTS.replace('|', '[|]')}\s*"
+HEADER = rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w.\-]*[\w\-]):\d+)\s*{ARGUMENTS.replace('|', '[|]')}\s*"
 
 
 @hookimpl
