@@ -167,8 +167,7 @@ class LLM:
     async def _generation(self, ids: list[int], params: SamplingParams, param: str, turn: int) -> Generation:
         limits = self._service.limits
         verify(params, limits)
-        if self._service.tokenizer is not None:
-            params = fill_bad_words(params, self._service.tokenizer, limits)
+        params = fill_bad_words(params, self._service.tokenizer, limits)
         params = fit_context(params, len(ids), limits, param=param)
         await check_processors(self._service, params)
         if params.guide is not None:

@@ -154,8 +154,15 @@ def too_long(prompt_tokens: int, completion: int | None, max_model_len: int, par
     return RequestError(cause, param=param, code="context_length_exceeded")
 
 
-def fill_bad_words(params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> SamplingParams:
-    """``bad_words`` as token ids, each at the start of a word and inside a text."""
+def fill_bad_words(params: SamplingParams, tokenizer: Tokenizer | None, limits: Limits) -> SamplingParams:
+    """``bad_words`` as token ids, each at the start of a word and inside a text. ``tokenizer`` None: whatever needs text is refused."""
+    if tokenizer is None:
+        for param, value in (("stop", params.stop), ("bad_words", params.bad_words), ("guided decoding", params.guide)):
+            if value:
+                fix = {"stop": "stop_token_ids", "bad_words": "logit_bias"}.get(param)
+                raise RequestError(f"{param} needs text, but this server runs without a tokenizer (--skip-tokenizer-init).",
+                                   param=param.replace("guided decoding", "response_format"), fix=fix)  # fmt: skip
+        return params
     if not params.bad_words:
         return params
     found: dict[tuple[int, ...], None] = {}

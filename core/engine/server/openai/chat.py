@@ -75,8 +75,7 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     params = build_params(body, limits, max_tokens=max_tokens, logprobs=logprobs)
     priority = service.check_priority(body.priority or 0)
     salt = salted(body.cache_salt)
-    if service.tokenizer is not None:
-        params = fill_bad_words(params, service.tokenizer, limits)
+    params = fill_bad_words(params, service.tokenizer, limits)
     params = await process(service, body.logits_processors, params)
     conversation = conversation_of(body, params.truncate_prompt_tokens)
     ids = await service.renderer.encode(conversation)

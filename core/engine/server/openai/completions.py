@@ -53,8 +53,7 @@ async def _prepare(service: Service, body: CompletionBody, model: str, arrival: 
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)
     priority = service.check_priority(body.priority or 0)
     salt = salted(body.cache_salt)
-    if service.tokenizer is not None:
-        params = fill_bad_words(params, service.tokenizer, limits)
+    params = fill_bad_words(params, service.tokenizer, limits)
     params = await process(service, body.logits_processors, params)
     prompts = parse_prompts(body.prompt, limits)
     special = True if body.add_special_tokens is None else body.add_special_tokens
