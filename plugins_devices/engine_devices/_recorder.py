@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.plugin import CannotRecord, Recorder, Replay
 from engine_devices._fusions import fuse
 from engine_devices._native import Call, Native
+from engine_devices._ragged import SHAPES, RaggedTape, Recording
 from engine_devices._tape import Arena, Buffers, Tape
 
 
@@ -88,17 +89,7 @@ class TapeRecorder(Recorder):
 
         ``body`` leaves no trace but in its outputs and in memory that repeating it writes the same way.
         """
-        guard = Guard()
-        calls: list[Call] = []
-        self._native.tape = calls
-        try:
-            with guard:
-                outputs = body()
-        finally:
-            self._native.tape = None
-        if guard.refusal is not None:
-            raise CannotRecord(f"{guard.refusal} runs outside the native operations")
-        buffers = Buffers(guard.allocated)
+        calls, buffers, outputs = self._watch(body)
         if not self._checked:
             self._fusing = _differs(self._tape(calls, buffers, outputs).run(), outputs) is None
             index = None if self._fusing else _differs(self._tape(calls, buffers, outputs).run(), outputs)
@@ -109,6 +100,37 @@ class TapeRecorder(Recorder):
         for target, source in zip(replay.outputs, outputs, strict=True):
             target.copy_(source)
         return replay
+
+    def record_ragged(
+        self, fill: Callable[[int, int], None], body: Callable[[int, int], tuple[Tensor, ...]]
+    ) -> RaggedTape:
+        """Run ``body`` at two sizes. Raises :class:`CannotRecord` also where a replay does not repeat both of them bit by bit."""
+        recordings = []
+        for rows, sequences in SHAPES:
+            fill(rows, sequences)
+            calls, buffers, outputs = self._watch(lambda rows=rows, sequences=sequences: body(rows, sequences))  # type: ignore[misc]
+            recordings.append(Recording(rows, sequences, fuse(calls, buffers, outputs) if self._fusing else calls, buffers, outputs))
+        tape = RaggedTape(self._native, self._arena, *recordings)
+        for recording in recordings:
+            fill(recording.rows, recording.sequences)
+            index = _differs(tape.run(recording.rows, recording.sequences), recording.outputs)
+            if index is not None:
+                raise CannotRecord(f"a replay gave another result {index} than the step that it was recorded from")
+        return tape
+
+    def _watch(self, body: Callable[[], tuple[Tensor, ...]]) -> tuple[list[Call], Buffers, tuple[Tensor, ...]]:
+        """Run ``body`` and note what it does; its memory stays where it is as long as the result lives."""
+        guard = Guard()
+        calls: list[Call] = []
+        self._native.tape = calls
+        try:
+            with guard:
+                outputs = body()
+        finally:
+            self._native.tape = None
+        if guard.refusal is not None:
+            raise CannotRecord(f"{guard.refusal} runs outside the native operations")
+        return calls, Buffers(guard.allocated), outputs
 
     def _tape(self, calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> TapeReplay:
         """A tape of these calls in the arena."""

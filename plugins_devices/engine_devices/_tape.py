@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ class Buffers:
         return index if address < base + size else None
 
 
-def place(buffers: Buffers, first: dict[int, int], last: dict[int, int]) -> tuple[dict[int, int], int]:
-    """Offsets in an arena for buffers that live from operation ``first`` to ``last``, and the arena's size in bytes.
+def place(sizes: Mapping[int, int], first: dict[int, int], last: dict[int, int]) -> tuple[dict[int, int], int]:
+    """Offsets in an arena for buffers of so many bytes that live from operation ``first`` to ``last``, and the arena's size in bytes.
 
     Buffers whose lives do not overlap share memory: each takes the lowest gap that is large enough.
     """
@@ -58,7 +58,7 @@ def place(buffers: Buffers, first: dict[int, int], last: dict[int, int]) -> tupl
     living: list[tuple[int, int, int]] = []
     total = 0
     for buffer in sorted(first, key=lambda b: (first[b], b)):
-        size = -(-buffers.spans[buffer][1] // LINE) * LINE
+        size = -(-sizes[buffer] // LINE) * LINE
         living = [entry for entry in living if entry[2] >= first[buffer]]
         offset = 0
         for start, end, _ in living:
@@ -79,7 +79,7 @@ class Tape:
     """
 
     def __init__(self, native: Native, calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> None:
-        self._block, starts = _pack(calls)
+        self._block, starts = pack_calls(calls)
         self._words: NDArray[np.uint64] = np.frombuffer(self._block, np.uint64)
         fields, owners, first, last = self._uses(calls, starts, buffers)
         for tensor in outputs:
@@ -87,7 +87,7 @@ class Tape:
             if owner is not None:
                 first.setdefault(owner, len(calls))
                 last[owner] = len(calls)
-        offsets, self.nbytes = place(buffers, first, last)
+        offsets, self.nbytes = place({buffer: buffers.spans[buffer][1] for buffer in first}, first, last)
         shift = np.array([offsets[o] - buffers.spans[o][0] for o in owners], np.int64)
         self._fields = np.array(fields, np.int64)
         self._offsets = self._words[self._fields].astype(np.int64) + shift
@@ -144,15 +144,19 @@ class _Output:
     def within(self, arena: Tensor) -> Tensor:
         if self.fixed is not None:
             return self.fixed
-        item = self.like.element_size()
-        reach = 1 + sum((n - 1) * stride for n, stride in zip(self.like.shape, self.like.stride(), strict=True))
-        if not self.like.numel():
-            return torch.empty_like(self.like, device=arena.device)
-        flat = arena[self.offset : self.offset + reach * item].view(self.like.dtype)
-        return flat.as_strided(self.like.shape, self.like.stride())
+        return within(arena, self.offset, self.like)
 
 
-def _pack(calls: list[Call]) -> tuple[Any, list[int]]:
+def within(arena: Tensor, offset: int, like: Tensor) -> Tensor:
+    """The tensor of that form whose first element is ``offset`` bytes into the arena."""
+    if not like.numel():
+        return torch.empty_like(like, device=arena.device)
+    reach = 1 + sum((n - 1) * stride for n, stride in zip(like.shape, like.stride(), strict=True))
+    flat = arena[offset : offset + reach * like.element_size()].view(like.dtype)
+    return flat.as_strided(like.shape, like.stride())
+
+
+def pack_calls(calls: list[Call]) -> tuple[Any, list[int]]:
     """Copies of all argument structs side by side, and where each begins: steps read them from first to last."""
     starts, end = [], 0
     for call in calls:
@@ -169,21 +173,36 @@ def _inside(kept: object, buffers: Buffers) -> bool:
     return isinstance(kept, Tensor) and buffers.find(kept.data_ptr()) is not None
 
 
+class Movable(Protocol):
+    """What lies in the arena."""
+
+    def move(self, arena: Tensor, /) -> None: ...
+
+
 class Arena:
     """Memory that all tapes of a recorder use, one after the other; grows to the largest."""
 
     def __init__(self) -> None:
-        self._memory = torch.empty(0, dtype=torch.uint8)
-        self._tapes: list[Tape] = []
+        self.memory = torch.empty(0, dtype=torch.uint8)
+        self._tapes: list[Movable] = []
+
+    def join(self, tape: Movable) -> None:
+        """Tell ``tape`` from now on where the memory is."""
+        self._tapes.append(tape)
 
     def hold(self, tape: Tape) -> None:
         """Give ``tape`` its memory. Results of other tapes are lost if the arena has to grow."""
-        self._tapes.append(tape)
-        if tape.nbytes <= len(self._memory):
-            tape.move(self._memory)
-            return
-        raw = torch.empty(tape.nbytes + LINE, dtype=torch.uint8)
+        self.join(tape)
+        if not self.reserve(tape.nbytes):
+            tape.move(self.memory)
+
+    def reserve(self, nbytes: int) -> bool:
+        """Have at least that many bytes. True: the memory is elsewhere now, as all tapes were told."""
+        if nbytes <= len(self.memory):
+            return False
+        raw = torch.empty(nbytes + LINE, dtype=torch.uint8)
         start = -raw.data_ptr() % LINE
-        self._memory = raw[start : start + tape.nbytes]
+        self.memory = raw[start : start + nbytes]
         for each in self._tapes:
-            each.move(self._memory)
+            each.move(self.memory)
+        return True

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.device import CannotRecord as CannotRecord
     from engine.plugin.contracts.device import Device as Device
     from engine.plugin.contracts.device import Memory as Memory
+    from engine.plugin.contracts.device import RaggedReplay as RaggedReplay
     from engine.plugin.contracts.device import Recorder as Recorder
     from engine.plugin.contracts.device import Replay as Replay
     from engine.plugin.contracts.executor import CacheBudget as CacheBudget
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
-    "engine.plugin.contracts.device": "CannotRecord Device Memory Recorder Replay",
+    "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
     "engine.plugin.contracts.generation": (
         "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint"

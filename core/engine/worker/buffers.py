@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from engine.plugin.contracts.attention import AttentionBatch
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
 
 
 class Buffers:
-    """Buffers on the device for up to ``rows`` sequences of one row each. Rows beyond the batch are padding: token 0 of a
-    one-token context, not stored."""
+    """Buffers on the device for up to ``rows`` sequences of one row each; rows beyond the batch are padding: token 0 of a
+    one-token context, not stored. The same sequences may have up to ``tokens`` rows in all (ragged steps)."""
 
-    def __init__(self, rows: int, max_seq_len: int, block_size: int, device: torch.device) -> None:
+    def __init__(self, rows: int, max_seq_len: int, block_size: int, device: torch.device, tokens: int = 0) -> None:
         self.max_seq_len = max_seq_len
+        self.rows, self.tokens = rows, max(rows, tokens)
         self._block_size = block_size
-        self._token_ids = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._positions = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._slots = torch.full((rows,), -1, dtype=torch.int64, device=device)
+        self._token_ids = torch.zeros(self.tokens, dtype=torch.int64, device=device)
+        self._positions = torch.zeros(self.tokens, dtype=torch.int64, device=device)
+        self._slots = torch.full((self.tokens,), -1, dtype=torch.int64, device=device)
+        self._starts = torch.zeros(rows + 1, dtype=torch.int32, device=device)
         self._seq_lens = torch.ones(rows, dtype=torch.int32, device=device)
         self._query_start = torch.arange(rows + 1, dtype=torch.int32, device=device)
         self._block_table = torch.zeros((rows, -(-max_seq_len // block_size)), dtype=torch.int32, device=device)
@@ -46,6 +49,38 @@ class Buffers:
             max_seq_len=self.max_seq_len,
         )
         return Batch(self._token_ids[:size], self._positions[:size], attention, caches)
+
+    def ragged(self, rows: int, sequences: int, caches: list[Tensor]) -> Batch:
+        """Views of the first rows and sequences."""
+        attention = AttentionBatch(
+            query_start=self._starts[: sequences + 1],
+            seq_lens=self._seq_lens[:sequences],
+            block_table=self._block_table[:sequences],
+            slots=self._slots[:rows],
+            block_size=self._block_size,
+            max_query_len=self.tokens,
+            max_seq_len=self.max_seq_len,
+        )
+        return Batch(self._token_ids[:rows], self._positions[:rows], attention, caches)
+
+    def fill_ragged(self, inputs: StepInputs) -> None:
+        """Put a step's inputs into the first rows and sequences; only where the device is the host."""
+        rows, count, width = len(inputs.token_ids), len(inputs.sequences), inputs.block_table.shape[1]
+        token_ids, positions, slots, seq_lens, block_table = self._views or []
+        token_ids[:rows], positions[:rows], slots[:rows] = inputs.token_ids, inputs.positions, inputs.slots
+        seq_lens[:count] = inputs.seq_lens
+        self._starts.numpy()[: count + 1] = inputs.query_start
+        block_table[:count, :width] = inputs.block_table
+
+    def fill_harmlessly(self, rows: int, sequences: int) -> None:
+        """Put in token 0 at every row of sequences that begin with it, none of which is stored."""
+        token_ids, positions, slots, seq_lens, block_table = self._views or []
+        starts = np.linspace(0, rows, sequences + 1).astype(np.int32)
+        counts = np.diff(starts)
+        token_ids[:rows], slots[:rows], block_table[:sequences] = 0, -1, 0
+        positions[:rows] = np.arange(rows) - np.repeat(starts[:-1], counts)
+        seq_lens[:sequences] = counts
+        self._starts.numpy()[: sequences + 1] = starts
 
     def fill(self, inputs: StepInputs, size: int) -> None:
         """Put a decode step's inputs into the first rows and padding into the rest of ``size``."""

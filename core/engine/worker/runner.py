@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from engine.plugin.contracts.device import Recorder, Replay
+    from engine.plugin.contracts.device import RaggedReplay, Recorder, Replay
     from engine.plugin.contracts.operations import Operations
 
 #: Most sequences in a recorded step.
@@ -62,15 +62,19 @@ class StepRunner:
         self._recorder: Recorder | None = None
         self._replays: dict[int, Replay] = {}
         self._sizes: list[int] = []
+        self._ragged: RaggedReplay | None = None
+        #: Why steps with prompts are not recorded; empty where they are, or may be when one comes.
+        self.ragged_plain = ""
         #: Why steps are not recorded; empty where they are.
         self.plain = "nothing was asked to be recorded"
 
-    def record(self, recorder: Recorder, max_num_seqs: int, max_seq_len: int) -> None:
+    def record(self, recorder: Recorder, max_num_seqs: int, max_seq_len: int, max_tokens: int = 0) -> None:
         """Record decode steps for contexts of up to ``max_seq_len`` tokens; longer ones run plainly.
 
-        A ladder of sizes now, or each size when it first occurs where that is cheap (:class:`Recorder`).
+        A ladder of sizes now, or each size when it first occurs where that is cheap (:class:`Recorder`); there also steps of any
+        other form with up to ``max_tokens`` rows, when the first one comes.
         """
-        self._buffers = Buffers(min(max_num_seqs, LARGEST_RECORDED), max_seq_len, self._block_size, self._device)
+        self._buffers = Buffers(min(max_num_seqs, LARGEST_RECORDED), max_seq_len, self._block_size, self._device, max_tokens)
         self._recorder, self.plain = recorder, ""
         if recorder.cheap:
             self._sizes = list(range(1, min(max_num_seqs, LARGEST_RECORDED) + 1))
@@ -84,6 +88,8 @@ class StepRunner:
         """Whether steps are recorded, and why not."""
         if self.plain:
             return f"plain: {self.plain}"
+        if self.ragged_plain:
+            return f"decodes recorded, others plain: {self.ragged_plain}"
         return f"recorded, batches of {', '.join(map(str, sorted(self._replays))) or 'any size when it occurs'}"
 
     def run(self, inputs: StepInputs) -> Computed:
@@ -98,17 +104,44 @@ class StepRunner:
                 outputs = self._replay(buffers, size)
                 if outputs is not None:
                     return _pick(outputs, inputs, count)
+        if buffers is not None and self._recorder is not None and self._recorder.cheap and not inputs.decode:
+            hidden = self._replay_ragged(self._recorder, buffers, inputs)
+            if hidden is not None:
+                return self._computed(hidden, inputs)
         return self.run_plainly(inputs)
 
     def run_plainly(self, inputs: StepInputs) -> Computed:
         """The same without recordings."""
-        hidden = self._model.forward(self._batch(inputs))
+        return self._computed(self._model.forward(self._batch(inputs)), inputs)
+
+    def _computed(self, hidden: Tensor, inputs: StepInputs) -> Computed:
+        """With the logits of the rows to sample."""
         if not len(inputs.sample_rows):
             return Computed(hidden)
         every = len(inputs.sample_rows) == hidden.shape[0]
         rows = hidden if every else hidden[torch.from_numpy(inputs.sample_rows).to(hidden.device)]
         logits = self._model.logits(rows)
         return Computed(hidden, logits, self._ops.best(logits))
+
+    def _replay_ragged(self, recorder: Recorder, buffers: Buffers, inputs: StepInputs) -> Tensor | None:
+        """The last hidden states; None: such steps cannot be recorded, or not this one."""
+        rows, sequences = len(inputs.token_ids), len(inputs.sequences)
+        if self.ragged_plain or sequences > buffers.rows or rows > buffers.tokens or int(inputs.seq_lens.max()) > buffers.max_seq_len:
+            return None
+
+        def body(rows: int, sequences: int) -> tuple[Tensor, ...]:
+            return (self._model.forward(buffers.ragged(rows, sequences, self._caches)),)
+
+        if self._ragged is None:
+            try:
+                self._ragged = recorder.record_ragged(buffers.fill_harmlessly, body)
+            except CannotRecord as refused:
+                self.ragged_plain = str(refused)
+                return None
+        if rows < self._ragged.least:
+            return None
+        buffers.fill_ragged(inputs)
+        return self._ragged.run(rows, sequences)[0]
 
     def _replay(self, buffers: Buffers, size: int) -> tuple[Tensor, ...] | None:
         """Replay that size, or record it if it is new; None: it cannot be recorded."""

@@ -106,7 +106,7 @@ class LocalWorker(Worker):
             self._runner.plain = f"the device {device.name} does not record steps"
         else:
             longest = min(config.run.max_seq_len_to_capture, config.model.max_model_len)
-            self._runner.record(recorder, config.scheduler.max_num_seqs, longest)
+            self._runner.record(recorder, config.scheduler.max_num_seqs, longest, config.scheduler.max_num_batched_tokens)
         device.synchronize()
 
     @torch.inference_mode()

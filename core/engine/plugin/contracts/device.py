@@ -41,6 +41,19 @@ class Replay(ABC):
         """Repeat the recorded work on the same input buffers; returns ``outputs``."""
 
 
+class RaggedReplay(ABC):
+    """A recorded step for any number of rows, from ``least`` on, and of sequences."""
+
+    least: int
+
+    @abstractmethod
+    def run(self, rows: int, sequences: int) -> tuple[Tensor, ...]:
+        """Repeat the recorded work on the first ``rows`` rows and ``sequences`` sequences of the input buffers.
+
+        The results have ``rows`` rows, and are valid until another step of the recorder runs or is recorded.
+        """
+
+
 class Recorder(ABC):
     """Records a step once and replays it: CUDA graphs, or a tape of native calls. The plain path stays the truth."""
 
@@ -55,6 +68,16 @@ class Recorder(ABC):
 
         Raises :class:`CannotRecord`.
         """
+
+    def record_ragged(
+        self, fill: Callable[[int, int], None], body: Callable[[int, int], tuple[Tensor, ...]]
+    ) -> RaggedReplay:
+        """Record ``body(rows, sequences)`` for any number of either, by running it at some sizes of the recorder's choice.
+
+        ``fill(rows, sequences)`` puts inputs into the buffers of which ``body`` computes the first rows, leaving no trace elsewhere.
+        Raises :class:`CannotRecord`, by default always.
+        """
+        raise CannotRecord("the device records steps of one shape each")
 
 
 class Device(ABC):
