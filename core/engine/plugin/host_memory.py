@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ _POPULATE_WRITE = 23
 #: Bytes per call: a huge page. Whoever maps or unmaps memory meanwhile waits for the call's end.
 _PIECE = 2 << 20
 _LOWEST_PRIORITY = 19
+#: Seconds of a call spent waiting for a processor from which on others want it, and how long they are then left alone.
+_CROWDED = 0.0003
+_PAUSE = 0.25
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -42,7 +46,7 @@ def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def commit(tensors: Sequence[Tensor]) -> threading.Thread | None:
-    """Commit the memory of tensors on the host in the background, at the lowest priority; their content stays as it is.
+    """Commit the memory of tensors on the host in the background, while processors are idle; their content stays as it is.
 
     A cache that was granted then cannot fail later. None where the system has no such call: pages come with their use.
     """
@@ -57,10 +61,15 @@ def _populate(tensors: Sequence[Tensor]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     page = mmap.PAGESIZE
     for tensor in tensors:
         begin = -(-tensor.data_ptr() // page) * page
         end = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page
         for at in range(begin, end, _PIECE):
+            wall, busy = time.perf_counter(), time.thread_time()
             if libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(min(_PIECE, end - at)), _POPULATE_WRITE):
                 return
+            # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
+            if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
+                time.sleep(_PAUSE)
