@@ -12,6 +12,7 @@ from engine.layers.packed_quantized import GroupedInteger
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
 from ._compressed_config import Numbers
+from ._floats import smaller
 from ._inputs import Inputs, wrapped
 from ._integers import grouped_by_index, signed, unpack_words
 from ._tensors import check, damaged, per_output, plain, require, sizes_of
@@ -31,7 +32,7 @@ class IntegerFormat(WeightFormat):
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """Values, scales, zero points, groups of columns, and the activations' static scale."""
         outputs, columns = self._axes()
-        scale = CheckpointTensor("weight_scale", outputs, columns, 1, self.numbers.group or 1, optional=True)
+        scale = CheckpointTensor("weight_scale", outputs, columns, 1, self.numbers.group or 1, optional=True, spreads=True)
         found = [self._values(), scale]
         if not self.numbers.symmetric or not self.packed:
             found.append(self._zeros(outputs, columns))
@@ -48,7 +49,8 @@ class IntegerFormat(WeightFormat):
         if "weight_g_idx" in tensors:
             packed = self._by_index(layer, tensors, scale, zeros)
         else:
-            group = layer.inputs // scale.shape[1] if layer.inputs % scale.shape[1] == 0 else self.numbers.group
+            most = self.numbers.group or layer.inputs
+            group = smaller(most, (layer.inputs,), scale.shape[1]) or most
             check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // group)))
             # The zero point of 8-bit values may be 2^24 times the shift's last place: float32 alone holds the product.
             shift = None if zeros is None else -zeros.float() * scale.float()
@@ -70,9 +72,9 @@ class IntegerFormat(WeightFormat):
     def _zeros(self, outputs: int | None, columns: int | None) -> CheckpointTensor:
         group = self.numbers.group or 1
         if not self.packed or outputs is None:
-            return CheckpointTensor("weight_zero_point", outputs, columns, 1, group, optional=True)
+            return CheckpointTensor("weight_zero_point", outputs, columns, 1, group, optional=True, spreads=True)
         unit, words = words_of(self.bits)
-        return CheckpointTensor("weight_zero_point", 0, columns, unit, group, optional=True, output_items=words)
+        return CheckpointTensor("weight_zero_point", 0, columns, unit, group, optional=True, output_items=words, spreads=True)
 
     def _scale(self, layer: LinearShape, tensors: Mapping[str, Tensor]) -> Tensor:
         found = require(layer, tensors, "weight_scale")

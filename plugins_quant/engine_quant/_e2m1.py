@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.layers.packed_quantized import E2M1, Codebook, ScaledFloat8
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
-from ._floats import PLAIN, as_scale
+from ._floats import PLAIN, as_scale, smaller
 from ._inputs import Inputs, wrapped
 from ._tensors import check, per_output, require
 
@@ -40,7 +40,7 @@ class E2M1Format(WeightFormat):
         outer = (CheckpointTensor(names.outer, optional=True),) if names.outer else ()
         return (
             CheckpointTensor(names.weight, 0, 1, 1, 2),
-            CheckpointTensor(names.scale, 0, 1, 1, self.group, optional=True),
+            CheckpointTensor(names.scale, 0, 1, 1, self.group, optional=True, spreads=True),
             *outer,
             *(self.inputs.tensors() if self.inputs else ()),
         )
@@ -53,9 +53,7 @@ class E2M1Format(WeightFormat):
         found = require(layer, tensors, names.scale)
         scale = as_scale(layer, names.scale, found)
         check(layer, names.scale, scale, dtypes=(torch.float8_e4m3fn, torch.float8_e8m0fnu, *PLAIN))
-        groups = scale.shape[1] if scale.dim() == 2 else 0
-        # Shards that cut groups come with their scales repeated for smaller ones.
-        group = layer.inputs // groups if groups and layer.inputs % groups == 0 else self.group
+        group = smaller(self.group, (layer.inputs,), scale.shape[-1]) or self.group
         check(layer, names.scale, scale, (layer.outputs, -(-layer.inputs // group)))
         outer = None
         if names.outer is not None:
@@ -76,7 +74,7 @@ class E2M3Format(WeightFormat):
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """The codes, their scales, and the activations' static scale."""
-        scale = CheckpointTensor("weight_scale", 0, 1, 1, self.group)
+        scale = CheckpointTensor("weight_scale", 0, 1, 1, self.group, spreads=True)
         return (CheckpointTensor("weight_packed", 0, 1, 1, 4, input_items=3), scale, *(self.inputs.tensors() if self.inputs else ()))
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
@@ -84,10 +82,11 @@ class E2M3Format(WeightFormat):
         packed = require(layer, tensors, "weight_packed")
         check(layer, "weight_packed", packed, (layer.outputs, -(-layer.inputs // 4) * 3), (torch.uint8,))
         scale = as_scale(layer, "weight_scale", require(layer, tensors, "weight_scale"))
-        check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // self.group)))
+        group = smaller(self.group, (layer.inputs,), scale.shape[-1]) or self.group
+        check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // group)))
         a, b, c = (packed[:, index::3].int() for index in range(3))
         codes = torch.stack((a & 63, (a >> 6) | (b & 15) << 2, (b >> 4) | (c & 3) << 4, c >> 2), -1).flatten(1)[:, : layer.inputs]
         magnitudes = [m / 8 for m in range(8)] + [(1 + m / 8) * 2**e for e in range(3) for m in range(8)]
         table = torch.tensor(magnitudes + [-each for each in magnitudes]).to(torch.float8_e4m3fn).view(torch.uint8)
         values = table.to(codes.device)[codes].view(torch.float8_e4m3fn)
-        return wrapped(self.inputs, ScaledFloat8(values, scale, rows=1, columns=self.group), layer, tensors)
+        return wrapped(self.inputs, ScaledFloat8(values, scale, rows=1, columns=group), layer, tensors)

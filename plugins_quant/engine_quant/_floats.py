@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import gcd
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -37,9 +38,10 @@ class Float8Format(WeightFormat):
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """The weight, its scale, and the activations' static scale."""
         height, width = self.block
-        axes = {"output_axis": 0, "output_group": height} if height else {}
-        axes |= {"input_axis": 2 if self.spread else 1, "input_group": width} if width else {}
-        scales = tuple(CheckpointTensor(name, optional=True, **axes) for name in self.scales)
+        scale = CheckpointTensor(
+            "", 0 if height else None, (2 if self.spread else 1) if width else None, height or 1, width or 1, optional=True, spreads=True
+        )
+        scales = tuple(msgspec.structs.replace(scale, suffix=name) for name in self.scales)
         return (CheckpointTensor("weight", 0, 1), *scales, *(self.inputs.tensors() if self.inputs else ()))
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
@@ -60,10 +62,10 @@ class Float8Format(WeightFormat):
             check(layer, suffix, scale.reshape(-1), (layer.outputs,))
             return ScaledFloat8(weight, scale.reshape(-1, 1), rows=1, columns=layer.inputs)
         scale, rows = block_rows(layer, suffix, scale.reshape(scale.shape[0], -1) if self.spread else scale, height)
-        columns = -(-layer.inputs // width)
-        if scale.shape[1:] != (columns,):
-            raise damaged(layer, suffix, f"has shape {list(found.shape)}", f"{columns} columns")
-        return ScaledFloat8(weight, scale, rows=rows, columns=width)
+        columns = smaller(width, (layer.inputs,), scale.shape[-1])
+        if columns is None or scale.dim() != 2:
+            raise damaged(layer, suffix, f"has shape {list(found.shape)}", f"{-(-layer.inputs // width)} columns")
+        return ScaledFloat8(weight, scale, rows=rows, columns=columns)
 
 
 class RoundedFloat8Format(WeightFormat):
@@ -84,7 +86,7 @@ class RoundedFloat8Format(WeightFormat):
         weight = check(layer, "weight", require(layer, tensors, "weight"), (layer.outputs, layer.inputs), PLAIN)
         if self.per_output:
             return wrapped(self.inputs, ScaledFloat8.quantize(weight, rows=1), layer, tensors)
-        parts = [ScaledFloat8.quantize(part) for part in weight.split(sizes_of(layer))]
+        parts = [ScaledFloat8.quantize(part) for part in torch.split(weight, list(sizes_of(layer)))]
         values = torch.cat([part.values.view(torch.uint8) for part in parts]).view(torch.float8_e4m3fn)
         return wrapped(self.inputs, one_scale(layer, values, torch.cat([part.scale.reshape(1) for part in parts])), layer, tensors)
 
@@ -106,17 +108,26 @@ def one_scale(layer: LinearShape, weight: Tensor, scales: Tensor) -> ScaledFloat
     return ScaledFloat8(weight, rows.unsqueeze(1), rows=1, columns=layer.inputs)
 
 
+def smaller(group: int, sizes: Sequence[int], count: int) -> int | None:
+    """What each of ``count`` scales covers of parts of those sizes: the group, or a divisor of it and of them all.
+
+    Shards that cut groups get their scales repeated for smaller ones.
+    """
+    for each in range(group, 0, -1):
+        whole = each == group or (group % each == 0 and not any(size % each for size in sizes))
+        if whole and sum(-(-size // each) for size in sizes) == count:
+            return each
+    return None
+
+
 def block_rows(layer: LinearShape, suffix: str, scale: Tensor, height: int) -> tuple[Tensor, int]:
     """Block scales of joined parts [blocks, columns] as scales of equally high blocks, and that height.
 
     Each part begins a block of its own. A part that ends inside one moves all that follow, so blocks are then made smaller.
     """
     sizes = sizes_of(layer)
-    for each in range(height, 0, -1):
-        # Shards that cut blocks come with their scales repeated for smaller ones.
-        if height % each == 0 and sum(-(-size // each) for size in sizes) == scale.shape[0]:
-            break
-    else:
+    each = smaller(height, sizes, scale.shape[0])
+    if each is None:
         wanted = sum(-(-size // height) for size in sizes)
         raise damaged(layer, suffix, f"has shape {list(scale.shape)}", f"{wanted} rows of blocks of {height} outputs")
     if all(size % each == 0 for size in sizes[:-1]):

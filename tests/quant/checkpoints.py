@@ -106,9 +106,13 @@ def change_tensors(path: Path, change: Callable[[dict[str, Tensor]], None]) -> N
 
 
 def logits_of_transformers(
-    source: Path, dense: Mapping[str, Tensor], scratch: Path, prompts: tuple[list[int], ...] = PROMPTS
-) -> list[Tensor]:
-    """Transformers' float32 logits [tokens, vocab] of each prompt, by ``source`` with those weights in place of its own."""
+    source: Path, dense: Mapping[str, Tensor], scratch: Path, prompts: tuple[list[int], ...] = PROMPTS,
+    rounding: Callable[[str, Tensor], Tensor] | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Transformers' float32 logits [tokens, vocab] of each prompt, by ``source`` with those weights in place of its own.
+
+    ``rounding(layer name, x)``: what becomes of the activations of the layers that those weights belong to.
+    """
     from transformers import AutoModelForCausalLM
 
     folder = scratch / "dense"
@@ -117,6 +121,9 @@ def logits_of_transformers(
               metadata={"format": "pt"})  # fmt: skip
     shutil.copy(source / "config.json", folder / "config.json")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for name, layer in model.named_modules():
+        if rounding is not None and f"{name}.weight" in dense:
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: (rounding(name, inputs[0]),))
     with torch.inference_mode():
         return [model(torch.tensor([ids]), use_cache=False).logits[0] for ids in prompts]
 

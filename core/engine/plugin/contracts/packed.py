@@ -36,6 +36,8 @@ class CheckpointTensor(msgspec.Struct, frozen=True):
     ``output_axis``/``input_axis``: the axis that runs along the layer's outputs/inputs (None: the tensor has none);
     ``output_group``/``input_group``: how many outputs/inputs one element of that axis covers (packing factor or group size).
     ``output_items``/``input_items``: how many elements together cover such a group (3 words for 32 inputs of 3 bits, the bytes of a block).
+    ``spreads``: the elements are scales, which stay right for smaller groups: where a shard would cut a group, they are repeated, and the
+    tensor comes with more of them, as the format sees from its shape.
     From these the layer cuts tensor-parallel shards and joins fused parts. A tensor without an output axis of a layer that is fused from
     several parts arrives in ``pack`` stacked: [parts, …].
 
@@ -52,6 +54,7 @@ class CheckpointTensor(msgspec.Struct, frozen=True):
     plain: bool = False
     output_items: int = 1
     input_items: int = 1
+    spreads: bool = False
 
 
 class PackedWeight(ABC):
