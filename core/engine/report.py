@@ -12,6 +12,7 @@ from engine.plugin import kinds
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
     from engine.args.resolve import Resolver
+    from engine.config import EngineConfig
     from engine.plugin.host import PluginHost
 
 
@@ -22,11 +23,28 @@ def examine(args: EngineArgs, host: PluginHost | None = None) -> tuple[dict[str,
 
     resolver = Resolver(args, host or PluginHost())
     try:
-        return resolver.resolve().plan, None
+        config = resolver.resolve()
+        return config.plan | {"warnings": [*config.plan["warnings"], *_check_texts(config, resolver.host)]}, None
     except EngineError as error:
         found = report(resolver)
         found["refused"] = [refusal(error)]
         return found, error
+
+
+def _check_texts(config: EngineConfig, host: PluginHost) -> list[str]:
+    """What a start would find of tokenizer and chat template; raises its errors. Warnings otherwise."""
+    from engine.plugin.kinds import TOKENIZER
+    from engine.render.template import load_templates
+
+    model = config.model
+    if model.skip_tokenizer_init:
+        return []
+    tokenizer = host.create(TOKENIZER, config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name).plugin
+    load_templates(config.server.chat_template, tokenizer.chat_template(), tokenizer.special_tokens())
+    width = model.info.logits_size or model.info.vocab_size
+    if tokenizer.size() > width:
+        return [f"The tokenizer has {tokenizer.size()} tokens, the model {width}; prompts with the others are refused."]
+    return []
 
 
 def refusal(error: EngineError) -> dict[str, Any]:

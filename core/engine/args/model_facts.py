@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.args.config_keys import unread_overrides
 from engine.errors import ConfigError, ModelFileError
 from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
@@ -22,10 +23,12 @@ _LONG_VARIABLES = ("ENGINE_ALLOW_LONG_MAX_MODEL_LEN", "VLLM_ALLOW_LONG_MAX_MODEL
 
 def read_config(
     args: EngineArgs, host: PluginHost, checkpoint: Checkpoint
-) -> tuple[dict[str, Any], dict[str, Any], Choice]:
-    """The model's configuration after the flags' overrides, its generation config, and the plugin that read them."""
+) -> tuple[dict[str, Any], dict[str, Any], Choice, list[str]]:
+    """The model's configuration after the flags' overrides, its generation config, the plugin that read them, and warnings."""
     created = host.create(CONFIG_FORMAT, args.config_format, checkpoint=checkpoint)
-    return override(args, created.plugin.read()), created.plugin.generation(), created.choice
+    config = created.plugin.read()
+    warnings = list(unread_overrides(args.hf_overrides or {}, config))
+    return override(args, config), created.plugin.generation(), created.choice, warnings
 
 
 def override(args: EngineArgs, config: dict[str, Any]) -> dict[str, Any]:

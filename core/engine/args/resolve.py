@@ -16,6 +16,7 @@ from engine.args.limits import scheduler_config
 from engine.args.parsers import choose_parser, split_options
 from engine.args.processors import processor_config
 from engine.args.rules import check_rules, host_memory
+from engine.args.shapes import FAMILIES, check_shapes
 from engine.checkpoint import locate, single_gguf
 from engine.config import (
     CacheConfig,
@@ -72,6 +73,7 @@ class Resolver:
         self.quantized: dict[str, Any] | None = None
         self.task = "generate"
         self.storage: str | None = None
+        self.scaled = False
         self.weights: plan.Weights | None = None
         self.scheduler: SchedulerConfig | None = None
         self.server: ServerConfig | None = None
@@ -111,7 +113,8 @@ class Resolver:
 
     def _describe(self, checkpoint: Checkpoint, device: DeviceFacts) -> ModelInfo:
         args, host = self.args, self.host
-        self.config, own, self.choices["config_format"] = model_facts.read_config(args, host, checkpoint)
+        self.config, own, self.choices["config_format"], notes = model_facts.read_config(args, host, checkpoint)
+        self.warnings += notes
         self.generation = serving.generation_config(args, own)
         self.quantization = quantization.choose_quantization(args, host, checkpoint, self.config, device, self.load_format)
         info, provider = model_facts.describe(args, host, self.config)
@@ -164,7 +167,11 @@ class Resolver:
         self.choices["loader"] = created.choice
         try:
             created.plugin.serve_rank(0, self.args.tensor_parallel_size)
-            weights = plan.measure(created.plugin.describe(), info, self.dtype or info.dtype)
+            tensors = list(created.plugin.describe())
+            native = self.choices.get("model")
+            if native is not None and native.name in FAMILIES and created.plugin.complete() and not created.plugin.own_state():
+                check_shapes(tensors, info, _decided(self.config))
+            weights = plan.measure(tensors, info, self.dtype or info.dtype)
         finally:
             created.plugin.close()
         if not weights.tensors:
@@ -178,6 +185,12 @@ class Resolver:
         kv_type = host.create(kinds.KV_CACHE_DTYPE, args.kv_cache_dtype)
         self.choices["kv_cache_dtype"] = kv_type.choice
         self.storage = kv_type.plugin.storage(self.dtype or info.dtype)
+        self.scaled = kv_type.plugin.scaled()
+        if args.calculate_kv_scales and not self.scaled:
+            raise ConfigError(
+                f"--calculate-kv-scales needs a KV cache with scales, which --kv-cache-dtype {args.kv_cache_dtype} has not.",
+                fix="--kv-cache-dtype fp8",
+            )
         preemption = host.create(kinds.PREEMPTION, args.preemption_mode or "recompute")
         self.choices["preemption"] = preemption.choice
         swaps = preemption.plugin.needs_host_pages()
@@ -242,6 +255,7 @@ class Resolver:
             block_size=size.block_size, dtype=_decided(self.storage), pages=size.pages, host_pages=size.host_pages,
             page_bytes=size.page_bytes, prefix_caching=self.args.enable_prefix_caching is not False,
             memory_fraction=self.args.gpu_memory_utilization, pages_override=self.args.num_gpu_blocks_override,
+            scaled=self.scaled, calculate_scales=self.args.calculate_kv_scales,
         )  # fmt: skip
 
 

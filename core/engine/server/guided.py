@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from engine.errors import RequestError
 from engine.guided.fields import GuidedFields, read_guide
 from engine.plugin.request import GuideSpec, SamplingParams
 from engine.server.service import Service
@@ -26,5 +27,7 @@ async def constrain(
     if asked is None:
         return list(params)
     field, spec = asked
+    if service.tokenizer is None:
+        raise RequestError(f"{field} needs a tokenizer, and this server runs without one (--skip-tokenizer-init).", param=field)
     guide = await service.guides.prepare(field, place(spec) if place is not None else spec)
     return [msgspec.structs.replace(each, guide=guide) for each in params]
