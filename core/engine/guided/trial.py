@@ -31,7 +31,7 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
         return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
     took = time.perf_counter() - began
     try:
-        problem = walk(guide, width, end, began + 0.6 * seconds)
+        problem = walk(guide, width, end, began + 0.6 * seconds, dead_ends=job.spec.kind != "structural_tag")
     except UnsupportedConstraint as error:
         problem = Verdict.UNSUPPORTED, " ".join(str(error).split())[:300]
     except ValueError as error:
@@ -41,8 +41,9 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
     return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes())
 
 
-def walk(guide: Guide, width: int, end: int, until: float) -> tuple[Verdict, str] | None:
-    """Why the guide cannot be used, or None. No allowed token at the very start means an empty language."""
+def walk(guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = True) -> tuple[Verdict, str] | None:
+    """Why the guide cannot be used, or None. No allowed token at the very start means an empty language; ``dead_ends``: elsewhere it
+    does not, because odd beginnings of characters may lead there. In a structural tag it means that a part of it is empty."""
     chance = random.Random(0)
     mask = np.zeros(-(-width // 32), np.int32)
     for _ in range(WALKS):
@@ -56,7 +57,7 @@ def walk(guide: Guide, width: int, end: int, until: float) -> tuple[Verdict, str
                 return Verdict.EXPENSIVE, f"finding the tokens allowed at one position takes {took:.2f} s"
             allowed = allowed_tokens(mask, width)
             if not len(allowed):
-                return (Verdict.WRONG, "no text satisfies it") if step == 0 else None
+                return None if step and dead_ends else (Verdict.WRONG, "no text satisfies it" if step == 0 else "no text satisfies a part of it")
             ways = allowed[allowed != end]
             if time.perf_counter() > until or not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
                 break

@@ -77,8 +77,8 @@ class Sampler:
         best_value = raw.amax(-1)
         finite = torch.isfinite(best_value)
         scores, errors = self._transform(raw, rows, shared=raw is logits or _wants_logprobs(rows))
-        if scores is not raw:
-            best_value = scores.amax(-1)
+        if any(sequence.masked or sequence.penalised or sequence.guided for sequence in rows.sequences):
+            best_value = scores.amax(-1)  # also where they were changed in place
         tokens = self._choose(scores, best_value, rows)
         possible = torch.isfinite(best_value)
         packed = torch.stack((tokens, finite.long(), possible.long())).cpu().numpy()

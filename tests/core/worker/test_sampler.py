@@ -254,3 +254,15 @@ def test_a_long_history_is_counted_as_it_grows() -> None:
         got = SAMPLER.sample(logits, Rows([s] * 4, lengths)).tokens.tolist()
         fresh = [sequence(tokens[:10], tokens[10:length], **penalties) for length in lengths]
         assert got == [slow_token(logits[i], f) for i, f in enumerate(fresh)]
+
+
+def test_logits_of_another_dtype_are_masked_before_they_are_weighed():
+    """They are converted and then changed in place; the largest one may be a token that the masks forbid."""
+    logits = torch.zeros(2, VOCAB, dtype=torch.bfloat16)
+    logits[:, 5] = 300.0
+    allowed = sequence([1], [], allowed_token_ids=(7, 8), temperature=1.0)
+    none = sequence([1, 2], [], allowed_token_ids=(7,), logit_bias={7: -math.inf}, temperature=1.0)
+    got = sample(logits, allowed, none)
+    assert got.tokens[0] == slow_token(logits[0], allowed)
+    assert list(got.errors) == [1] and "forbidden" in got.errors[1]
+    assert (logits[:, 5] == 300.0).all()
