@@ -1,114 +1,116 @@
-"""The front end's side of the engine: starts it, sends requests, hands out their outputs, aborts what nobody waits for."""
+"""The front end's side of the engine: starts it, sends requests, hands out their outputs, and starts it again when it dies."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
-import shutil
-import socket
-import struct
-import sys
-import tempfile
-import threading
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import msgspec
-
-from engine import errors
 from engine.config import EngineConfig
 from engine.errors import EngineError, WorkerDied
-from engine.messages import Abort, Add, Call, Failed, FromEngine, Output, Outputs, Progress, Ready, Returned, Stats, Stop, ToEngine
+from engine.journal import Entry, suspects
+from engine.life import Life
+from engine.messages import Abort, Add, Alive, Call, Failed, FromEngine, Output, Outputs, Progress, Ready, Returned, Stats
 from engine.plugin.request import Request
 
-#: The frame of :mod:`engine.plugin.wire`: length in bytes as unsigned 32-bit little-endian, then that many bytes of msgpack.
-_LENGTH = struct.Struct("<I")
-_STOP_SECONDS = 15.0
-#: For an engine that still loads: it listens to nobody, and nothing of it is worth waiting for.
-_LOADING_STOP_SECONDS = 1.0
+#: A request that this many lives of the engine had, and gave nothing before they ended, is tried alone next; then it is failed.
+_DEATHS = 2
+#: Starts without any answer in between after which the engine is given up.
+_FRUITLESS_STARTS = 10
+#: Seconds between two looks at a silent engine, and before a failed start is repeated (times the number of the attempt).
+_LOOK = 0.5
+_PAUSE = 0.5
+_LONGEST_PAUSE = 5.0
+#: Seconds that a request on trial has to get its first token before the next one is tried beside it.
+_TRIAL_SECONDS = 60.0
+
+log = logging.getLogger("engine.client")
 
 
 class EngineClient:
-    """One engine process (or thread) and the requests that it serves. Use it from one event loop.
+    """One engine and the requests that it serves. Use it from one event loop.
 
     ``ready`` is set after :meth:`start`; ``stats`` is the engine's latest state; ``dead`` is why it no longer serves.
+
+    An engine process that ends, is silent for ``--engine-silence-timeout`` seconds or takes longer than ``--step-timeout`` for one
+    step is started again, and every request goes on after its last delivered token. A request that was there and got nothing in two lives
+    is tried alone; where the engine dies of that too, the request fails and the others go on.
     """
 
     def __init__(self, config: EngineConfig, progress: Callable[[Progress], None] | None = None) -> None:
         self._config = config
         self._progress = progress
-        self._encoder = msgspec.msgpack.Encoder()
-        self._queues: dict[str, asyncio.Queue[Output | EngineError]] = {}
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._calls: dict[int, tuple[Call, asyncio.Future[Any]]] = {}
         self._numbers = itertools.count()
-        self._process: asyncio.subprocess.Process | None = None
-        self._thread: threading.Thread | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._started: asyncio.Future[Ready] | None = None
+        self._life: Life | None = None
+        self._readiness: asyncio.Future[Ready] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._trial: Entry | None = None
+        self._fruitless = 0
         self._stopping = False
         #: Set when the engine runs and has its configuration; it is not ready yet.
         self.launched = asyncio.Event()
         self.ready: Ready | None = None
         self.stats = Stats()
         self.dead: EngineError | None = None
+        #: Why the engine is being started again just now, and how often it was.
+        self.restarting: EngineError | None = None
+        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         """The engine process; None when it runs as a thread."""
-        return self._process.pid if self._process else None
+        return self._life.pid if self._life else None
 
     async def start(self) -> Ready:
         """Start the engine and wait until it can serve; raises the engine's own error where it cannot."""
-        self._started = asyncio.get_running_loop().create_future()
-        if self._config.server.frontend_multiprocessing:
-            reader, self._writer = await self._spawn()
-        else:
-            reader, self._writer = await self._embed()
-        self._write_frame(msgspec.msgpack.encode(self._config))
-        self.launched.set()
-        self._reading = asyncio.create_task(self._read(reader))
         try:
-            self.ready = await self._started
+            self.ready = await self._live()
         except BaseException:
             await self.stop()
             raise
+        if self._config.server.frontend_multiprocessing:
+            self._spawn(self._watch())
         return self.ready
 
     async def generate(self, request: Request) -> AsyncIterator[Output]:
         """The outputs of a request until its finish reason. Leaving the iterator early aborts the request.
 
-        Raises the engine's error when it dies meanwhile.
+        Raises the engine's error when it dies for good meanwhile.
         """
         self._check_alive()
-        queue: asyncio.Queue[Output | EngineError] = asyncio.Queue()
-        self._queues[request.id] = queue
+        entry = self._entries[request.id] = Entry(request)
         finished = False
         try:
-            self._send(Add(request))
+            if self.restarting is None:
+                self._submit(entry)
             while not finished:
-                output = await queue.get()
+                output = await entry.queue.get()
                 if isinstance(output, EngineError):
                     finished = True
                     raise output
                 finished = output.finish_reason is not None
                 yield output
         finally:
-            self._queues.pop(request.id, None)
-            if not finished and self.dead is None:
-                self._send(Abort([request.id]))
+            self._entries.pop(request.id, None)
+            entry.fresh.set()
+            if not finished and self.dead is None and self._life is not None:
+                self._life.send(Abort([request.id]))
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """A named operation of the engine (``stats``, ``reset_prefix_cache`` …); raises ``EngineError`` for an unknown one."""
         self._check_alive()
         number = next(self._numbers)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[number] = answer
+        message = Call(number, method, arguments)
+        self._calls[number] = message, answer
         try:
-            self._send(Call(number, method, arguments))
+            if self.restarting is None and self._life is not None:
+                self._life.send(message)
             return await answer
         finally:
             self._calls.pop(number, None)
@@ -116,100 +118,60 @@ class EngineClient:
     async def stop(self) -> None:
         """End the engine; running requests end with an error. May be called twice."""
         self._stopping = True
-        if self._writer is not None and not self._writer.is_closing():
-            with contextlib.suppress(OSError):
-                self._send(Stop())
-                self._writer.write_eof()
-        if self._process is not None and self._process.returncode is None:
-            try:
-                patience = _STOP_SECONDS if self.ready is not None else _LOADING_STOP_SECONDS
-                await asyncio.wait_for(self._process.wait(), patience)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        if self._thread is not None:
-            # A thread that still computes while the interpreter ends takes the process with it.
-            end = time.monotonic() + _STOP_SECONDS
-            while self._thread.is_alive() and time.monotonic() < end:
-                await asyncio.sleep(0.01)
-        if self._reading is not None and self._reading is not asyncio.current_task():
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        if self._writer is not None:
-            self._writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._life is not None:
+            await self._life.stop()
         self._fail(self.dead or WorkerDied("the engine was stopped."))
 
-    async def _spawn(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Start the engine process and wait for its connection; the socket is private to this user."""
-        directory = tempfile.mkdtemp(prefix="engine-")
-        path = os.path.join(directory, "engine.sock")
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.get_running_loop().create_future()
+    async def _live(self) -> Ready:
+        """Begin a life of the engine and wait until it is ready."""
+        self._readiness = asyncio.get_running_loop().create_future()
+        self._life = Life(self._config, self._receive, self._ended)
+        await self._life.begin()
+        self.launched.set()
+        return await self._readiness
 
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if connected.done():
-                writer.close()
-            else:
-                connected.set_result((reader, writer))
+    def _submit(self, entry: Entry) -> None:
+        entry.sent = True
+        if self._life is not None:
+            self._life.send(Add(entry.continued()))
 
-        server = await asyncio.start_unix_server(accept, path)
-        try:
-            os.chmod(path, 0o600)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.process", path, env=_environment(self._config)
-            )
-            ended = asyncio.create_task(self._process.wait())
-            waiting: set[asyncio.Future[Any]] = {connected, ended}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if not connected.done():
-                raise WorkerDied(f"the engine process ended with status {ended.result()} before it connected.")
-            ended.cancel()
-            return connected.result()
-        finally:
-            server.close()
-            shutil.rmtree(directory, ignore_errors=True)
-
-    async def _embed(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Run the engine in a thread of this process."""
-        from engine.process import serve_in_thread
-
-        ours, theirs = socket.socketpair()
-        self._thread = serve_in_thread(theirs)
-        return await asyncio.open_unix_connection(sock=ours)
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        decoder = msgspec.msgpack.Decoder(FromEngine)
-        try:
-            while True:
-                (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                self._dispatch(decoder.decode(await reader.readexactly(length)))
-        except (asyncio.IncompleteReadError, OSError):
-            await self._report_end()
-
-    def _dispatch(self, message: FromEngine) -> None:
+    def _receive(self, life: Life, message: FromEngine) -> None:
+        if life is not self._life:
+            return
         match message:
             case Outputs():
                 self._deliver(message)
             case Returned():
                 self._answer(message)
             case Ready():
-                if self._started is not None and not self._started.done():
-                    self._started.set_result(message)
+                life.ready = True
+                if self._readiness is not None and not self._readiness.done():
+                    self._readiness.set_result(message)
             case Progress():
                 if self._progress is not None:
                     self._progress(message)
-            case Failed(name, cause, fix, detail):
-                if os.environ.get("ENGINE_TRACEBACK") and detail:
-                    sys.stderr.write(detail)
-                self._fail(_revive(name, cause, fix))
+            case Alive(busy):
+                self._check_step(life, busy)
+            case Failed():
+                raise AssertionError("a life keeps its failure until its end")
 
     def _deliver(self, message: Outputs) -> None:
         self.stats = message.stats or self.stats
         for output in message.outputs:
-            if (queue := self._queues.get(output.id)) is not None:
-                queue.put_nowait(output)
+            self._fruitless = 0
+            if (entry := self._entries.get(output.id)) is not None:
+                entry.deliver(output)
+
+    def _check_step(self, life: Life, busy: float) -> None:
+        limit = self._config.server.step_timeout
+        if busy > limit:
+            life.kill(WorkerDied(f"one step of the engine took longer than --step-timeout {limit:g} s."))
 
     def _answer(self, message: Returned) -> None:
-        waiting = self._calls.get(message.id)
+        _, waiting = self._calls.get(message.id, (None, None))
         if waiting is None or waiting.done():
             return
         if message.error is None:
@@ -217,19 +179,96 @@ class EngineClient:
         else:
             waiting.set_exception(EngineError(message.error))
 
-    async def _report_end(self) -> None:
-        """The connection ended: say how, unless that was asked for or explained before."""
-        status = ""
-        if self._process is not None:
-            status = f" with status {await self._process.wait()}"
-        self._fail(WorkerDied(f"the engine process ended{status}.", fix="restart the server"))
+    def _ended(self, life: Life, error: EngineError) -> None:
+        """The connection ended, asked for or not."""
+        if life is not self._life:
+            return
+        if self._readiness is not None and not self._readiness.done():
+            self._readiness.set_exception(error)
+        elif self._stopping or not self._config.server.frontend_multiprocessing or not self._config.server.restart:
+            self._fail(error)
+        elif self.restarting is None:
+            self.restarting = error
+            self._spawn(self._restart())
+
+    async def _restart(self) -> None:
+        """Start the engine again and give it back its requests, as often as it takes and makes sense."""
+        while self.restarting is not None:
+            error, began = self.restarting, time.monotonic()
+            self._fruitless += 1
+            self._count_deaths(error)
+            log.error("%s Starting the engine again for %d requests.", error, len(self._entries))
+            try:
+                if self._fruitless > _FRUITLESS_STARTS:
+                    raise error
+                if self._life is not None:
+                    await self._life.stop()
+                self.ready = await self._live()
+            except EngineError as failed:
+                if self._fruitless > _FRUITLESS_STARTS:
+                    self._fail(failed)
+                    return
+                self.restarting = failed
+                await asyncio.sleep(min(_PAUSE * self._fruitless, _LONGEST_PAUSE))
+                continue
+            self.restarts += 1
+            self.restarting = None
+            log.info("The engine serves again after %.1f s.", time.monotonic() - began)
+            await self._resume()
+
+    def _count_deaths(self, error: EngineError) -> None:
+        """Who was there when the engine died; the one that was on trial is failed."""
+        trial, self._trial = self._trial, None
+        for entry in self._entries.values():
+            entry.lose_life()
+        found = [trial] if trial is not None else suspects(list(self._entries.values()), _DEATHS)
+        if len(found) == 1 and found[0].barren >= _DEATHS:
+            culprit = self._entries.pop(found[0].request.id, found[0])
+            culprit.fail(EngineError(f"this request ended the engine process {culprit.barren} times: {error}"))
+
+    async def _resume(self) -> None:
+        """Give the engine back its requests: those that may be to blame last, and one after the other."""
+        for message, _ in list(self._calls.values()):
+            if self._life is not None:
+                self._life.send(message)
+        doubtful = suspects(list(self._entries.values()), _DEATHS)
+        for entry in list(self._entries.values()):
+            if entry not in doubtful and not entry.sent:
+                self._submit(entry)
+        for entry in doubtful:
+            if self.restarting is not None:
+                return
+            if entry.request.id in self._entries:
+                self._trial = entry
+                self._submit(entry)
+                await _within(_TRIAL_SECONDS, entry.fresh, lambda: self.restarting is not None)
+                if self.restarting is not None:
+                    return
+                self._trial = None
+
+    async def _watch(self) -> None:
+        """An engine that says nothing, not even that it lives, is frozen."""
+        limit = self._config.server.silence_timeout
+        while True:
+            await asyncio.sleep(_LOOK)
+            life = self._life
+            if life is not None and life.ready and time.monotonic() - life.heard > limit:
+                life.kill(WorkerDied(f"the engine process was silent for --engine-silence-timeout {limit:g} s."))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _fail(self, error: EngineError) -> None:
         """Remember why the engine no longer serves, and tell everybody who waits."""
         self.dead = self.dead or error
-        for queue in self._queues.values():
-            queue.put_nowait(self.dead)
-        waiting = [*self._calls.values(), *([self._started] if self._started else [])]
+        self.restarting = None
+        for entry in self._entries.values():
+            entry.fail(self.dead)
+        waiting: list[asyncio.Future[Any]] = [answer for _, answer in self._calls.values()]
+        if self._readiness is not None:
+            waiting.append(self._readiness)
         for future in waiting:
             if not future.done():
                 future.set_exception(self.dead)
@@ -237,27 +276,12 @@ class EngineClient:
     def _check_alive(self) -> None:
         if self.dead is not None:
             raise self.dead
-        if self._writer is None:
+        if self._life is None:
             raise EngineError("the engine is not started.", fix="await client.start()")
 
-    def _send(self, message: ToEngine) -> None:
-        self._write_frame(self._encoder.encode(message))
 
-    def _write_frame(self, payload: bytes) -> None:
-        if self._writer is None or self._writer.is_closing():
-            return
-        self._writer.write(_LENGTH.pack(len(payload)) + payload)
-
-
-def _environment(config: EngineConfig) -> dict[str, str]:
-    """The engine process's environment. Where the model lives in host memory, glibc asks for huge pages for large blocks:
-    committing the cache is several times faster, and reading weights too. GLIBC_TUNABLES of the user stay as they are."""
-    asked = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if config.device.shared_memory else {}
-    return asked | os.environ
-
-
-def _revive(name: str, cause: str, fix: str | None) -> EngineError:
-    """The engine's error as its own class, so that the start ends with that class's exit status."""
-    found = getattr(errors, name, EngineError)
-    kind = found if isinstance(found, type) and issubclass(found, EngineError) else EngineError
-    return kind(cause, fix=fix)
+async def _within(seconds: float, event: asyncio.Event, interrupted: Callable[[], bool]) -> None:
+    """Wait for the event, a while at most, and not when interrupted."""
+    end = time.monotonic() + seconds
+    while not event.is_set() and not interrupted() and time.monotonic() < end:
+        await asyncio.sleep(0.005)

@@ -41,7 +41,10 @@ class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The KV cache. ``pages``/``host_pages``: what the plan computed (workers may offer fewer, never more are used)."""
+    """The KV cache. ``pages``/``host_pages``: what the plan computed (workers may offer fewer, never more are used).
+
+    ``scaled``: elements are divided by scales per layer, the checkpoint's or (``calculate_scales``) those of the first step.
+    """
 
     block_size: int
     dtype: str
@@ -51,6 +54,8 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     prefix_caching: bool
     memory_fraction: float
     pages_override: int | None = None
+    scaled: bool = False
+    calculate_scales: bool = False
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):

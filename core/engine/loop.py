@@ -62,6 +62,13 @@ class EngineLoop:
         self._forecast = Forecast()
         self._running: Running | None = None
         self._stopped = False
+        self._since: float | None = None
+
+    @property
+    def busy(self) -> float:
+        """Seconds since the step that the workers have began; 0 between steps. For other threads to ask."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     def run(self) -> None:
         """Serve until :class:`~engine.messages.Stop` (or the inbox's end)."""
@@ -87,6 +94,7 @@ class EngineLoop:
         if self._executor.overlaps and self._wait_for_end(running) and self.take_messages() and self._scheduler.foreseeable():
             self._running = self._start()
         result = running.result.result()
+        self._since = None if self._running is None else time.monotonic()
         self._forecast.observe(running.step, result.seconds)
         if self._running is not None:
             self._running = Running(self._running.step, self._running.result, time.monotonic())
@@ -95,6 +103,8 @@ class EngineLoop:
 
     def _start(self) -> Running | None:
         step = self._scheduler.schedule()
+        if step is not None and self._since is None:
+            self._since = time.monotonic()
         return None if step is None else Running(step, self._executor.submit(step), time.monotonic())
 
     def _wait_for_end(self, running: Running) -> bool:

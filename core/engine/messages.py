@@ -119,5 +119,11 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Engine → front end, every second: the process runs. ``busy``: seconds since the present step began, 0 between steps."""
+
+    busy: float = 0.0
+
+
 ToEngine = Add | Abort | Call | Stop
-FromEngine = Outputs | Returned | Ready | Progress | Failed
+FromEngine = Outputs | Returned | Ready | Progress | Alive | Failed

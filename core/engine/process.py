@@ -19,10 +19,12 @@ from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
 from engine.footprint import Phases, age, trim
 from engine.loop import EngineLoop
-from engine.messages import Failed, FromEngine, Progress, Ready, Stop, ToEngine
+from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
 from engine.plugin.wire import Connection, connect
 
+#: Seconds between two signs of life.
+_HEARTBEAT = 1.0
 #: An engine that nobody has asked anything for so long is idle.
 _IDLE_SECONDS = 2.0
 
@@ -37,6 +39,7 @@ class Link:
         self._connection = connection
         self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[FromEngine | None] = queue.SimpleQueue()
+        self._closed = threading.Event()
         self._writer = threading.Thread(target=self._write, name="engine-writer", daemon=True)
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
 
@@ -59,8 +62,18 @@ class Link:
         """Queue a message for the front end."""
         self._outbox.put(message)
 
+    def beat(self, busy: Callable[[], float]) -> None:
+        """Say every second, from a thread, that the process runs, and how long its present step has."""
+
+        def run() -> None:
+            while not self._closed.wait(_HEARTBEAT):
+                self.send(Alive(busy()))
+
+        threading.Thread(target=run, name="engine-heartbeat", daemon=True).start()
+
     def close(self) -> None:
         """Send what is queued, then close."""
+        self._closed.set()
         self._outbox.put(None)
         self._writer.join(timeout=5)
         self._connection.close()
@@ -176,6 +189,7 @@ def serve(connection: Connection) -> int:
                 seconds=phases.seconds,
             )
         )
+        link.beat(lambda: loop.busy)
         loop.run()
         return 0
     except EngineError as error:

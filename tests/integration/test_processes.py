@@ -100,7 +100,7 @@ def test_a_killed_server_leaves_no_engine(tmp_path: Path) -> None:
 
 
 def test_a_killed_engine_is_told_to_everybody(tmp_path: Path) -> None:
-    with serve(tmp_path / "log", *FLAGS) as server:
+    with serve(tmp_path / "log", *FLAGS, "--disable-engine-restart") as server:
         streams = [Stream(server.url), Stream(server.url, n=2, temperature=1)]
         os.kill(server.engine_pid(), signal.SIGKILL)
         for stream in streams:

@@ -89,7 +89,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         app.add_api_route(path, _bound(service, endpoint), methods=["POST"])
     got: list[tuple[str, Endpoint]] = [
         ("/v1/models", models.list_models), ("/v1/models/{name:path}", models.show_model), ("/tokenizer_info", tokenize.tokenizer_info),
-        ("/health", health.health), ("/version", health.show_version), ("/load", health.load), ("/metrics", health.metrics),
+        ("/health", health.health), ("/health/ready", health.health), ("/health/live", health.live),
+        ("/version", health.show_version), ("/load", health.load), ("/metrics", health.metrics),
         ("/v1/responses/{name}", find_response),
     ]  # fmt: skip
     for path, endpoint in got:

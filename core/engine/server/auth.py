@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.server.errors import error_response
 
 #: Paths that answer without a key.
-OPEN_PATHS = frozenset({"/health", "/ping"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 
 
 class ApiKeys:

@@ -14,7 +14,13 @@ from engine.server.service import Service
 
 
 async def health(service: Service, request: Request) -> Response:
-    """200 while the engine lives, 503 with the reason when it does not."""
+    """200 while the engine serves; 503 with the reason when it is being started again, or does not serve any more."""
+    wrong = service.client.dead or service.client.restarting
+    return Response(status_code=200) if wrong is None else engine_response(wrong)
+
+
+async def live(service: Service, request: Request) -> Response:
+    """200 as long as this server is of use: also while the engine is being started again. 503: restart the server."""
     dead = service.client.dead
     return Response(status_code=200) if dead is None else engine_response(dead)
 

@@ -43,6 +43,10 @@ class Client(Protocol):
     def dead(self) -> EngineError | None:
         """Why the engine no longer works, or None."""
 
+    @property
+    def restarting(self) -> EngineError | None:
+        """Why it is being started again just now, or None; requests are taken and wait."""
+
     def generate(self, request: Request) -> AsyncIterator[Output]:
         """Outputs of a request; closing the iterator aborts it."""
 

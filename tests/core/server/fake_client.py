@@ -38,6 +38,7 @@ class FakeClient:
         self.size, self.script, self.delay, self.per_step = size, script, delay, per_step
         self.stats = Stats(pages=100, pages_used=7, prefix_queries=10, prefix_hits=5)
         self.dead: EngineError | None = None
+        self.restarting: EngineError | None = None
         self.fail_after: int | None = None
         self.running: set[str] = set()
         self.aborted: list[str] = []

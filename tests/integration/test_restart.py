@@ -1,0 +1,170 @@
+"""The engine process dies or freezes under streams: it is started again, and every answer is the one it would have been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.core.plugin.packages import install
+from tests.integration.serving import RunningServer, serve
+
+FLAGS = ("demo", "--disable-uvicorn-access-log", "--max-num-seqs", "32", "--engine-silence-timeout", "3")
+#: Whatever an answer depends on: greedy, drawn with a seed, penalties, a grammar, log-probabilities, stop strings, several choices.
+BODIES: tuple[dict[str, Any], ...] = (
+    {"prompt": "On and on and", "temperature": 0, "max_tokens": 600, "ignore_eos": True},
+    {"prompt": "Draw", "temperature": 1, "seed": 7, "max_tokens": 600, "ignore_eos": True},
+    {"prompt": "Penalty", "temperature": 0, "repetition_penalty": 1.2, "frequency_penalty": 0.3, "max_tokens": 500, "ignore_eos": True},
+    {"prompt": "Data: ", "temperature": 1, "seed": 3, "max_tokens": 300, "guided_regex": "[a-z ]{200,280}"},
+    {"prompt": "Scores", "temperature": 0, "logprobs": 2, "max_tokens": 300, "ignore_eos": True},
+    {"prompt": "Two", "temperature": 1, "seed": 11, "n": 2, "max_tokens": 400, "ignore_eos": True},
+)
+
+
+def answer(server: RunningServer, body: dict[str, Any]) -> list[tuple[str, str]]:
+    """Text and finish reason of each choice, streamed; an error fails."""
+    import json
+
+    texts: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}, timeout=120) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                assert "error" not in event, event
+                for choice in event["choices"]:
+                    texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
+                    reasons[choice["index"]] = choice["finish_reason"] or reasons.get(choice["index"], "")
+    return [(texts[index], reasons[index]) for index in sorted(texts)]
+
+
+class Clients:
+    """Streams under way, one thread each; ``answers`` by number, ``failures`` in words."""
+
+    def __init__(self, server: RunningServer, count: int) -> None:
+        self.answers: dict[int, list[tuple[str, str]]] = {}
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._run, args=(server, number), daemon=True) for number in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, server: RunningServer, number: int) -> None:
+        try:
+            self.answers[number] = answer(server, BODIES[number % len(BODIES)])
+        except Exception as error:  # noqa: BLE001 - told by the test
+            self.failures.append(f"{number}: {error!r}")
+
+    def under_way(self) -> bool:
+        """Whether anybody still waits."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(180)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with serve(tmp_path_factory.mktemp("restart") / "log", *FLAGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: RunningServer) -> list[list[tuple[str, str]]]:
+    """What each body is answered without any death."""
+    return [answer(server, body) for body in BODIES]
+
+
+def kill(server: RunningServer, number: int) -> bool:
+    """Signal the engine process, if there is one just now."""
+    try:
+        os.kill(server.engine_pid(), number)
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP], ids=["KILL", "SEGV", "STOP"])
+def test_answers_go_on_after_a_death(server: RunningServer, undisturbed: list[list[tuple[str, str]]], number: int) -> None:
+    clients = Clients(server, 12)
+    time.sleep(0.4)
+    pid = server.engine_pid()
+    os.kill(pid, number)
+    clients.join()
+    assert clients.failures == []
+    assert [clients.answers[at] for at in range(12)] == [undisturbed[at % len(BODIES)] for at in range(12)]
+    assert server.engine_pid() != pid
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert server.pages_used() == 0
+
+
+def test_health_is_truthful_while_it_starts_again(server: RunningServer) -> None:
+    kill(server, signal.SIGKILL)
+    seen = set()
+    end = time.monotonic() + 30
+    while time.monotonic() < end and (not seen or httpx.get(f"{server.url}/health/ready").status_code != 200):
+        seen.add((httpx.get(f"{server.url}/health/ready").status_code, httpx.get(f"{server.url}/health/live").status_code))
+    assert (503, 200) in seen
+    assert all(live == 200 for _, live in seen)
+
+
+def test_a_request_that_comes_meanwhile_is_served(server: RunningServer, undisturbed: list[list[tuple[str, str]]]) -> None:
+    kill(server, signal.SIGKILL)
+    time.sleep(0.1)
+    assert answer(server, BODIES[0]) == undisturbed[0]
+
+
+@pytest.mark.slow
+def test_a_hundred_deaths_lose_nothing(server: RunningServer, undisturbed: list[list[tuple[str, str]]]) -> None:
+    chance = random.Random(1)
+    deaths = rounds = 0
+    while deaths < 100:
+        clients = Clients(server, 32)
+        while clients.under_way() and deaths < 100:
+            time.sleep(chance.uniform(0.3, 2.5))
+            deaths += kill(server, chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]))
+        clients.join()
+        rounds += 1
+        assert clients.failures == []
+        assert [clients.answers[at] for at in range(32)] == [undisturbed[at % len(BODIES)] for at in range(32)]
+    print(f"{deaths} deaths in {rounds} rounds of 32 streams")
+
+
+DEADLY = '''"""Ends the process that it runs in."""
+import os
+from engine.plugin import LogitsProcessor, hookimpl
+ENGINE_API = 1
+class Deadly(LogitsProcessor):
+    def validate(self, arguments): return None
+    def apply(self, logits, prompt, output, arguments):
+        os._exit(77)
+@hookimpl
+def engine_create_logits_processor(): return Deadly()
+'''
+
+
+def test_a_request_that_kills_the_engine_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "acme-deadly", DEADLY, name="deadly", kind="logits_processor")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with serve(tmp_path / "log", *FLAGS) as server:
+        expected = [answer(server, body) for body in BODIES]
+        clients = Clients(server, len(BODIES))
+        time.sleep(0.2)
+        body = {"prompt": "Die", "max_tokens": 5, "logits_processors": [{"name": "deadly"}]}
+        failed = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+        clients.join()
+        assert failed.status_code == 500 and "ended the engine process 2 times" in failed.json()["error"]["message"]
+        assert clients.failures == []
+        assert [clients.answers[at] for at in range(len(BODIES))] == expected
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        log = server.log.read_text()
+        assert log.count("Starting the engine again") == 2 and "status 77" in log
