@@ -1,4 +1,4 @@
-"""Hostile constraints, templates and tools over HTTP: refused with status 400 in time, the neighbours' streams unchanged, memory bounded."""
+"""Hostile constraints, templates and tools over HTTP: refused with 400 in time, neighbours' streams unchanged, memory bounded."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tests.integration.test_bad_inputs import BEARER, Neighbour
 TIME = 2.0
 MESSAGES = [{"role": "user", "content": "Hi"}]
 FIELDS = {"regex": "guided_regex", "json": "guided_json", "grammar": "guided_grammar", "choice": "guided_choice"}
+BRANCHES = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 40} for i in range(60)}
+PATTERN = {"type": "string", "pattern": "^(a|b|c){1,200}$"}
 LEFT = {
     "left recursion": ("grammar", 'root ::= root "a" | "b"'),
     "left recursion over two rules": ("grammar", 'root ::= x "a"\nx ::= root "b" | root "c"'),
@@ -28,10 +30,8 @@ LEFT = {
     "exponential alternatives": ("regex", "(" + "|".join(f"a{{1,{n}}}b?" for n in range(1, 60)) + "){1,200}"),
     "nested stars": ("regex", "((a*)*)*b" * 40),
     "nested counts": ("regex", "((a{1,100}){1,100}){1,100}"),
-    "deep anyOf": ("json", {"$defs": {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 40} for i in range(60)} | {"d60": {"type": "null"}},
-                            "$ref": "#/$defs/d0"}),
-    "a thousand branches": ("json", {"anyOf": [{"type": "object", "properties": {f"k{i}": {"type": "string", "pattern": "^(a|b|c){1,200}$"}}}
-                                               for i in range(1000)]}),
+    "deep anyOf": ("json", {"$defs": BRANCHES | {"d60": {"type": "null"}}, "$ref": "#/$defs/d0"}),
+    "a thousand branches": ("json", {"anyOf": [{"type": "object", "properties": {f"k{i}": PATTERN}} for i in range(1000)]}),
 }  # fmt: skip
 
 
@@ -91,7 +91,10 @@ def test_templates(client: httpx.Client, neighbour: Neighbour, name: str) -> Non
     assert seconds < TIME, f"{seconds:.2f} s"
 
 
-@pytest.mark.parametrize("reserved", ["messages", "tools", "add_generation_prompt", "chat_template", "tokenize", "conversation", "__class__"])
+RESERVED = ("messages", "tools", "add_generation_prompt", "chat_template", "tokenize", "conversation", "__class__")
+
+
+@pytest.mark.parametrize("reserved", RESERVED)
 def test_reserved_names(client: httpx.Client, neighbour: Neighbour, reserved: str) -> None:
     answer, _ = timed(client, CHAT, {"messages": MESSAGES, "chat_template_kwargs": {reserved: "x"}})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "chat_template_kwargs"

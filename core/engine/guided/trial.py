@@ -57,7 +57,9 @@ def walk(guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = 
                 return Verdict.EXPENSIVE, f"finding the tokens allowed at one position takes {took:.2f} s"
             allowed = allowed_tokens(mask, width)
             if not len(allowed):
-                return None if step and dead_ends else (Verdict.WRONG, "no text satisfies it" if step == 0 else "no text satisfies a part of it")
+                if step and dead_ends:
+                    return None
+                return Verdict.WRONG, "no text satisfies a part of it" if step else "no text satisfies it"
             ways = allowed[allowed != end]
             if time.perf_counter() > until or not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
                 break
