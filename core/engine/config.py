@@ -69,6 +69,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     long_prefill_token_threshold: int = 0
     delay_factor: float = 0.0
     lookahead_slots: int = 0
+    mixed_tokens: int = 0
 
 
 class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,9 @@ ENGINE_API = 1
 #: Resident bytes of a server's two processes beside weights, cache and activations, measured on Linux x86-64 with torch
 #: 2.13: 250 MiB in the engine process (torch, its thread pool and kernels in use), 55 MiB and more in the front end.
 RUNTIME_BYTES = 320 << 20
+#: Prompts cost the same per token in chunks of this size as in large ones (within 3 % from 128 tokens on), and whoever is decoding waits
+#: a tenth of the time.
+MIXED_TOKENS = 256
 
 
 @hookimpl
@@ -30,7 +33,7 @@ def engine_probe_device() -> DeviceFacts:
     return DeviceFacts(
         name="cpu", available=True, reason="every machine has one", priority=0, count=1,
         total_memory=memory.total, free_memory=memory.free, shared_memory=True, runtime_bytes=RUNTIME_BYTES,
-        fills_host=compute_threads() >= usable_processors(),
+        fills_host=compute_threads() >= usable_processors(), mixed_tokens=MIXED_TOKENS,
         block_size=16, dtypes=dtypes(), description=f"{processor_name()}, {cores} cores",
     )  # fmt: skip
 

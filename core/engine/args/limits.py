@@ -14,8 +14,8 @@ DEFAULT_TOKENS = 2048
 DEFAULT_SEQS = 256
 
 
-def scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
-    """Defaults: 256 sequences and 2048 tokens a step, the whole model length without chunked prefill.
+def scheduler_config(args: EngineArgs, max_model_len: int, mixed_tokens: int = 0) -> SchedulerConfig:
+    """Defaults: 256 sequences and 2048 tokens a step, the whole model length without chunked prefill; ``mixed_tokens`` is the device's.
 
     Raises :class:`ConfigError` where the flags leave a sequence that could never run.
     """
@@ -44,4 +44,5 @@ def scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
         long_prefill_token_threshold=threshold,
         delay_factor=args.scheduler_delay_factor,
         lookahead_slots=args.num_lookahead_slots,
+        mixed_tokens=mixed_tokens if args.max_num_batched_tokens is None and chunked else 0,
     )

@@ -93,7 +93,7 @@ class Resolver:
         self.info, self.max_model_len, notes = model_facts.choose_length(args, info)
         self.warnings += notes
         self._choose_plugins(checkpoint, self.info)
-        self.scheduler = scheduler_config(args, self.max_model_len)
+        self.scheduler = scheduler_config(args, self.max_model_len, device.mixed_tokens)
         self.server = serving.server_config(args, self.generation)
         if self.server.host not in serving.LOCAL_HOSTS and not self.server.api_keys:
             self.warnings.append(f"--host {self.server.host} without --api-key: whoever reaches this machine can use the server.")

@@ -94,6 +94,8 @@ class Scheduler:
         plan = StepPlan(self._config.max_num_batched_tokens)
         if self._config.chunked_prefill:
             self._continue_decodes(plan)
+            if plan.counts and self._config.mixed_tokens:
+                plan.limit(self._config.mixed_tokens)
             self._continue_prompts(plan)
             self._admission.fill(plan)
             self._shares.top_up(plan)

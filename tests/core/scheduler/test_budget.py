@@ -140,3 +140,14 @@ def test_more_sequences_than_tokens_take_turns_by_rank() -> None:
     assert [sorted(counts(bench.step())) for _ in range(3)] == [list(range(8)), list(range(8, 12)), list(range(8))]
     bench.run()
     bench.verify()
+
+
+def test_prompts_take_small_steps_while_others_decode() -> None:
+    bench = Bench(budget=64, mixed_tokens=20)
+    bench.add(request("a", [1] * 50, max_tokens=30, ignore_eos=True))
+    bench.step()
+    bench.add(request("b", [2] * 50, max_tokens=2), request("c", [3] * 10, max_tokens=2))
+    bench.run()
+    bench.verify()
+    assert [step.num_tokens for step in bench.steps[:5]] == [50, 20, 20, 20, 5]
+    assert [work.count for work in bench.steps[1].work] == [1, 19]

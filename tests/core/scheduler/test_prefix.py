@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.plugin.request import MultimodalItem
 from tests.core.scheduler.bench import Bench, request
 
@@ -44,8 +46,9 @@ def test_the_answer_is_cached_too() -> None:
     assert cached(bench, "next turn") == 52  # 41 + 12 tokens, of which the last was never computed: 13 blocks of 4
 
 
-def test_siblings_that_arrive_together_compute_their_prompt_once() -> None:
-    bench = Bench(budget=512)
+@pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
+def test_siblings_that_arrive_together_compute_their_prompt_once(ahead: bool) -> None:
+    bench = Bench(budget=512, ahead=ahead)
     bench.add(*(request(f"n{i}", PROMPT, max_tokens=1) for i in range(6)))
     bench.run()
     bench.verify()

@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "pages": 22, "max_model_len": 80, "budget": 16, "max_num_partial_prefills": 3, "max_long_partial_prefills": 2,
         "host_pages": 22, "mode": "swap",
     },
+    "small mixed steps": {"pages": 22, "max_model_len": 80, "mixed_tokens": 9},
     "lookahead": {"pages": 22, "max_model_len": 80, "lookahead_slots": 5},
     "one sequence": {"pages": 20, "max_model_len": 80, "seqs": 1},
     "blocks of one": {"pages": 80, "max_model_len": 80, "block_size": 1, "drafts": 2},
