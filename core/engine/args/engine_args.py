@@ -158,6 +158,13 @@ def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, o
 def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence[Entry] | None) -> list[Problem]:
     asked = [flag for flag in flags if flag.dest in given]
     plugins: dict[str, list[str]] = {}
+    if files := given.get("plugin"):
+        from engine.plugin.files import add_files
+
+        try:
+            add_files([str(file) for file in files] if isinstance(files, list) else [str(files)])
+        except ConfigError as error:
+            return [Problem(str(error), error.fix)]
     if any(flag.kind and given[flag.dest] != flag.default for flag in asked):
         from engine.plugin.discovery import scan
 

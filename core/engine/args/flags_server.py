@@ -77,6 +77,9 @@ HTTP = (
          metavar="MODULE.NAME"),
     Flag("--extensions", "names", None, "Extensions (observers and routes) to run, with commas; unset is none.",
          kind="extension", metavar="NAME,…"),
+    Flag("--plugin", "each", [],
+         "Python file that is one more plugin, of the kind whose hook it defines, called by the file's name without .py. Repeatable.",
+         metavar="FILE.py", engine=True),
     Flag("--config", "str", None, "YAML file of flags; the command line wins over it.", metavar="FILE.yaml",
          engine=True),
 )  # fmt: skip

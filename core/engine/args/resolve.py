@@ -30,6 +30,7 @@ from engine.config import (
     SchedulerConfig,
     ServerConfig,
 )
+from engine.errors import ConfigError
 from engine.plugin import kinds
 from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
@@ -45,6 +46,10 @@ def resolve(args: EngineArgs, host: PluginHost | None = None) -> EngineConfig:
 
     Raises the :class:`engine.errors.EngineError` of whatever cannot be: flags (2), plugins (3), model files (4), memory (5).
     """
+    if args.plugin:
+        from engine.plugin.files import add_files
+
+        add_files(list(args.plugin))
     if host is None:
         from engine.plugin.host import PluginHost
 
@@ -144,7 +149,7 @@ class Resolver:
             if args.tokenizer_pool_size:
                 self.choices["tokenizer_pool"] = pool = host.resolve(kinds.TOKENIZER_POOL, args.tokenizer_pool_type)
                 host.options(kinds.TOKENIZER_POOL, pool, args.tokenizer_pool_extra_config or {})
-        self.guided = guided_config(host, args.guided_decoding_backend)
+        self.guided = guided_config(host, args.guided_decoding_backend, given="guided_decoding_backend" in args.given)
         self.processors = processor_config(host, args.logits_processor_pattern)
         self.choices["policy"] = host.resolve(kinds.POLICY, args.scheduling_policy)
         executor = args.distributed_executor_backend or ("uni" if args.tensor_parallel_size == 1 else "mp")

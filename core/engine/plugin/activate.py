@@ -12,8 +12,10 @@ from engine.errors import BadSignature, ContractViolation, IncompatiblePlugin
 from engine.plugin import spec
 from engine.plugin.api import API_VERSION, PROJECT, Choice, Use
 from engine.plugin.blame import blamed, origin, unmarked, violation
+from engine.plugin.files import import_file
 from engine.plugin.kinds import Kind
 from engine.plugin.options import fill_options, takes_raw_options
+from engine.plugin.trace import traced
 
 T = TypeVar("T")
 
@@ -36,7 +38,9 @@ def load(choice: Choice, kind: Kind[T], **args: Any) -> T:
 def import_plugin(kind: Kind[Any], choice: Choice) -> Any:
     """The plugin's module (or the object in it that a ``module:object`` target names)."""
     name, _, attribute = choice.module.partition(":")
-    with blamed(kind, choice):
+    with blamed(kind, choice), traced("import", kind.name, choice.name, choice.module, choice.distribution):
+        if name.endswith(".py"):
+            return import_file(choice.module)
         plugin: Any = import_module(name)
         for part in filter(None, attribute.split(".")):
             plugin = getattr(plugin, part)
@@ -64,7 +68,7 @@ def call_hook(kind: Kind[Any], choice: Choice, plugin: Any, hook: str, args: dic
             f"{origin(kind, choice)} does not implement the hook {hook}{marker}.",
             fix=f"define {hook}() in {choice.module} and mark it @hookimpl",
         )
-    with blamed(kind, choice):
+    with blamed(kind, choice), traced(hook, kind.name, choice.name, choice.module, choice.distribution):
         return caller(**args)
 
 

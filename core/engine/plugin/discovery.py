@@ -6,6 +6,8 @@ import os
 import sys
 
 PREFIX = "engine."
+#: Paths of plugin files that count as installed, separated like PATH; ``--plugin`` sets it for every process of an engine.
+FILES_VARIABLE = "ENGINE_PLUGIN_FILES"
 _SUFFIXES = (".dist-info", ".egg-info")
 
 
@@ -45,7 +47,20 @@ def scan(path: list[str] | None = None) -> list[Entry]:
             continue
         shown = f"{_declared_name(folder) or project} {version}"
         entries.extend(Entry(kind, name, module, shown) for kind, name, module in parse(text))
+    if path is None:
+        entries.extend(_file_entries())
     return sorted(entries, key=Entry._key)
+
+
+def _file_entries() -> list[Entry]:
+    paths = [each for each in os.environ.get(FILES_VARIABLE, "").split(os.pathsep) if each]
+    if not paths:
+        return []
+    from pathlib import Path
+
+    from engine.plugin.files import kind_of
+
+    return [Entry(kind_of(Path(each)).name, Path(each).stem, each, f"file {each}") for each in paths]
 
 
 def parse(text: str) -> list[tuple[str, str, str]]:

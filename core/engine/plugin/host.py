@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from engine.errors import ContractViolation, PluginConflict, UnknownPlugin
-from engine.plugin.activate import activate, call_hook, load
+from engine.plugin.activate import activate, call_hook, import_plugin, load
 from engine.plugin.api import Choice, Use
 from engine.plugin.blame import blamed, label, origin
 from engine.plugin.discovery import Entry, scan
 from engine.plugin.kinds import Kind
 from engine.plugin.options import fill_options
+from engine.plugin.trace import traced
 
 __all__ = ["Created", "Entry", "PluginHost", "load"]
 
@@ -121,7 +122,9 @@ class PluginHost:
         """Import the one chosen module through stevedore's driver."""
         from engine.plugin.driver import import_driver
 
-        with blamed(kind, choice):
+        if choice.module.endswith(".py"):
+            return import_plugin(kind, choice)
+        with blamed(kind, choice), traced("import", kind.name, choice.name, choice.module, choice.distribution):
             return import_driver(kind.group, choice.name, choice.module)
 
 

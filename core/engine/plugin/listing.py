@@ -41,7 +41,7 @@ def describe(entries: Iterable[Entry]) -> list[Listed]:
 
 def first_line(target: str) -> str:
     """The first line of a module's docstring, read from its source; nothing is imported. Empty where there is none."""
-    source = source_file(target.partition(":")[0])
+    source = target if target.endswith(".py") else source_file(target.partition(":")[0])
     if source is None:
         return ""
     with open(source, encoding="utf-8") as file:
