@@ -135,11 +135,12 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 class GuidedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Guided decoding: the default ``backend``, whether others may take what it lacks, whether JSON may hold white space between
-    its parts; ``choices``: every installed backend by name."""
+    its parts; ``warm``: the backend is loaded at the start, not with the first constraint; ``choices``: every installed backend by name."""
 
     backend: str = "xgrammar"
     fallback: bool = True
     any_whitespace: bool = True
+    warm: bool = False
     choices: dict[str, Choice] = {}
 
 

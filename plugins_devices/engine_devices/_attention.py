@@ -45,6 +45,7 @@ class Attend(ctypes.Structure):
         ("q_row", ctypes.c_int64), ("q_head", ctypes.c_int64), ("out_row", ctypes.c_int64), ("out_head", ctypes.c_int64),
         ("sequences", ctypes.c_int32), ("rows", ctypes.c_int32), ("heads", ctypes.c_int32), ("type", ctypes.c_int32),
         ("window", ctypes.c_int32), ("sinks_type", ctypes.c_int32), ("scale", ctypes.c_float), ("soft_cap", ctypes.c_float),
+        ("out_factor", ctypes.c_float),
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ class Place(ctypes.Structure):
         ("k_head", ctypes.c_int64), ("v_row", ctypes.c_int64), ("v_head", ctypes.c_int64), ("out_row", ctypes.c_int64),
         ("out_head", ctypes.c_int64), ("angle_row", ctypes.c_int64), ("rows", ctypes.c_int32), ("heads", ctypes.c_int32),
         ("type", ctypes.c_int32), ("half", ctypes.c_int32), ("interleaved", ctypes.c_int32), ("eps", ctypes.c_float),
-        ("offset", ctypes.c_float),
+        ("offset", ctypes.c_float), ("k_factor", ctypes.c_float), ("v_factor", ctypes.c_float),
     )  # fmt: skip
 
 
@@ -116,6 +117,7 @@ class NativeAttention(AttentionBackend):
             cache=_pages(cache, batch, spec), k=k.data_ptr(), v=v.data_ptr(), slots=batch.slots.data_ptr(),
             k_row=k.stride(0), k_head=k.stride(1), v_row=v.stride(0), v_head=v.stride(1),
             rows=len(k), heads=spec.num_heads, type=element_type(q.dtype),
+            k_factor=0.0 if spec.k_scale == 1.0 else 1.0 / spec.k_scale, v_factor=0.0 if spec.v_scale == 1.0 else 1.0 / spec.v_scale,
         )  # fmt: skip
         self._native.run("engine_place", arguments, k, v, cache, batch)
 
@@ -133,7 +135,8 @@ class NativeAttention(AttentionBackend):
             q_row=q.stride(0), q_head=q.stride(1), out_row=out.stride(0), out_head=out.stride(1),
             sequences=len(batch.seq_lens), rows=len(q), heads=spec.num_heads, type=element_type(q.dtype),
             window=spec.window or 0, sinks_type=0 if sinks is None else element_type(sinks.dtype),
-            scale=spec.scale, soft_cap=spec.soft_cap or 0.0,
+            scale=spec.scale * spec.k_scale, soft_cap=spec.soft_cap or 0.0,
+            out_factor=0.0 if spec.v_scale == 1.0 else spec.v_scale,
         )  # fmt: skip
         self._native.run("engine_attend", arguments, q, out, cache, batch, sinks, self._scratch)
         return out

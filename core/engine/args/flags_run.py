@@ -21,8 +21,7 @@ KV_CACHE = (
     Flag("--num-gpu-blocks-override", "int", None, "Exactly this many KV blocks on the device.", metavar="BLOCKS"),
     Flag("--kv-transfer-config", "json", None, "Connector that moves KV blocks between instances.",
          until="a connector between instances"),
-    Flag("--calculate-kv-scales", "flag", False, "Compute the scales of an fp8 KV cache from the first forward pass.",
-         until="a scaled KV cache"),
+    Flag("--calculate-kv-scales", "flag", False, "Compute the scales of an fp8 KV cache from the first forward pass."),
 )  # fmt: skip
 
 SCHEDULER = (

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from engine.plugin.facts import AttentionSpec
 
 
+#: Dtypes whose cast does not saturate: beyond their largest value it makes NaN or infinity.
+LARGEST = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
+
+
+def stored(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """What a cache of ``dtype`` holds of keys or values: x / scale, saturated where 8 bits hold less than x may be."""
+    if scale != 1.0:
+        x = x.float() / scale
+    largest = LARGEST.get(dtype)
+    return x.to(dtype) if largest is None else x.float().clamp(-largest, largest).to(dtype)
+
+
 class PagedLayout(AttentionBackend):
     """Pages whose axis 1 is K (0) and V (1); a head's ``block_size`` × ``head_dim`` tile is contiguous.
 

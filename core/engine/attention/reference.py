@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.attention.pages import PagedLayout
+from engine.attention.pages import PagedLayout, stored
 from engine.attention.reference_plan import Plan, PrefillRows, plan_batch
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ReferenceAttention(PagedLayout):
         sinks: Tensor | None = None,
     ) -> Tensor:
         """See the contract. Rows that belong to no sequence, and rows of empty sequences, come out as zeros."""
-        store(k, v, cache, batch)
+        store(k, v, cache, batch, spec)
         out = torch.zeros_like(q)
         plan = self._plan(batch, spec, cache)
         extra = None if sinks is None else sinks.float()
@@ -74,28 +74,36 @@ class ReferenceAttention(PagedLayout):
         return plans[key]
 
 
-def store(k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch) -> None:
+def store(k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec) -> None:
     """Write the rows' K and V [T, kv_heads, head_dim] to their slots; rows of slot −1 are skipped."""
     slots = batch.slots
     kept = slots >= 0
     if not bool(kept.all()):
         slots, k, v = slots[kept], k[kept], v[kept]
     page, offset = slots // batch.block_size, slots % batch.block_size
-    cache[page, 0, :, offset] = k.to(cache.dtype)
-    cache[page, 1, :, offset] = v.to(cache.dtype)
+    keys, values = stored(k, spec.k_scale, cache.dtype), stored(v, spec.v_scale, cache.dtype)
+    if cache.element_size() == 1:
+        # Torch does not index float8.
+        cache, keys, values = cache.view(torch.uint8), keys.view(torch.uint8), values.view(torch.uint8)
+    cache[page, 0, :, offset] = keys
+    cache[page, 1, :, offset] = values
 
 
 def _gather(cache: Tensor, tiles: Tensor) -> Tensor:
     """Tiles numbered over [pages · 2 · kv_heads], [..., n] → float32 [..., n · block_size, head_dim]."""
     block_size, head_dim = cache.shape[-2:]
-    flat = cache.view(-1, block_size * head_dim).index_select(0, tiles.reshape(-1))
+    small = cache.element_size() == 1
+    flat = (cache.view(torch.uint8) if small else cache).view(-1, block_size * head_dim).index_select(0, tiles.reshape(-1))
+    if small:
+        flat = flat.view(cache.dtype)
     return flat.view(*tiles.shape[:-1], tiles.shape[-1] * block_size, head_dim).float()
 
 
 def _decode(q: Tensor, cache: Tensor, group: DecodeGroup, spec: AttentionSpec, sinks: Tensor | None) -> Tensor:
     """One query row per sequence: [B, heads, head_dim] → float32 of the same shape."""
     heads, kv_heads = spec.num_heads, spec.num_kv_heads
-    queries = q.float().mul_(spec.scale) if q.dtype != torch.float32 else q * spec.scale
+    scale = spec.scale * spec.k_scale
+    queries = q.float().mul_(scale) if q.dtype != torch.float32 else q * scale
     queries = queries.view(-1, heads // kv_heads, spec.head_dim)
     keys, values = _gather(cache, group.tiles).flatten(1, 2)
     scores = torch.bmm(queries, keys.transpose(1, 2)).view(q.shape[0], heads, -1)
@@ -106,7 +114,7 @@ def _decode(q: Tensor, cache: Tensor, group: DecodeGroup, spec: AttentionSpec, s
         # 0 · NaN is NaN: hidden positions may hold what another request left there.
         per_head = group.hidden[:, None, :, None].expand(-1, kv_heads, -1, -1).flatten(0, 1)
         out = torch.bmm(weights, values.masked_fill(per_head, 0.0))
-    return out.view(q.shape)
+    return _times(out, spec.v_scale).view(q.shape)
 
 
 def _prefill(
@@ -120,14 +128,18 @@ def _prefill(
     for first in range(0, count, step):
         last = min(first + step, count)
         begin, end = rows.visible(first, last, spec.window)
-        part = q[rows.start + first : rows.start + last].float() * spec.scale
+        part = q[rows.start + first : rows.start + last].float() * (spec.scale * spec.k_scale)
         queries = part.transpose(0, 1).reshape(kv_heads, -1, spec.head_dim)
         scores = torch.bmm(queries, keys[:, begin:end].transpose(1, 2)).view(heads, last - first, -1)
         hidden = rows.hidden(first, last, begin, end, spec.window, q.device)
         scores = _cap(scores, spec.soft_cap).masked_fill_(hidden, -torch.inf)
         weights = _softmax(scores, None if sinks is None else sinks.view(-1, 1, 1))
-        result = torch.bmm(weights.reshape(kv_heads, -1, end - begin), values[:, begin:end])
+        result = _times(torch.bmm(weights.reshape(kv_heads, -1, end - begin), values[:, begin:end]), spec.v_scale)
         out[rows.start + first : rows.start + last] = result.view(heads, last - first, -1).transpose(0, 1).to(out.dtype)
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else x.mul_(factor)
 
 
 def _cap(scores: Tensor, soft_cap: float | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 
-from engine.attention.pages import PagedLayout
+from engine.attention.pages import LARGEST, PagedLayout
 from engine.attention.triton_decode import MERGE, SPLIT, decode_kernel, merge_kernel
 from engine.attention.triton_prefill import prefill_kernel
 from engine.attention.triton_store import store_kernel
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Triton's interpreter computes on bfloat16 as if its bits were integers: everything is widened first where it runs.
 INTERPRETING = not isinstance(store_kernel, triton.JITFunction)
 STORE_BLOCK = 1024
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, *LARGEST)
 
 
 class TritonAttention(PagedLayout):
@@ -41,7 +41,11 @@ class TritonAttention(PagedLayout):
     def supports(self, spec: AttentionSpec, dtype: torch.dtype) -> str | None:
         """None, or why the kernels cannot run that layer."""
         if dtype not in DTYPES:
-            return f"the Triton kernels take float32, float16 and bfloat16, not {dtype}"
+            return f"the Triton kernels take float32, float16, bfloat16 and 8-bit floats, not {dtype}"
+        if dtype == torch.float8_e4m3fn and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9):
+            return "this GPU has no float8_e4m3fn; --kv-cache-dtype fp8_e5m2 works"
+        if (spec.k_scale, spec.v_scale) != (1.0, 1.0) and dtype not in LARGEST:
+            return f"the Triton kernels scale keys and values of 8 bits alone, not {dtype}"
         if spec.head_dim > 256:
             return f"the Triton kernels take head dimensions up to 256, not {spec.head_dim}"
         if spec.num_heads % spec.num_kv_heads:
@@ -64,22 +68,24 @@ class TritonAttention(PagedLayout):
         """As ``attend``, into a contiguous ``out`` [T, heads, head_dim] of any float dtype."""
         if q.shape[0] == 0:
             return
-        store(k, v, cache, batch)
+        store(k, v, cache, batch, spec)
         shape = _shape(spec, batch, sinks)
         if batch.host is None or 1 in batch.host[0]:
             _decode(out, _packed(q), cache, batch, spec, sinks, shape)
         if batch.max_query_len > 1:
             _prefill(out, _packed(q), cache, batch, spec, sinks, shape)
+        if spec.v_scale != 1.0:
+            out.mul_(spec.v_scale)
 
 
-def store(k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch) -> None:
+def store(k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec) -> None:
     """Write the rows' K and V [T, kv_heads, head_dim] to their slots; rows of slot −1 are skipped."""
     k, v = _packed(k), _packed(v)
     _, _, kv_heads, page, head_dim = cache.shape
     grid = (batch.slots.shape[0], triton.cdiv(kv_heads * head_dim, STORE_BLOCK))
     store_kernel[grid](
-        k, v, cache, batch.slots, k.stride(0), v.stride(0),
-        KV_HEADS=kv_heads, PAGE=page, HEAD_DIM=head_dim, BLOCK=STORE_BLOCK,
+        k, v, cache, batch.slots, k.stride(0), v.stride(0), spec.k_scale, spec.v_scale,
+        KV_HEADS=kv_heads, PAGE=page, HEAD_DIM=head_dim, BLOCK=STORE_BLOCK, LARGEST=LARGEST.get(cache.dtype, 0.0),
     )  # fmt: skip
 
 
@@ -97,7 +103,7 @@ def _decode(
     common = {name: shape[name] for name in ("HEAD_DIM", "DIMS", "WINDOW")}
     decode_kernel[grid](
         q, cache, batch.block_table, batch.query_start, batch.seq_lens, sums, maxima, totals,
-        spec.scale, spec.soft_cap or 1.0, q.stride(0), batch.block_table.stride(0), splits,
+        spec.scale * spec.k_scale, spec.soft_cap or 1.0, q.stride(0), batch.block_table.stride(0), splits,
         **common, KV_HEADS=spec.num_kv_heads, GROUP=shape["GROUP"], PAGE=shape["PAGE"], SOFT_CAP=shape["SOFT_CAP"],
         ROWS=tiles.rows, KEYS=tiles.keys, LENGTH=SPLIT, UPCAST=INTERPRETING,
         num_warps=tiles.warps, num_stages=tiles.stages,
@@ -121,7 +127,7 @@ def _prefill(
     )
     prefill_kernel[grid](
         q, out, cache, batch.block_table, batch.query_start, batch.seq_lens, q if sinks is None else sinks,
-        spec.scale, spec.soft_cap or 1.0, q.stride(0), batch.block_table.stride(0),
+        spec.scale * spec.k_scale, spec.soft_cap or 1.0, q.stride(0), batch.block_table.stride(0),
         **shape, KV_HEADS=spec.num_kv_heads, MEMBERS=members, ROWS=tiles.rows, KEYS=tiles.keys, UPCAST=INTERPRETING,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip

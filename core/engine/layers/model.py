@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from engine.layers.embedding import LMHead, VocabParallelEmbedding
+from engine.layers.kv_scales import KVScales
 from engine.layers.loading import NameRules, checkpoint_layers, load_tensors
 from engine.plugin.contracts.model import Batch, Model, ModelContext, Parallel
 
@@ -43,6 +44,7 @@ class NativeModel(nn.Module, Model):
         self.embedding = None
         self.head = None
         self.expected: Collection[str] | None = None
+        self.scales = KVScales(context.quantizer.kv_scale_suffixes() if context.quantizer else None)
         self.layers = stage_layers(len(context.info.layers), context.parallel)
         self.first = context.parallel.first_stage
         self.last = context.parallel.last_stage
@@ -58,12 +60,19 @@ class NativeModel(nn.Module, Model):
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
         """See :meth:`Model.load`."""
         threads = torch.get_num_threads() if self.context.device.type == "cpu" else 1
+        scales, expected = self.scales, self.expected
+        if expected is not None:
+            expected = {name for name in expected if scales.kind(name) is None}
         with torch.no_grad():
-            return load_tensors(self, tensors, self.name_rules(), threads=threads, expected=self.expected)
+            return load_tensors(self, scales.filtered(tensors), self.name_rules(), threads=threads, expected=expected)
 
     def expect(self, names: Collection[str]) -> None:
         """See :meth:`Model.expect`."""
         self.expected = names
+
+    def kv_scales(self) -> Mapping[int, Mapping[str, float]]:
+        """See :meth:`Model.kv_scales`."""
+        return self.scales.found
 
     def name_rules(self) -> NameRules:
         """The family's rules, and what other pipeline stages and a tied head leave over."""
@@ -73,10 +82,6 @@ class NativeModel(nn.Module, Model):
         if self.context.parallel.stages > 1:
             others = (i for i in range(len(self.context.info.layers)) if i not in self.layers)
             rules = replace(rules, elsewhere=(*(f"{self.layer_prefix}{i}." for i in others), *self.end_prefixes))
-        quantizer = self.context.quantizer
-        if quantizer is not None:
-            scales = (rf".*{re.escape(suffix)}" for suffix in quantizer.kv_scale_suffixes())
-            rules = replace(rules, leftovers=(*rules.leftovers, *scales))
         return rules
 
     def finish(self) -> None:

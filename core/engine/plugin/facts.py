@@ -52,6 +52,7 @@ class AttentionSpec(msgspec.Struct, frozen=True):
 
     ``scale`` multiplies Q·K. ``window``: a query at position p sees the keys p-window+1 … p; None is all of them.
     ``soft_cap`` c replaces each score s by c·tanh(s/c). ``sinks``: the layer has one learned extra logit per head.
+    ``k_scale``, ``v_scale``: the cache holds k / k_scale and v / v_scale, in 8 bits saturated at the largest value of the type.
     """
 
     num_heads: int
@@ -61,6 +62,8 @@ class AttentionSpec(msgspec.Struct, frozen=True):
     window: int | None = None
     soft_cap: float | None = None
     sinks: bool = False
+    k_scale: float = 1.0
+    v_scale: float = 1.0
 
     def sharded(self, tensor_parallel: int) -> AttentionSpec:
         """The spec of one tensor-parallel rank; KV heads are replicated where there are fewer than ranks."""

@@ -19,6 +19,7 @@ from engine.plugin.contracts.serving import ModelArchitecture
 from engine.plugin.host import load
 from engine.plugin.kinds import DEVICE, LOADER, MODEL, MODEL_IMPL, QUANTIZATION
 from engine.worker.kernels import kernel_of
+from engine.worker.kv_scales import take_scales
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +133,7 @@ def load_weights(model: Model, config: EngineConfig, rank: int, progress: Progre
     finally:
         loader.close()
     model.finish()
+    take_scales(model, config, rank)
 
 
 def restore(model: Model, tensors: Iterable[tuple[str, Tensor]], names: Collection[str]) -> None:

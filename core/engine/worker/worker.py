@@ -22,6 +22,7 @@ from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, 
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble
+from engine.worker.kv_scales import calculate_scales
 from engine.worker.limits import measure_limits
 from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
@@ -54,6 +55,7 @@ class LocalWorker(Worker):
         self._processors = Processors(config.processors)
         self._grammars: Grammars | None = None
         self._weight_bytes = 0
+        self._calculates = False
 
     def load(self) -> None:
         """See the contract. Ranks load their weights in turns of ``loading_workers``."""
@@ -97,7 +99,17 @@ class LocalWorker(Worker):
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
         self._runner = StepRunner(self._model, caches, block_size, self._torch_device, self._ops)
-        recorder = device.recorder()
+        self._calculates = config.cache.calculate_scales
+        if self._calculates:
+            calculate_scales(self._model)
+            self._runner.plain = "the first step calculates the scales of the KV cache"
+        else:
+            self._record(device)
+        device.synchronize()
+
+    def _record(self, device: Device) -> None:
+        """Have decode steps recorded, where nothing stands against it."""
+        config, recorder = self.config, device.recorder()
         if config.run.enforce_eager:
             self._runner.plain = "--enforce-eager"
         elif not self._model.recordable:
@@ -107,7 +119,6 @@ class LocalWorker(Worker):
         else:
             longest = min(config.run.max_seq_len_to_capture, config.model.max_model_len)
             self._runner.record(recorder, config.scheduler.max_num_seqs, longest, config.scheduler.max_num_batched_tokens)
-        device.synchronize()
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
@@ -130,6 +141,10 @@ class LocalWorker(Worker):
             prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
             if sampled is not None:
                 results = collect(step.work, inputs, sampled, prompts)
+            if self._calculates:
+                # A recorded step keeps the scales that it was recorded with.
+                self._calculates = False
+                self._record(self._opened())
         return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began)
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:

@@ -155,7 +155,7 @@ void write_rows(const engine_attend_arguments& a, const Task& task, const Room& 
             A* to = (A*)a.out + (task.first_row + query) * a.out_row + (task.head * group + head) * a.out_head;
             const float* from = r.whole + int64_t(row) * padded;
             const bool hidden = task.position + query < 0;
-            const F factor = all(hidden ? 0.0f : 1.0f / r.weight[row]);
+            const F factor = all(hidden ? 0.0f : (a.out_factor != 0.0f ? a.out_factor : 1.0f) / r.weight[row]);
             for (int d = 0; d < dim; d += 16) put(to + d, hidden ? all(0) : load(from + d) * factor, dim - d);
         }
 }

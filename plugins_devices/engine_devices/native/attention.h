@@ -24,6 +24,7 @@ typedef struct {
     int32_t sinks_type;
     float scale;
     float soft_cap;           // 0: none
+    float out_factor;         // results are multiplied by it; 0: left as they are
 } engine_attend_arguments;
 
 void engine_attend(const void* arguments, int thread, int threads);

@@ -1,6 +1,8 @@
 // Norm and rotation of queries and keys, and the store of keys and values into pages.
 #include "place.h"
 
+#include <type_traits>
+
 #include "heads.h"
 #include "lanes.h"
 #include "pool.h"
@@ -76,13 +78,29 @@ void place_query(const engine_place_arguments& a, int64_t row, int head, float* 
     heads::write((A*)a.q_out + row * a.out_row + head * a.out_head, a.cache.head_dim, x);
 }
 
+// The largest finite value: 8-bit floats saturate there.
+template <class C>
+constexpr float largest() {
+    return std::is_same_v<C, e4m3> ? 448.0f : std::is_same_v<C, e5m2> ? 57344.0f : 0.0f;
+}
+
+template <class C>
+void fit(float factor, int dim, float* x) {
+    constexpr float most = largest<C>();
+    for (int d = 0; factor != 0.0f && d < dim; d++) x[d] *= factor;
+    // Comparisons that leave NaN alone.
+    for (int d = 0; most != 0.0f && d < dim; d++) x[d] = x[d] > most ? most : x[d] < -most ? -most : x[d];
+}
+
 template <class A, class C>
 void read_token(const engine_place_arguments& a, int64_t row, int head, float* x, Token<C>& token) {
     const int dim = a.cache.head_dim, padded = pages::padded(dim);
     heads::read((const A*)a.k + row * a.k_row + head * a.k_head, dim, x);
     turn<A>(a, row, a.k_norm, x);
+    fit<C>(a.k_factor, dim, x);
     heads::write(token.keys, padded, x);
     heads::read((const A*)a.v + row * a.v_row + head * a.v_head, dim, x);
+    fit<C>(a.v_factor, dim, x);
     heads::write(token.values, padded, x);
 }
 

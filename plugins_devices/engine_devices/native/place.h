@@ -22,6 +22,7 @@ typedef struct {
     int32_t half;                 // pairs that rotate
     int32_t interleaved;          // pairs are (2i, 2i + 1) instead of (i, i + half)
     float eps, offset;            // of the norms; offset is added to their weights
+    float k_factor, v_factor;     // keys and values are multiplied by them before they are stored; 0: left as they are
 } engine_place_arguments;
 
 void engine_place(const void* arguments, int thread, int threads);

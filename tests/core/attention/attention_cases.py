@@ -12,7 +12,10 @@ from engine.plugin.facts import AttentionSpec
 
 @dataclass(frozen=True)
 class Case:
-    """``work``: (query_len, seq_len) per sequence; ``pad_rows`` rows of slot −1 follow the last sequence's."""
+    """``work``: (query_len, seq_len) per sequence; ``pad_rows`` rows of slot −1 follow the last sequence's.
+
+    ``cache``: the cache's dtype where it is not ``dtype``; keys and values are then such as it holds exactly.
+    """
 
     work: tuple[tuple[int, int], ...]
     heads: int = 2
@@ -25,12 +28,15 @@ class Case:
     dtype: str = "float32"
     pad_rows: int = 0
     seed: int = 0
+    cache: str = ""
+    k_scale: float = 1.0
+    v_scale: float = 1.0
 
     @property
     def spec(self) -> AttentionSpec:
         return AttentionSpec(
             num_heads=self.heads, num_kv_heads=self.kv_heads, head_dim=self.head_dim, scale=self.head_dim**-0.5,
-            window=self.window, soft_cap=self.soft_cap, sinks=self.sinks,
+            window=self.window, soft_cap=self.soft_cap, sinks=self.sinks, k_scale=self.k_scale, v_scale=self.v_scale,
         )
 
 
@@ -64,28 +70,32 @@ def make(case: Case, backend, host: bool = True, stale: float = 0.0) -> Inputs:
     generator = torch.Generator().manual_seed(case.seed)
     dtype = getattr(torch, case.dtype)
 
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator).to(dtype)
+    kept = getattr(torch, case.cache) if case.cache else dtype
+
+    def normal(*shape, scale=None):
+        made = torch.randn(*shape, generator=generator)
+        return (made if scale is None else (made / scale).to(kept).float() * scale).to(dtype)
 
     size = case.block_size
     needed = [-(-length // size) for _, length in case.work]
     columns = max([*needed, 1]) + 2
     total = sum(needed) + 3
     order = torch.randperm(total, generator=generator).tolist()
-    cache = backend.allocate(case.spec, total, size, dtype, torch.device("cpu"))
-    cache.fill_(stale)
+    cache = backend.allocate(case.spec, total, size, kept, torch.device("cpu"))
+    cache.copy_(torch.full(cache.shape, stale))
     table = torch.full((len(case.work), columns), order[-1], dtype=torch.int32)
     queries, keys, values, slots = [], [], [], []
     for index, (count, length) in enumerate(case.work):
         pages = [order.pop(0) for _ in range(needed[index])]
         table[index, : len(pages)] = torch.tensor(pages, dtype=torch.int32)
         queries.append(normal(count, case.heads, case.head_dim))
-        keys.append(normal(length, case.kv_heads, case.head_dim))
-        values.append(normal(length, case.kv_heads, case.head_dim))
+        keys.append(normal(length, case.kv_heads, case.head_dim, scale=case.k_scale))
+        values.append(normal(length, case.kv_heads, case.head_dim, scale=case.v_scale))
         for position in range(length):
             page, offset = pages[position // size], position % size
             if position < length - count:
-                cache[page, 0, :, offset], cache[page, 1, :, offset] = keys[-1][position], values[-1][position]
+                cache[page, 0, :, offset] = keys[-1][position] / case.k_scale
+                cache[page, 1, :, offset] = values[-1][position] / case.v_scale
             else:
                 slots.append(page * size + offset)
         slots.extend([-1] * max(0, count - length))

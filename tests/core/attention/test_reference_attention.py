@@ -167,3 +167,21 @@ def test_refusals(backend):
     even = AttentionSpec(num_heads=8, num_kv_heads=4, head_dim=16, scale=1.0)
     assert "int8" in backend.supports(even, torch.int8)
     assert backend.supports(even, torch.bfloat16) is None
+
+
+@pytest.mark.parametrize("host", [True, False])
+@pytest.mark.parametrize("cache", ["float8_e4m3fn", "float8_e5m2", "bfloat16"])
+def test_scaled_caches_equal_the_definition(backend, cache, host):
+    case = Case(MIXED, heads=4, soft_cap=5.0, sinks=True, cache=cache, k_scale=0.25, v_scale=2.0)
+    inputs = make(case, backend, host)
+    assert torch.allclose(attend(backend, inputs, case).double(), naive(case, inputs), atol=2e-6)
+
+
+@pytest.mark.parametrize(("cache", "largest"), [("float8_e4m3fn", 448.0), ("float8_e5m2", 57344.0)])
+def test_eight_bits_saturate(backend, cache, largest):
+    case = Case(((3, 3),), cache=cache, k_scale=0.5)
+    inputs = make(case, backend)
+    inputs.k.fill_(1e6)
+    inputs.v.fill_(-1e6)
+    out = attend(backend, inputs, case)
+    assert torch.allclose(out, torch.full_like(out, -largest))

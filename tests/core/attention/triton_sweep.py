@@ -37,6 +37,8 @@ DEFAULT: dict[str, Case] = {
             "prefill-tiles": {"work": ((150, 170),), "heads": 1, "kv_heads": 1},
             "soft-cap": {"soft_cap": 2.0}, "sinks": {"sinks": True}, "float16": {"dtype": "float16"},
             "float32": {"dtype": "float32"},
+            "e4m3": {"cache": "float8_e4m3fn", "k_scale": 0.25, "v_scale": 2.0, "dtype": "float32"},
+            "e5m2": {"cache": "float8_e5m2", "sinks": True, "pad_rows": 2}, "e4m3-unscaled": {"cache": "float8_e4m3fn", "soft_cap": 3.0},
             "all": {"heads": 8, "kv_heads": 2, "head_dim": 80, "block_size": 16, "window": 12, "soft_cap": 3.0,
                     "sinks": True, "pad_rows": 2},
             "all-float32": {"heads": 4, "kv_heads": 1, "head_dim": 20, "block_size": 32, "window": 9, "soft_cap": 1.0,

@@ -214,3 +214,22 @@ def test_refusals(backend):
     for block_size in (1, 3, 24, 100):
         with pytest.raises(ConfigError, match="block-size"):
             backend.allocate(fine, 2, block_size, torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cache", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("window", [None, 40])
+def test_scaled_caches(backend, dtype, cache, window):
+    case = Case(MIXED, 4, 2, 64, 16, window=window, dtype=dtype, cache=cache, k_scale=0.25, v_scale=2.0)
+    compare(backend, case, 3e-2 if dtype == "bfloat16" else None)
+
+
+@pytest.mark.parametrize(("cache", "largest"), [("float8_e4m3fn", 448.0), ("float8_e5m2", 57344.0)])
+def test_eight_bits_saturate(backend, cache, largest):
+    case = Case(((3, 3),), 2, 2, 16, 16, cache=cache, k_scale=0.5)
+    inputs = make(case, REFERENCE)
+    inputs.k.fill_(1e6)
+    inputs.v.fill_(-1e6)
+    pages = backend.allocate(case.spec, len(inputs.cache), 16, inputs.cache.dtype, torch.device("cpu"))
+    out = backend.attend(inputs.q, inputs.k, inputs.v, pages, inputs.batch, case.spec)
+    assert torch.allclose(out, torch.full_like(out, -largest))

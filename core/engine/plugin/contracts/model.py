@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,10 @@ class Model(ABC):
 
     def finish(self) -> None:
         """After loading: pack weights, build kernels. Called once."""
+
+    def kv_scales(self) -> Mapping[int, Mapping[str, float]]:
+        """After ``load``: the checkpoint's ``k_scale`` and ``v_scale`` of an 8-bit KV cache, by layer."""
+        return {}
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token embeddings [T, hidden]; needed where rows are replaced."""
