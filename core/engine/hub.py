@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
+import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,10 @@ def download(
         wanted = {"config": [_CONFIG], "tokenizer": [_TOKENIZER]}.get(wants) or _weight_patterns(names, ignored)
         more = ["*.py"] if code else []
         options = {"revision": revision, "cache_dir": folder, "ignore_patterns": [*ignored, *_NO_WEIGHTS]}
-        return _snapshot(repository, [patterns + more for patterns in wanted], local=names is None, options=options)
+        began = time.time()
+        place = _snapshot(repository, [patterns + more for patterns in wanted], local=names is None, options=options)
+        _verify(place, began)
+        return place
     except errors.GatedRepoError as error:
         fix = "HF_TOKEN=… of an account that has accepted it"
         raise ModelFileError(f"{flag} {repository}: the hub wants its licence accepted.", fix=fix) from error
@@ -62,6 +68,26 @@ def _snapshot(repository: str, wanted: list[list[str]], *, local: bool, options:
         with contextlib.suppress(LocalEntryNotFoundError):
             return Path(hub.snapshot_download(repository, allow_patterns=patterns, local_files_only=local, **options))
     return Path(hub.snapshot_download(repository, allow_patterns=wanted[-1], local_files_only=local, **options))
+
+
+def _verify(place: Path, since: float) -> None:
+    """Check what was fetched since then against the hub's checksum; a file that differs is removed.
+
+    The hub's cache names large files by their SHA-256, small ones by another checksum that the client compares itself.
+    """
+    for file in place.rglob("*"):
+        blob = file.resolve()
+        if not file.is_file() or not re.fullmatch("[0-9a-f]{64}", blob.name) or blob.stat().st_mtime < since - 1:
+            continue
+        with blob.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != blob.name:
+            blob.unlink()
+            file.unlink(missing_ok=True)
+            raise ModelFileError(
+                f"{file.name} came damaged: SHA-256 {blob.name} expected, {found} found; it was removed.",
+                fix="start again, it is fetched anew",
+            )
 
 
 def _files(repository: str, revision: str | None) -> list[str] | None:

@@ -131,7 +131,7 @@ class ArrayCache:
 
     def _file(self, name: str) -> Path:
         if not name or "/" in name or "\0" in name or name in (".", "..", _NAMES, _DTYPES, _SOURCE) or len(os.fsencode(name)) > 250:
-            raise ModelFileError(f"tensor {name!r:.200}: such a name cannot be a file of the cache.", fix="--load-format pt")
+            raise ModelFileError(f"{self.place}: tensor {name!r:.200} cannot be a file of the cache by that name.", fix="--load-format pt")
         return self.place / name
 
     def _damaged(self, file: str, problem: str) -> ModelFileError:

@@ -129,5 +129,6 @@ def test_the_engine_s_own_state_on_two_ranks(tmp_path):
     found = logits_of(out, ranks=2, load_format="tensorizer", model_loader_extra_config=options)
     for mine, theirs in zip(found, logits_of(source, ranks=2), strict=True):
         torch.testing.assert_close(mine, theirs)
+    options = {"tensorizer_uri": str(out / "model-rank-0000.tensors")}
     with pytest.raises(ConfigError, match="needs a place for the rank"):
-        logits_of(out, ranks=2, load_format="tensorizer", model_loader_extra_config={"tensorizer_uri": str(out / "model-rank-0000.tensors")})
+        logits_of(out, ranks=2, load_format="tensorizer", model_loader_extra_config=options)
