@@ -125,6 +125,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     silence_timeout: float = 20.0
     step_timeout: float = 600.0
     drain_timeout: float = 30.0
+    max_queued_requests: int | None = 8192
+    max_queued_tokens: int | None = None
     default_sampling: dict[str, Any] = {}
     max_new_tokens: int | None = None
     auto_tool_choice: bool = False

@@ -48,6 +48,7 @@ class LLM:
         try:
             self._background.wait(self._client.start())
             self._service = create_service(self.config, self._client)
+            self._background.wait(self._service.guides.warm())
         except BaseException:
             self.close()
             raise

@@ -22,8 +22,8 @@ def split_backend(text: str) -> tuple[str, frozenset[str]]:
     return name, frozenset(options)
 
 
-def guided_config(host: PluginHost, text: str) -> GuidedConfig:
-    """The configuration that the flag means. Raises ConfigError, and MissingDependency where the backend's library is not installed: it
+def guided_config(host: PluginHost, text: str, *, given: bool = False) -> GuidedConfig:
+    """The configuration that the flag means; ``given``: somebody wrote it. Raises ConfigError, and MissingDependency where the backend's library is not installed: it
     is needed with the first constraint only, but who chose it should not have to wait for that."""
     try:
         name, options = split_backend(text)
@@ -36,5 +36,6 @@ def guided_config(host: PluginHost, text: str) -> GuidedConfig:
         backend=name,
         fallback="no-fallback" not in options,
         any_whitespace="disable-any-whitespace" not in options,
+        warm=given,
         choices={known: host.resolve(kinds.GUIDED_DECODING, known) for known in sorted(installed)},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from typing import Any, Protocol
 
@@ -69,6 +70,14 @@ class GuideService:
         chosen = msgspec.structs.replace(decision.spec, start_after=spec.start_after, opens=spec.opens)
         await self._warm(chosen, decision.seconds, fresh)
         return chosen
+
+    async def warm(self) -> None:
+        """Load the server's backend here and in the worker, where the configuration wants that; a failure waits for the first
+        constraint, which is told."""
+        if not (self._guided.warm and self._available):
+            return
+        with contextlib.suppress(EngineError):
+            await self.prepare("guided_decoding_backend", GuideSpec("regex", "a"))
 
     async def stop(self) -> None:
         """:meth:`close`, and wait until everything has ended."""

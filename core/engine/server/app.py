@@ -138,12 +138,14 @@ def _counted(service: Service, response: Response) -> Response:
 def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        lines = asyncio.create_task(_log_stats(service)) if service.metrics.enabled else None
+        tasks = [asyncio.create_task(service.guides.warm())]
+        if service.metrics.enabled:
+            tasks.append(asyncio.create_task(_log_stats(service)))
         try:
             yield
         finally:
-            if lines is not None:
-                lines.cancel()
+            for task in tasks:
+                task.cancel()
             service.close()
 
     return lifespan

@@ -106,6 +106,13 @@ def test_the_grammar_begins_after_its_marker(llm):
     assert answer.lstrip("\n") in ("yes", "no") and len(answer) < 12  # a blank line may come between
 
 
+def test_the_backend_that_a_flag_names_is_loaded_at_the_start(llm):
+    assert not llm.config.guided.warm
+    with LLM("demo", max_model_len=128, max_num_seqs=2, guided_decoding_backend="xgrammar", use_tqdm_on_load=False) as warm:
+        guides = warm._service.guides
+        assert guides._compiling.pid is not None and guides._used == {"xgrammar"}
+
+
 def test_refusals_name_the_field(llm):
     with pytest.raises(RequestError) as refused:
         llm.chat(ASK, SamplingParams(guide=GuideSpec("json", {"$ref": "http://x.y"})), use_tqdm=False)
