@@ -33,15 +33,18 @@ _LAYERS_LIMIT = 1 << 16
 
 
 class ModelOpt(Quantizer):
-    """``algorithm`` for every layer that ``excluded`` does not cover; MIXED_PRECISION: ``layers`` gives each its own."""
+    """``algorithm`` for every layer that ``excluded`` does not cover; MIXED_PRECISION: ``layers`` gives each its own.
 
-    def __init__(self, algorithm: str, excluded: list[str], layers: Mapping[str, str]) -> None:
-        self.algorithm, self.layers = algorithm, layers
+    ``group``: inputs to a scale of 4-bit integers.
+    """
+
+    def __init__(self, algorithm: str, excluded: list[str], layers: Mapping[str, str], group: int) -> None:
+        self.algorithm, self.layers, self.group = algorithm, layers, group
         self.excluded = wildcard(excluded)
 
     def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
         """See the contract. Routers are no linear layers to the producer."""
-        return None if layer.role == "router" else format_of(layer, self._algorithm_of, build)
+        return None if layer.role == "router" else format_of(layer, self._algorithm_of, lambda algorithm: build(algorithm, self.group))
 
     def _algorithm_of(self, name: str) -> str | None:
         if self.excluded(name):
@@ -67,7 +70,15 @@ def read_modelopt(config: dict[str, Any], folder: str) -> ModelOpt:
         layers = _layers(reader.table("quantized_layers") or _reader(_side_file(folder)).table("quantized_layers"))
     elif algorithm not in ALGORITHMS:
         raise reader.complaint("quant_algo", algorithm, f"one of {', '.join(ALGORITHMS)}")
-    return ModelOpt(algorithm, excluded, layers)
+    return ModelOpt(algorithm, excluded, layers, _group(reader, folder))
+
+
+def _group(reader: ConfigReader, folder: str) -> int:
+    """``group_size``, which config.json may leave to the side file; 128 where neither says it."""
+    found = reader.optional_integer("group_size")
+    if found is None and (Path(folder) / _FILE).is_file():
+        found = _reader(_side_file(folder)).optional_integer("group_size")
+    return found or 128
 
 
 def algorithm_of(config: dict[str, Any]) -> str:
@@ -101,7 +112,7 @@ def _side_file(folder: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def build(algorithm: str) -> WeightFormat:
+def build(algorithm: str, group: int) -> WeightFormat:
     """The reader of a layer's tensors."""
     import torch
 
@@ -126,8 +137,8 @@ def build(algorithm: str) -> WeightFormat:
         "NVFP4_AWQ": lambda: SmoothedFormat(E2M1Format(16, fours, nvfp4)),
         "W4A16_NVFP4": lambda: E2M1Format(16, fours),
         "W4A8_NVFP4_FP8": lambda: E2M1Format(16, fours, static),
-        "W4A16_AWQ": lambda: SmoothedFormat(NibbleRowsFormat()),
-        "W4A8_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(static)),
+        "W4A16_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(group)),
+        "W4A8_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(group, static)),
         "W8A16": lambda: IntegerFormat(eights, None, packed=False),
         "W8A8_SQ_PER_CHANNEL": lambda: SmoothedFormat(IntegerFormat(eights, Inputs("int8", scales=("input_scale",)), packed=False)),
     }[algorithm]()

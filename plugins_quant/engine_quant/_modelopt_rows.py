@@ -10,8 +10,9 @@ from torch import Tensor
 from engine.layers.packed_quantized import GroupedInteger
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
+from ._floats import PLAIN, smaller
 from ._inputs import Inputs, wrapped
-from ._tensors import check, damaged, per_output, require
+from ._tensors import check, per_output, require
 
 
 class NibbleRowsFormat(WeightFormat):
@@ -21,15 +22,14 @@ class NibbleRowsFormat(WeightFormat):
     contained in ``weight_scale``.
     """
 
-    def __init__(self, inputs: Inputs | None = None) -> None:
-        self.inputs = inputs
+    def __init__(self, group: int, inputs: Inputs | None = None) -> None:
+        self.group, self.inputs = group, inputs
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """Values, scales, and the activations' static scale."""
         return (
             CheckpointTensor("weight", 0, 1, 2),
-            # The group is the width of the weight over that of its scale, which is not known before it is seen.
-            CheckpointTensor("weight_scale", 0),
+            CheckpointTensor("weight_scale", 0, 1, 1, self.group, spreads=True),
             CheckpointTensor("weight_scale_2", optional=True),
             *(self.inputs.tensors() if self.inputs else ()),
         )
@@ -40,12 +40,11 @@ class NibbleRowsFormat(WeightFormat):
         check(layer, "weight", rows, (layer.outputs // 2, layer.inputs), (torch.uint8,))
         nibbles = torch.stack((rows & 15, rows >> 4), 1).flatten(0, 1).to(torch.int8)
         scale = require(layer, tensors, "weight_scale")
-        columns = scale.shape[1] if scale.dim() == 2 else 0
-        if not columns or layer.inputs % columns:
-            raise damaged(layer, "weight_scale", f"has shape {list(scale.shape)}", f"[{layer.outputs}, groups]")
+        group = smaller(self.group, (layer.inputs,), scale.shape[-1]) or self.group
+        check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // group)), PLAIN)
         if "weight_scale_2" in tensors:
             per_output(layer, "weight_scale_2", tensors["weight_scale_2"])
         # Two's complement of 4 bits: 8 to 15 stand for -8 to -1.
         values = nibbles - (nibbles > 7) * 16
-        packed = GroupedInteger.of(values, scale, bits=4, group=layer.inputs // columns, exact=self.inputs is not None)
+        packed = GroupedInteger.of(values, scale, bits=4, group=group, exact=self.inputs is not None)
         return wrapped(self.inputs, packed, layer, tensors)
