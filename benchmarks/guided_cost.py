@@ -52,8 +52,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backend", default="xgrammar")
     wanted = parser.parse_args()
-    flags = {"guided_decoding_backend": wanted.backend}  # loaded at the start, so that no schema pays for it
-    with LLM(wanted.model, **flags, max_model_len=1024, max_num_seqs=wanted.streams, use_tqdm_on_load=False, enable_prefix_caching=False) as llm:
+    # The backend is named, so it is loaded at the start and no schema pays for it.
+    flags = {"guided_decoding_backend": wanted.backend, "max_num_seqs": wanted.streams, "enable_prefix_caching": False}
+    with LLM(wanted.model, max_model_len=1024, use_tqdm_on_load=False, **flags) as llm:
         guide = GuideSpec("json", SCHEMA, f"{wanted.backend}:disable-any-whitespace")
         for each in (None, guide):
             rate(llm, wanted.streams, wanted.tokens, 0, each)

@@ -23,8 +23,8 @@ def split_backend(text: str) -> tuple[str, frozenset[str]]:
 
 
 def guided_config(host: PluginHost, text: str, *, given: bool = False) -> GuidedConfig:
-    """The configuration that the flag means; ``given``: somebody wrote it. Raises ConfigError, and MissingDependency where the backend's library is not installed: it
-    is needed with the first constraint only, but who chose it should not have to wait for that."""
+    """The configuration that the flag means; ``given``: somebody wrote it. Raises ConfigError, and MissingDependency where the backend's
+    library is not installed: it is needed with the first constraint only, but who chose it should not have to wait for that."""
     try:
         name, options = split_backend(text)
     except ValueError as error:
