@@ -93,13 +93,15 @@ class RequestError(EngineError):
     """A request cannot be served as asked; ends as an HTTP 4xx that names the field.
 
     ``param`` is the request's field, ``code`` a machine-readable reason (``context_length_exceeded`` …),
-    ``http_status`` the answer's status.
+    ``http_status`` the answer's status, ``retry_after`` the seconds after which asking again may help.
     """
 
     def __init__(
-        self, cause: str, *, param: str | None = None, code: str | None = None, http_status: int = 400, fix: str | None = None
-    ) -> None:
+        self, cause: str, *, param: str | None = None, code: str | None = None, http_status: int = 400, fix: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(cause, fix=fix)
         self.param = param
         self.code = code
         self.http_status = http_status
+        self.retry_after = retry_after

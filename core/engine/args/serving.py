@@ -46,6 +46,7 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
         allowed_methods=tuple(args.allowed_methods), allowed_headers=tuple(args.allowed_headers), middleware=tuple(args.middleware),
         frontend_multiprocessing=not args.disable_frontend_multiprocessing, restart=not args.disable_engine_restart,
         silence_timeout=args.engine_silence_timeout, step_timeout=args.step_timeout, drain_timeout=args.drain_timeout,
+        max_queued_requests=args.max_queued_requests or None, max_queued_tokens=args.max_queued_tokens or None,
         default_sampling=defaults, max_new_tokens=limit,
         extensions=tuple(args.extensions or ()), auto_tool_choice=args.enable_auto_tool_choice,
         reasoning_options=split_options("--reasoning-parser", args.reasoning_parser or "")[1],

@@ -60,7 +60,9 @@ def engine_response(error: EngineError, path: str = "") -> Response:
     """The answer to a request at ``path`` that ended with an engine failure."""
     described, status = describe(error)
     inner = described["error"]
-    return error_response(inner["message"], status, param=inner["param"], code=inner["code"], path=path)
+    after = error.retry_after if isinstance(error, RequestError) else None
+    headers = {"retry-after": str(after)} if after is not None else None
+    return error_response(inner["message"], status, param=inner["param"], code=inner["code"], headers=headers, path=path)
 
 
 def _sentence(error: RequestError) -> str:

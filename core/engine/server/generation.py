@@ -60,6 +60,7 @@ class Generation:
 
     async def events(self) -> AsyncIterator[Event]:
         """What is new, with the number of its sequence. Closing the iterator aborts what still runs."""
+        self._service.admission.check()
         for params in self.job.params:
             self._service.metrics.asked(params)
         if len(self._requests) == 1:
@@ -156,10 +157,12 @@ class Generation:
         request, choice = self._requests[index], self.choices[index]
         metrics = self._service.metrics
         times = RequestTimes(arrival=request.arrival)
+        ticket = self._service.admission.enter(len(request.prompt_token_ids))
         outputs = self._service.client.generate(request)
         reason = FinishReason.ABORT.value
         try:
             async for output in outputs:
+                ticket.leave()
                 times.see(output, time.monotonic())
                 metrics.progressed(output, times)
                 if output.finish_reason is FinishReason.ERROR:
@@ -173,6 +176,7 @@ class Generation:
                     return
             raise GenerationFailed("Generating failed: the engine ended the sequence without a reason.")
         finally:
+            ticket.leave()
             await close(outputs)
             metrics.finished(self.job, request, choice, times, reason)
 

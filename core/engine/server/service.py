@@ -27,6 +27,7 @@ from engine.render.params import Limits
 from engine.render.prompt import PromptEncoder
 from engine.render.requested import RequestTemplates
 from engine.render.template import load_templates
+from engine.server.admission import Admission
 from engine.server.parsing import Parsers
 
 log = logging.getLogger("engine.requests")
@@ -77,6 +78,7 @@ class Service:
         self.endpoints = endpoints
         self.parsers = parsers or Parsers()
         self.limits = Limits.of(config)
+        self.admission = Admission(config.server)
         self.metrics = metrics or Metrics(config, client)
         self.texts = TokenTexts(tokenizer)
         self.encoder = PromptEncoder(tokenizer, self.limits, pool)
@@ -114,7 +116,8 @@ class Service:
         return int.from_bytes(drawn.digest(), "little") >> 1
 
     def check(self, endpoint: str, model: str | None) -> str:
-        """The served name that ``model`` means. Raises RequestError: 404 where it is not served, 400 where the endpoint is not."""
+        """The served name that ``model`` means. Raises RequestError: 404 where it is not served, 400 where the endpoint is not,
+        429 where too much waits."""
         names = self.config.model.served_names
         if model is not None and model not in names:
             raise RequestError(
@@ -131,6 +134,7 @@ class Service:
             )
         if self.client.dead is not None:
             raise self.client.dead
+        self.admission.check()
         return model or names[0]
 
     def check_priority(self, priority: int) -> int:
