@@ -11,8 +11,9 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.layers.packed import DensePacked
-from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
+from engine.layers.packed_quantized import GroupedInteger, RowBlocks, ScaledFloat8
 from engine.plugin import LinearKernel, PackedWeight
+from engine_devices._gather import gather, gathers
 from engine_devices._native import ELEMENT_TYPES, Native
 from engine_devices._weights import Panels, pack_dense, pack_float8, pack_integer
 
@@ -69,7 +70,7 @@ class NativeLinear(LinearKernel):
     def __init__(self, native: Native, panels: Panels, x_group: int = 0) -> None:
         self.native = native
         self.panels = panels
-        self.gathers = panels.scale is None
+        self.gathers = panels.scale is None or gathers(panels)
         self.dtype = panels.weight.dtype
         self._quantized_bytes = native.cdll.engine_quantized_bytes
         self._quantized_bytes.restype = ctypes.c_int64
@@ -115,8 +116,11 @@ class NativeLinear(LinearKernel):
         return arguments, (flat, bias, out, self.panels)
 
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Rows ``ids`` (int64 [T]) of a dense weight."""
+        """Rows ``ids`` (int64 [T]) of a dense weight or, in ``dtype``, of one of integers."""
         panels = self.panels
+        if panels.scale is not None:
+            rows = gather(panels, ids, dtype or torch.float32)
+            return rows if scale is None else rows * rows.new_tensor(scale)
         ids = ids.contiguous()
         out = torch.empty((len(ids), panels.inputs), dtype=self.dtype)
         kind = element_type(self.dtype)
@@ -137,8 +141,9 @@ def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
     if isinstance(packed, DensePacked) and packed.weight.dtype in (torch.float32, torch.bfloat16, torch.float16):
         panels = pack_dense(native, packed.weight)
     elif isinstance(packed, GroupedInteger):
-        panels = pack_integer(native, packed)
-        x_group = 0 if packed.exact or exact_activations() or panels is None else activation_group(panels.group, panels.inputs)
+        panels, x_group = _integer_panels(native, packed)
+    elif isinstance(packed, RowBlocks) and packed.kind.nearest is not None and not exact_activations():
+        panels, x_group = _integer_panels(native, packed.kind.nearest(packed.rows))
     elif isinstance(packed, ScaledFloat8):
         panels = pack_float8(native, packed)
     if panels is None:
@@ -147,6 +152,13 @@ def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
         packed.release()
         native.give_back(panels.nbytes)
     return NativeLinear(native, panels, x_group)
+
+
+def _integer_panels(native: Native, packed: GroupedInteger) -> tuple[Panels | None, int]:
+    """The panels, and the inputs per scale of 8-bit activations (0: they are not rounded)."""
+    panels = pack_integer(native, packed)
+    exact = packed.exact or exact_activations() or panels is None
+    return panels, 0 if exact or panels is None else activation_group(panels.group, panels.inputs)
 
 
 def activation_group(group: int, inputs: int) -> int:

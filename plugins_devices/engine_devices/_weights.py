@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
+from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8, pack_nibbles
 from engine_devices._native import ELEMENT_TYPES, Native
 
 HUGE_PAGE = 2 << 20
@@ -89,12 +89,15 @@ def group_for_panels(group: int, inputs: int) -> int | None:
 
 
 def pack_integer(native: Native, packed: GroupedInteger) -> Panels | None:
-    """Integers in panels; None for bits or a group that the kernels cannot take."""
+    """Integers in panels, of 4 bits or 8 whichever hold them; None for a group that the kernels cannot take."""
     group = group_for_panels(packed.group, packed.inputs)
-    if group is None or packed.bits not in (4, 8):
+    if group is None:
         return None
-    kind = ELEMENT_TYPES["int4" if packed.bits == 4 else "int8"]
-    values = _pack_values(native, packed.values, packed.inputs, group, kind)
+    kind = ELEMENT_TYPES["int4" if packed.bits <= 4 else "int8"]
+    integers = packed.values
+    if packed.bits not in (4, 8):
+        integers = pack_nibbles(packed.integers()) if packed.bits < 4 else packed.integers()
+    values = _pack_values(native, integers, packed.inputs, group, kind)
     scale, shift, factor = _pack_scales(packed.scale.float(), None if packed.shift is None else packed.shift.float())
     return Panels(values, packed.outputs, packed.inputs, kind, scale, shift, group, factor)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.layers.packed_integer import pack_fields, pack_planes
 from engine.layers.packed_quantized import GroupedInteger
 
 
@@ -40,11 +41,20 @@ class Fields(NamedTuple):
             shift = self.scale.float() * (middle - self.zero) - self.least.float()
         elif self.zero != middle:
             shift = self.scale.float() * (middle - self.zero)
-        values = (self.value.to(torch.int16) - middle).to(torch.int8).reshape(outputs, -1)
         scale = self.scale if dtype is None else self.scale.to(dtype)
         shift = shift if shift is None or dtype is None else shift.to(dtype)
         rows = (part if part is None else part.reshape(outputs, -1) for part in (scale, shift))
-        return GroupedInteger.of(values, *rows, bits=self.bits, group=self.group)
+        inputs = self.value.numel() // outputs
+        return GroupedInteger(self._stored(outputs), *rows, bits=self.bits, inputs=inputs, group=self.group, exclusive=True)
+
+    def _stored(self, outputs: int) -> Tensor:
+        """The values as the layout keeps them, which are the file's where they fill bytes evenly."""
+        value = self.value.reshape(outputs, -1)
+        if self.bits == 8:
+            return (value ^ 128).view(torch.int8)
+        if self.bits in (2, 4):
+            return pack_fields(value, self.bits)
+        return pack_planes(value.to(torch.int16) - (1 << (self.bits - 1)), self.bits)
 
 
 def half(blocks: Tensor, start: int, count: int = 1) -> Tensor:

@@ -30,8 +30,8 @@ _LATTICES: dict[str, Callable[[Tensor], Tensor]] = {
 _TABLES: dict[str, tuple[Callable[[Tensor], tuple[Tensor, Tensor]], tuple[float, ...]]] = {
     "iq4_nl": (lattices.iq4_nl, lattices.IQ4_TABLE), "iq4_xs": (lattices.iq4_xs, lattices.IQ4_TABLE), "mxfp4": (lattices.mxfp4, E2M1),
 }  # fmt: skip
-#: Rows that are unpacked at a time: what packing needs beside the result.
-_AT_ONCE = 1 << 22
+#: Weights that are unpacked at a time: what packing needs beside the result.
+_AT_ONCE = 1 << 19
 
 
 class Block(NamedTuple):
@@ -44,38 +44,68 @@ class Block(NamedTuple):
     def pack(self, data: Tensor, inputs: int) -> PackedWeight:
         """uint8 [outputs, row bytes] → the packed weight, which shares no memory with a mapped file."""
         if self.name in _GROUPED:
-            return _grouped(data, self, inputs)
+            read = _GROUPED[self.name]
+            return _grouped(data, inputs, lambda piece: read(piece.reshape(-1, self.nbytes)).grouped(len(piece)))
         if self.name in _TABLES:
             return _codebook(data, self, inputs)
-        return RowBlocks(data.contiguous(), self.kind(), inputs=inputs, exclusive=True)
+        return RowBlocks(data.clone(), self.kind(), inputs=inputs, exclusive=True)
 
     def kind(self) -> BlockKind:
         """How a kernel reads blocks that stay as they are."""
-        if self.name in _TWO_LEVELS:
-            fields = _TWO_LEVELS[self.name]
-            return BlockKind(self.name, self.elements, self.nbytes, lambda blocks: fields(blocks).weights())
-        return BlockKind(self.name, self.elements, self.nbytes, _LATTICES[self.name])
+        if self.name not in _TWO_LEVELS:
+            return BlockKind(self.name, self.elements, self.nbytes, _LATTICES[self.name])
+        fields = _TWO_LEVELS[self.name]
+        nearest = self._nearest if self.name in ("q4_k", "q5_k", "q6_k") else None
+        return BlockKind(self.name, self.elements, self.nbytes, lambda blocks: fields(blocks).weights(), nearest)
+
+    def _nearest(self, data: Tensor) -> GroupedInteger:
+        """4 and 5 bits: the same integers, scales rounded to float16. 6 bits, which have a scale per 16: 8 bits with one per 32."""
+        fields, inputs = _TWO_LEVELS[self.name], data.shape[1] // self.nbytes * self.elements
+
+        def one(piece: Tensor) -> GroupedInteger:
+            found = fields(piece.reshape(-1, self.nbytes))
+            return found.grouped(len(piece), torch.float16) if found.group == 32 else _eight_bits(found.weights().reshape(len(piece), -1))
+
+        return _grouped(data, inputs, one)
 
 
-def _pieces(data: Tensor, inputs: int) -> list[Tensor]:
-    return list(torch.split(data, max(1, _AT_ONCE // inputs)))
+def _eight_bits(weight: Tensor) -> GroupedInteger:
+    """Rounded to 8 bits with a float16 scale per 32 inputs."""
+    groups = weight.view(len(weight), -1, 32)
+    scale = (groups.abs().amax(-1) / 127).half()
+    values = torch.where(scale.unsqueeze(-1) == 0, 0, groups / scale.float().unsqueeze(-1)).round_().clamp_(-127, 127).to(torch.int8)
+    return GroupedInteger(values.flatten(1), scale, bits=8, inputs=weight.shape[1], group=32, exclusive=True)
 
 
-def _grouped(data: Tensor, block: Block, inputs: int) -> PackedWeight:
-    read = _GROUPED[block.name]
-    parts = [read(piece.reshape(-1, block.nbytes)).grouped(len(piece)) for piece in _pieces(data, inputs)]
-    shift = None if parts[0].shift is None else torch.cat([part.shift for part in parts if part.shift is not None])
-    return GroupedInteger(
-        torch.cat([part.values for part in parts]), torch.cat([part.scale for part in parts]), shift,
-        bits=parts[0].bits, inputs=inputs, group=parts[0].group, exclusive=True,
-    )  # fmt: skip
+def _grouped(data: Tensor, inputs: int, pack: Callable[[Tensor], GroupedInteger]) -> GroupedInteger:
+    """Some rows at a time, into the tensors of the whole."""
+    whole: GroupedInteger | None = None
+    start = 0
+    for piece in torch.split(data, max(1, _AT_ONCE // inputs)):
+        part = pack(piece)
+        if whole is None:
+            whole = _like(part, len(data))
+        for target, source in zip((whole.values, whole.scale, whole.shift), (part.values, part.scale, part.shift), strict=True):
+            if target is not None and source is not None:
+                target[start : start + len(piece)] = source
+        start += len(piece)
+    if whole is None:
+        raise ValueError("a weight without outputs")
+    return whole
+
+
+def _like(part: GroupedInteger, outputs: int) -> GroupedInteger:
+    """The same layout with room for ``outputs`` rows."""
+    values, scale = (each.new_empty(outputs, each.shape[1]) for each in (part.values, part.scale))
+    shift = None if part.shift is None else part.shift.new_empty(outputs, part.shift.shape[1])
+    return GroupedInteger(values, scale, shift, bits=part.bits, inputs=part.inputs, group=part.group, exclusive=True)
 
 
 def _codebook(data: Tensor, block: Block, inputs: int) -> PackedWeight:
     read, entries = _TABLES[block.name]
     table = torch.tensor(entries, dtype=torch.float32, device=data.device)
     parts: list[Codebook] = []
-    for piece in _pieces(data, inputs):
+    for piece in torch.split(data, max(1, _AT_ONCE // inputs)):
         codes, scale = read(piece.reshape(-1, block.nbytes))
         rows = scale.reshape(len(piece), -1)
         parts.append(Codebook.of(codes.reshape(len(piece), -1), table, rows, bits=4, group=inputs // rows.shape[1]))

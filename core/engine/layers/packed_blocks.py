@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.layers.packed_integer import GroupedInteger
 from engine.plugin.contracts.packed import PackedWeight
 
 
 @dataclass(frozen=True, slots=True)
 class BlockKind:
-    """A block type: ``nbytes`` hold ``elements`` weights. ``unpack``: uint8 [n, nbytes] → float32 [n, elements]. ``name``: ``q6_k``"""
+    """A block type: ``nbytes`` hold ``elements`` weights. ``unpack``: uint8 [n, nbytes] → float32 [n, elements]. ``name``: ``q6_k``
+
+    ``nearest``: uint8 [outputs, row bytes] → integers with a float16 scale per 32 inputs, as near as they come (within 0.4 % of a
+    group's largest): for a device whose kernels read no such blocks and round activations to 8 bits anyway.
+    """
 
     name: str
     elements: int
     nbytes: int
     unpack: Callable[[Tensor], Tensor]
+    nearest: Callable[[Tensor], GroupedInteger] | None = None
 
 
 class RowBlocks(PackedWeight):
