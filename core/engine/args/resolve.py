@@ -128,6 +128,9 @@ class Resolver:
         ends = serving.end_tokens(self.generation, overrides, info.eos_token_ids, info.vocab_size)
         info = msgspec.structs.replace(info, eos_token_ids=ends)
         self.dtype, self.dtype_reason = model_facts.choose_dtype(args, info, device)
+        if {self.dtype, info.dtype} == {"float16", "bfloat16"}:
+            lost = "range" if self.dtype == "float16" else "precision"
+            self.warnings.append(f"The checkpoint is {info.dtype} and runs as {self.dtype}, which has less {lost}.")
         if self.quantization is not None:
             self._describe_quantization(self.quantization, checkpoint, device, info)
         model_facts.check_model(args, info, device)

@@ -18,7 +18,7 @@ from engine.plugin.contracts.packed import Quantizer
 from engine.plugin.contracts.serving import ModelArchitecture
 from engine.plugin.host import load
 from engine.plugin.kinds import DEVICE, LOADER, MODEL, MODEL_IMPL, QUANTIZATION
-from engine.worker.kernels import kernel_of
+from engine.worker.kernels import Kernels
 from engine.worker.kv_scales import take_scales
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def attention_of(device: Device, config: EngineConfig) -> AttentionBackend:
     return backend
 
 
-def build_model(config: EngineConfig, device: Device, parallel: Parallel, attention: AttentionBackend) -> Model:
+def build_model(
+    config: EngineConfig, device: Device, parallel: Parallel, attention: AttentionBackend, kernels: Kernels | None = None
+) -> Model:
     """The network of this worker, its weights not loaded."""
     m = config.model
     context = ModelContext(
@@ -69,7 +71,7 @@ def build_model(config: EngineConfig, device: Device, parallel: Parallel, attent
         device=device.torch_device(),
         parallel=parallel,
         attention=attention,
-        kernel=kernel_of(device),
+        kernel=kernels or Kernels(device),
         quantizer=create_quantizer(config),
         checkpoint_path=m.checkpoint.path,
         max_model_len=m.max_model_len,

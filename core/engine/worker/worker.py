@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, 
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble
+from engine.worker.kernels import Kernels
 from engine.worker.kv_scales import calculate_scales
 from engine.worker.limits import measure_limits
 from engine.worker.logprobs import describe_prompt
@@ -36,6 +38,9 @@ from engine.worker.swap import PagePool
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_log = logging.getLogger(__name__)
 
 
 class LocalWorker(Worker):
@@ -70,8 +75,11 @@ class LocalWorker(Worker):
         )  # fmt: skip
         self._attention = attention_of(device, config)
         with torch.inference_mode(), self._parallel.turn(config.parallel.loading_workers):
-            self._model: Model = build_model(config, device, self._parallel, self._attention)
+            self._kernels = Kernels(device)
+            self._model: Model = build_model(config, device, self._parallel, self._attention, self._kernels)
             load_weights(self._model, config, self.rank, self._progress)
+        for layout, layers in (self._kernels.without() if self.rank == 0 else {}).items():
+            _log.warning("%s has no kernel for the layout %s: %d layers are dequantized at each product.", device.name, layout, layers)
         device.synchronize()
         self._weight_bytes = max(0, used_bytes(device) - used)
         self._ops = device.operations() or torch_operations()
@@ -155,7 +163,8 @@ class LocalWorker(Worker):
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
         if method == "describe":
-            return {**self._opened().describe(), "steps": self._runner.describe(), "sequences": len(self._table)}
+            device = self._opened().describe() | self._kernels.describe()
+            return {**device, "steps": self._runner.describe(), "sequences": len(self._table)}
         if method == "prepare_guide":
             return self._grammars is None or self._grammars.prepare(msgspec.convert(arguments["spec"], GuideSpec))
         if method == "check_processors":
