@@ -10,6 +10,8 @@ import torch
 
 from engine.errors import ConfigError, ModelFileError
 from engine.layers.packed_quantized import GroupedInteger, Joined, Permuted
+from engine.llm import LLM
+from engine.plugin.request import SamplingParams
 from tests.data import shared
 from tests.quant import packers
 from tests.quant.checkpoints import (
@@ -259,3 +261,15 @@ def test_a_shard_that_would_cut_a_group_is_refused(llama, tmp_path):
     gptq(tmp_path / "q", llama, group=128)
     with pytest.raises(ConfigError, match="keeps groups of 128, which a tensor-parallel shard of 64 would cut"):
         logits_of(tmp_path / "q", ranks=4, quantization="gptq")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_offline_api_serves_it(ranks, llama, tmp_path):
+    dense = gptq(tmp_path / "q", llama, act_order=True, symmetric=False)
+    prompt = [5, 17, 99, 3]
+    with LLM(str(tmp_path / "q"), skip_tokenizer_init=True, dtype="float32", tensor_parallel_size=ranks, max_model_len=64) as llm:
+        assert llm.config.choices["quantization"].name == "ipex"
+        answer = llm.generate({"prompt_token_ids": prompt}, SamplingParams(temperature=0.0, max_tokens=8), use_tqdm=False)[0]
+    tokens = list(answer.outputs[0].token_ids)
+    wanted = logits_of_transformers(llama, dense, tmp_path, ([*prompt, *tokens[:-1]],))[0]
+    assert tokens == wanted[len(prompt) - 1 :].argmax(-1).tolist()

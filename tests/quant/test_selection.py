@@ -160,6 +160,13 @@ def test_methods_without_a_config(tmp_path):
         choose(tmp_path, asked="gptq_marlin_24")
 
 
+def test_weights_that_are_invented_are_not_quantized(plain, tmp_path):
+    with pytest.raises(ConfigError, match="--load-format dummy invents plain weights") as caught:
+        choose(tmp_path, load_format="dummy", quantization_config=GPTQ)
+    assert caught.value.fix == "--hf-overrides '{\"quantization_config\": null}'"
+    assert plan(plain, load_format="dummy", hf_overrides={"quantization_config": None})[1] is None
+
+
 def test_a_dtype_beside_the_definition_warns_on_the_cpu_and_is_refused_elsewhere(tmp_path):
     found = choose(tmp_path, asked="gptq", quantization_config=GPTQ)
     cpu, cuda = (DeviceFacts(name=name, available=True, reason="") for name in ("cpu", "cuda"))

@@ -52,6 +52,11 @@ def choose_quantization(
     found = own_config(config) or side_config(checkpoint, methods, asked)
     if found is None:
         return None if asked is None else _without_config(checkpoint, methods, asked)
+    if load_format == "dummy":
+        raise ConfigError(
+            f"--load-format dummy invents plain weights, but {found.source} says that they are quantized.",
+            fix="--hf-overrides '{\"quantization_config\": null}'",
+        )
     own = methods.spelled(found.method)
     claimed = methods.claimed(found.config, own, asked)
     if claimed is None and asked not in (None, own):
