@@ -28,7 +28,7 @@ SCHEDULER = (
     Flag("--num-lookahead-slots", "int", 0, "Further KV slots reserved per sequence and step."),
     Flag("--max-num-batched-tokens", "int", None,
          "Token budget of one step; unset is 2048 (the whole model length without chunked prefill), "
-         "and on a CPU 256 while sequences decode.", metavar="TOKENS"),
+         "and on a CPU 256 while sequences decode and few wait.", metavar="TOKENS"),
     Flag("--max-num-partial-prefills", "int", 1, "Prompts that may be partly computed at the same time."),
     Flag("--max-long-partial-prefills", "int", 1, "How many of those may be long ones."),
     Flag("--long-prefill-token-threshold", "int", 0,

@@ -26,6 +26,8 @@ class Roster:
         self._short = Queue()
         self._long = Queue()
         self._parked = 0
+        #: Tokens of those that could start, counted whole.
+        self.backlog = 0
 
     @property
     def waiting(self) -> int:
@@ -50,6 +52,7 @@ class Roster:
     def wait(self, sequence: Sequence) -> None:
         """Into the waiting queue."""
         sequence.state = State.WAITING
+        self.backlog += len(sequence.tokens)
         self._queue_of(sequence).push(sequence)
         self.delay.joined(sequence)
 
@@ -95,6 +98,7 @@ class Roster:
         elif state is State.SWAPPED:
             self.swapped.note_ended()
         elif state is State.WAITING:
+            self.backlog -= len(sequence.tokens)
             self._queue_of(sequence).note_ended()
             self.delay.left(sequence)
         elif state is State.PARKED:
@@ -110,11 +114,14 @@ class Roster:
         keys = [(sequence.key, sequence.number) for sequence in self.running]
         if keys != sorted(keys) or any(sequence.state is not State.RUNNING for sequence in self.running):
             raise RuntimeError("roster: the running sequences are out of order")
+        if self.backlog != sum(len(sequence.tokens) for sequence in self.by_number.values() if sequence.state is State.WAITING):
+            raise RuntimeError("roster: the tokens of those that wait are miscounted")
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.state is State.SWAPPED:
             self.swapped.take(sequence)
         else:
+            self.backlog -= len(sequence.tokens)
             self._queue_of(sequence).take(sequence)
             self.delay.left(sequence)
 

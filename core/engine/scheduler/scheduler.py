@@ -94,7 +94,7 @@ class Scheduler:
         plan = StepPlan(self._config.max_num_batched_tokens)
         if self._config.chunked_prefill:
             self._continue_decodes(plan)
-            if plan.counts and self._config.mixed_tokens:
+            if plan.counts and self._config.mixed_tokens and self._roster.backlog < self._config.max_num_batched_tokens:
                 plan.limit(self._config.mixed_tokens)
             self._continue_prompts(plan)
             self._admission.fill(plan)

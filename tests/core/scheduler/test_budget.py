@@ -151,3 +151,13 @@ def test_prompts_take_small_steps_while_others_decode() -> None:
     bench.verify()
     assert [step.num_tokens for step in bench.steps[:5]] == [50, 20, 20, 20, 5]
     assert [work.count for work in bench.steps[1].work] == [1, 19]
+
+
+def test_where_a_whole_step_of_prompts_waits_it_is_taken() -> None:
+    bench = Bench(budget=64, mixed_tokens=20)
+    bench.add(request("a", [1] * 50, max_tokens=30, ignore_eos=True))
+    bench.step()
+    bench.add(*(request(f"n{i}", prompt(i, 25), max_tokens=1) for i in range(3)))
+    bench.run()
+    bench.verify()
+    assert [step.num_tokens for step in bench.steps[:3]] == [50, 64, 13]
