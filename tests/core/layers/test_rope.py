@@ -153,3 +153,35 @@ def test_mistakes_are_named(scaling, message):
 )
 def test_context_length(config, length):
     assert context_length(config, config.get("max_position_embeddings", 2048)) == length
+
+
+@pytest.mark.parametrize("name", ["linear", "dynamic", "yarn", "llama3", "longrope"])
+@pytest.mark.parametrize("longest", [48, 96])
+def test_logits_of_a_scaling_given_by_flag(name, longest, tmp_path):
+    """A prompt as long as the longest context served: there the lengths that dynamic and longrope depend on agree."""
+    import json
+
+    from transformers import AutoModelForCausalLM
+
+    from tests.quant.checkpoints import logits_of, tiny_llama
+
+    scaling = {key: value for key, value in SCALINGS[name].items() if key not in LISTS}
+    if name == "longrope":
+        scaling |= {"short_factor": [1.0 + 0.1 * i for i in range(16)], "long_factor": [2.0 + 0.3 * i for i in range(16)]}
+    place = tiny_llama(tmp_path, max_position_embeddings=64)
+    length = 64 if name in ("dynamic", "linear") else longest
+    scaling |= {"original_max_position_embeddings": 64} if name in ("yarn", "longrope") else {}
+    prompt = [(7 * i) % 150 for i in range(min(longest, 2 * length))]
+    flags = {"max_model_len": longest} if name != "longrope" or longest <= 64 else {"hf_overrides": {"max_position_embeddings": 128}}
+    if "hf_overrides" in flags:
+        flags["max_model_len"] = longest
+    if name == "llama3" and longest > 64:
+        flags["hf_overrides"] = {"max_position_embeddings": 128}
+    found = logits_of(place, (prompt,), rope_scaling=scaling, **flags)[0]
+    config = json.loads((place / "config.json").read_text()) | flags.get("hf_overrides", {})
+    theta = config.pop("rope_parameters", {}).get("rope_theta", 10_000.0)
+    (place / "config.json").write_text(json.dumps(config | {"rope_parameters": scaling | {"rope_theta": theta}}))
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        wanted = model(torch.tensor([prompt]), use_cache=False).logits[0]
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
