@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ RUNTIME_BYTES = 320 << 20
 #: Prompts cost the same per token in chunks of this size as in large ones (within 3 % from 128 tokens on), and whoever is decoding waits
 #: a tenth of the time.
 MIXED_TOKENS = 256
+#: Quantized layouts that the native kernels multiply, in groups of a multiple of 32 or one per output.
+LAYOUTS = ("grouped_int 4", "grouped_int 8", "scaled_float8")
 
 
 @hookimpl
@@ -34,6 +37,7 @@ def engine_probe_device() -> DeviceFacts:
         name="cpu", available=True, reason="every machine has one", priority=0, count=1,
         total_memory=memory.total, free_memory=memory.free, shared_memory=True, runtime_bytes=RUNTIME_BYTES,
         fills_host=compute_threads() >= usable_processors(), mixed_tokens=MIXED_TOKENS,
+        layouts=LAYOUTS if os.environ.get("ENGINE_CPU_NATIVE", "1") != "0" else (),
         block_size=16, dtypes=dtypes(), description=f"{processor_name()}, {cores} cores",
     )  # fmt: skip
 

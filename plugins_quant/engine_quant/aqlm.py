@@ -39,6 +39,10 @@ class Aqlm(Quantizer):
         formats = [None if name in self.plain else AqlmFormat(self.wide, self.tall, self.books, self.bits) for name in names]
         return formats[0] if len(formats) == 1 else PartFormats(tuple(formats))
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("additive",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         each = f"{self.wide} inputs" + (f" × {self.tall} outputs" if self.tall > 1 else "")

@@ -54,6 +54,10 @@ class BitsAndBytes(Quantizer):
         in_flight = InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
         return Int8Format(in_flight) if self.bits == 8 else FourBitFormat(in_flight)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("grouped_int 8" if self.bits == 8 else "codebook 4",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         scales = "one per output" if self.bits == 8 else "one per 64 elements" + (", doubly quantized" if self.double else "")

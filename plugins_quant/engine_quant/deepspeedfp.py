@@ -33,6 +33,10 @@ class DeepSpeedFloat(Quantizer):
 
         return DeepSpeedFormat(self.bits, self.group) if layer.role == "linear" else None
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("scaled_float8" if self.bits == 6 else "codebook 8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         return {"bits": self.bits, "group size": self.group, "activations": "as they are"}

@@ -19,6 +19,10 @@ class ExpertsInt8(Quantizer):
 
         return RoundedRows() if layer.experts else None
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("grouped_int 8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         return {"bits": 8, "weight scale": "one per output of each expert", "other layers": "as they are"}

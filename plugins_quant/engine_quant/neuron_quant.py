@@ -34,6 +34,10 @@ class NeuronQuant(Quantizer):
 
         return RoundedFloat8Format(None, per_output=True)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("grouped_int 8" if self.dtype == "s8" else "scaled_float8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         return {"bits": 8, "dtype": self.dtype, "weight scale": "one per output", "activations": "as they are"}

@@ -28,6 +28,10 @@ class TpuInt8(Quantizer):
 
         return RoundedRows(least=1e-5, lowest=-128) if layer.role == "linear" else None
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("grouped_int 8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         return {"bits": 8, "weight scale": "one per output", "activations": "as they are"}

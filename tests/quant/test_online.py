@@ -138,3 +138,21 @@ def test_deepspeed(llama, tmp_path, bits, group):
 def test_deepspeed_needs_its_file(llama):
     with pytest.raises((ConfigError, ModelFileError), match=r"quant_config\.json"):
         load_model(llama, quantization="deepspeedfp")
+
+
+@pytest.mark.parametrize(
+    ("method", "native", "kernels"),
+    [
+        ("tpu_int8", "1", {"grouped_int 8": "a kernel of cpu"}),
+        ("tpu_int8", "0", {"grouped_int 8": "none of cpu: dequantized in slices at each product"}),
+        ("bitsandbytes", "1", {"codebook 4": "none of cpu: dequantized in slices at each product"}),
+    ],
+)
+def test_the_plan_says_what_has_a_kernel(llama, monkeypatch, method, native, kernels):
+    from engine.args import EngineArgs
+    from engine.report import examine
+
+    monkeypatch.setenv("ENGINE_CPU_NATIVE", native)
+    found, error = examine(EngineArgs(model=str(llama), quantization=method, skip_tokenizer_init=True, device="cpu"))
+    assert error is None
+    assert found["quantization"]["kernels"] == kernels

@@ -214,8 +214,19 @@ def check_dtype(found: Quantization, dtype: str, device: DeviceFacts) -> list[st
     return [f"{cause}; {device.name} computes it all the same."]
 
 
-def describe_quantization(host: PluginHost, found: Quantization, checkpoint: Checkpoint, info: ModelInfo) -> tuple[Choice, dict[str, Any]]:
+def describe_quantization(
+    host: PluginHost, found: Quantization, checkpoint: Checkpoint, info: ModelInfo, device: DeviceFacts
+) -> tuple[Choice, dict[str, Any]]:
     """The final choice, and what ``engine plan`` shows of it. The quantizer is made: a config that it cannot read is refused here."""
     created = host.create(QUANTIZATION, found.choice, checkpoint=checkpoint, config=found.config, info=info)
     config = "none: weights are quantized while loading" if found.config is None else found.source
-    return created.choice, {"method": created.choice.name, "config": config} | created.plugin.describe()
+    kernels = {layout: _kernel(layout, device) for layout in created.plugin.layouts()}
+    known = {"kernels": kernels} if kernels and device.layouts is not None else {}
+    return created.choice, {"method": created.choice.name, "config": config} | created.plugin.describe() | known
+
+
+def _kernel(layout: str, device: DeviceFacts) -> str:
+    """What multiplies weights of that layout."""
+    if layout in (device.layouts or ()):
+        return f"a kernel of {device.name}"
+    return f"none of {device.name}: dequantized in slices at each product"

@@ -16,7 +16,7 @@ from engine.args.limits import scheduler_config
 from engine.args.parsers import choose_parser, split_options
 from engine.args.processors import processor_config
 from engine.args.rules import check_rules, host_memory
-from engine.args.shapes import FAMILIES, check_shapes
+from engine.args.shapes import FAMILIES, check_shapes, expected_tensors
 from engine.checkpoint import locate, single_gguf
 from engine.config import (
     CacheConfig,
@@ -140,7 +140,7 @@ class Resolver:
         self, found: quantization.Quantization, checkpoint: Checkpoint, device: DeviceFacts, info: ModelInfo
     ) -> None:  # fmt: skip
         self.warnings += quantization.check_dtype(found, _decided(self.dtype), device)
-        self.choices["quantization"], self.quantized = quantization.describe_quantization(self.host, found, checkpoint, info)
+        self.choices["quantization"], self.quantized = quantization.describe_quantization(self.host, found, checkpoint, info, device)
 
     def _choose_plugins(self, checkpoint: Checkpoint, info: ModelInfo) -> None:
         """The plugins that only have a name yet (their objects are made where they work), and those that decide now."""
@@ -177,8 +177,11 @@ class Resolver:
             created.plugin.serve_rank(0, self.args.tensor_parallel_size)
             tensors = list(created.plugin.describe())
             native = self.choices.get("model")
-            if native is not None and native.name in FAMILIES and created.plugin.complete() and not created.plugin.own_state():
+            family = native is not None and native.name in FAMILIES
+            if family and created.plugin.complete() and not created.plugin.own_state():
                 check_shapes(tensors, info, _decided(self.config))
+            if family and not created.plugin.complete() and not tensors:
+                tensors = expected_tensors(info, _decided(self.config), self.dtype or info.dtype)
             weights = plan.measure(tensors, info, self.dtype or info.dtype)
         finally:
             created.plugin.close()

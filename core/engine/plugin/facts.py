@@ -125,6 +125,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     ``fills_host``: its steps keep every processor busy that the engine may use, so that whatever the host does beside them delays them.
     ``mixed_tokens``: tokens of a step with prompts and running sequences together, where the user sets no budget and less than a whole
     step's tokens wait; 0: as others.
+    ``layouts``: quantized layouts that it has kernels for, as :meth:`Quantizer.layouts` spells them; None: not said.
     ``runtime_bytes``: what the processes of a server occupy beside weights and cache (interpreters, libraries), measured.
     """
 
@@ -142,6 +143,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     block_size: int = 16
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     description: str = ""
+    layouts: tuple[str, ...] | None = None
 
 
 class Json(msgspec.Struct, frozen=True):

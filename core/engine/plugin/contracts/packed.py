@@ -152,6 +152,13 @@ class Quantizer(ABC):
         """
         return {}
 
+    def layouts(self) -> tuple[str, ...]:
+        """Quantized layouts that weights become, with the bits of integers and codebooks: ``grouped_int 4``, ``codebook 4``,
+        ``scaled_float8``, ``blocks``, ``additive``, ``sparse24``. ``engine plan`` says which of them the device has no kernel for.
+        Empty: not known before loading.
+        """
+        return ()
+
     def describe(self) -> dict[str, Any]:
         """What ``engine plan`` prints of the method (bits, group size …)."""
         return {}
