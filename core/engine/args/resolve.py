@@ -122,6 +122,8 @@ class Resolver:
         self.warnings += notes
         self.generation = serving.generation_config(args, own)
         self.quantization = quantization.choose_quantization(args, host, checkpoint, self.config, device, self.load_format)
+        if self.quantization is not None and self.load_format == "auto":
+            self.load_format = quantization.own_loader(self.quantization, host)
         info, provider = model_facts.describe(args, host, self.config)
         self.choices.update(provider)
         overrides = args.override_generation_config or {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from engine.errors import ModelFileError
-from engine.plugin.facts import ModelInfo, TensorInfo
+from engine.plugin.facts import DTYPE_BYTES, ModelInfo, TensorInfo
 
 #: The engine's architectures whose checkpoints use the names below.
 FAMILIES = frozenset({
@@ -51,7 +52,29 @@ def check_shapes(tensors: Iterable[TensorInfo], info: ModelInfo, config: dict[st
         raise ModelFileError(f"The checkpoint has no tensor of layer {missing[0]} ({len(missing)} of {len(layers)} are missing).", fix=_FIX)
 
 
+def expected_tensors(info: ModelInfo, config: dict[str, Any], dtype: str) -> list[TensorInfo]:
+    """The tensors that a checkpoint of one of the ``FAMILIES`` would have, for weights that no file holds (``dummy``)."""
+    hidden = info.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (info.vocab_size, hidden), "model.norm.weight": (hidden,)}
+    if not info.tied_embeddings:
+        shapes["lm_head.weight"] = (info.vocab_size, info.hidden_size)
+    for index in range(len(info.layers)):
+        known = _known(info, index, config)
+        if info.num_experts:
+            inner = config.get("moe_intermediate_size") or config.get("intermediate_size") or 0
+            known = {name: shape for name, shape in known.items() if not name.startswith("mlp.")}
+            known |= {f"mlp.experts.{e}.{i}": (int(inner), info.hidden_size) for e in range(info.num_experts) for i in (1, 2, 3)}
+            known["mlp.gate.weight"] = (info.num_experts, info.hidden_size)
+        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in known.items()}
+    width = DTYPE_BYTES[dtype]
+    return [TensorInfo(name, dtype, shape, int(prod(shape) * width), "") for name, shape in shapes.items()]
+
+
 def _in_layer(name: str, info: ModelInfo, index: int, config: dict[str, Any]) -> tuple[int, ...] | None:
+    return _known(info, index, config).get(name)
+
+
+def _known(info: ModelInfo, index: int, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     spec, hidden = info.layers[index], info.hidden_size
     inner = config.get("intermediate_size")
     known: dict[str, tuple[int, ...]] = {
@@ -64,4 +87,4 @@ def _in_layer(name: str, info: ModelInfo, index: int, config: dict[str, Any]) ->
     }
     if isinstance(inner, int):
         known |= {"mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden), "mlp.down_proj.weight": (hidden, inner)}
-    return known.get(name)
+    return known

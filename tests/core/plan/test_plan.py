@@ -168,4 +168,7 @@ def test_unmeasured_weights_and_large_swap_spaces_are_warned_of(arguments, host,
     assert plan["warnings"] == ["--swap-space 4 may take more than 40 % of the host's memory."]
     (llama / "model.safetensors").unlink()
     plan = resolve(arguments(load_format="dummy"), host).plan
+    assert not plan["warnings"] and plan["weights"]["bytes"] > 0, "counted from the configuration"
+    monkeypatch.setattr("engine.args.resolve.FAMILIES", frozenset())
+    plan = resolve(arguments(load_format="dummy"), host).plan
     assert "no weight files to measure" in plan["warnings"][0]

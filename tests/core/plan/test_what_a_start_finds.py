@@ -95,3 +95,16 @@ def test_overrides_that_nobody_reads():
     made = resolve(EngineArgs(model="demo", hf_overrides={"rope_tetha": 5.0, "vocab_size": 2048, "quite_another_thing": 1}))
     notes = [note for note in made.plan["warnings"] if "--hf-overrides" in note]
     assert len(notes) == 2 and "Did you mean rope_theta?" in notes[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe"])
+def test_dummy_weights_are_counted_without_files(tmp_path, kind):
+    from tests.quant import checkpoints
+
+    place = getattr(checkpoints, f"tiny_{kind}")(tmp_path / "m")
+    flags = {"model": str(place), "load_format": "dummy", "skip_tokenizer_init": True, "device": "cpu", "dtype": "float32"}
+    with_files = resolve(EngineArgs(**flags)).plan["weights"]["bytes"]
+    for file in place.glob("*.safetensors*"):
+        file.unlink()
+    found = resolve(EngineArgs(**flags)).plan
+    assert with_files * 0.99 < found["weights"]["bytes"] <= with_files * 1.01
