@@ -156,3 +156,21 @@ def test_the_plan_says_what_has_a_kernel(llama, monkeypatch, method, native, ker
     found, error = examine(EngineArgs(model=str(llama), quantization=method, skip_tokenizer_init=True, device="cpu"))
     assert error is None
     assert found["quantization"]["kernels"] == kernels
+
+
+def test_random_weights_are_rounded_too(llama, experts):
+    for path in (llama, experts):
+        model, _ = load_model(path, quantization="tpu_int8", load_format="dummy")
+        held = {layer.kernel.packed.layout for layer in model.modules() if getattr(layer, "kernel", None) is not None}
+        assert held == {"grouped_int", "dense"}
+
+
+def test_bitsandbytes_brings_its_loader(llama):
+    from engine.args import EngineArgs
+    from engine.args.resolve import resolve
+
+    config = resolve(EngineArgs(model=str(llama), quantization="bitsandbytes", skip_tokenizer_init=True, device="cpu"))
+    assert config.choices["loader"].asked == "bitsandbytes"
+    extra = {"qlora_adapter_name_or_path": "some/adapter"}
+    with pytest.raises(ConfigError, match="QLoRA adapters are not merged"):
+        resolve(EngineArgs(model=str(llama), quantization="bitsandbytes", model_loader_extra_config=extra, skip_tokenizer_init=True))

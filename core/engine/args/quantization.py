@@ -12,7 +12,7 @@ from engine.args.spelling import nearest
 from engine.errors import ConfigError, ModelFileError, PluginError
 from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo, QuantizationFacts
-from engine.plugin.kinds import QUANTIZATION
+from engine.plugin.kinds import LOADER, QUANTIZATION
 
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
@@ -212,6 +212,12 @@ def check_dtype(found: Quantization, dtype: str, device: DeviceFacts) -> list[st
     if device.name != "cpu":
         raise ConfigError(f"{cause}.", fix=f"--dtype {dtypes[0]}")
     return [f"{cause}; {device.name} computes it all the same."]
+
+
+def own_loader(found: Quantization, host: PluginHost) -> str:
+    """The load format that a method brings (bitsandbytes), else ``auto``."""
+    name = found.choice.name
+    return name if name == "bitsandbytes" and any(entry.name == name for entry in host.entries(LOADER)) else "auto"
 
 
 def describe_quantization(
