@@ -31,6 +31,7 @@ def check_shapes(tensors: Iterable[TensorInfo], info: ModelInfo, config: dict[st
     for tensor in tensors:
         seen = True
         match = _LAYER.fullmatch(tensor.name)
+        wanted: tuple[int, ...] | None
         if match is None:
             rest = tensor.name.removeprefix("model.")
             wanted = (info.vocab_size, info.hidden_size) if rest in ends else (info.hidden_size,) if rest == "norm.weight" else None
