@@ -1,4 +1,4 @@
-"""Measures the rows of tests/quant/cases.py and writes them into docs/formats.md: ``python -m tools.quant_table``."""
+"""Measures the rows of tests/quant/cases.py and demo.py and writes them into docs/formats.md: ``python -m tools.quant_table``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests import data
+from tests.quant import demo
 from tests.quant.cases import CASES, Case
 from tests.quant.checkpoints import logits_of, packed_weights, worst
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "formats.md"
-START, END = "<!-- generated: measured -->", "<!-- end -->"
+START, DEMO_START, END = "<!-- generated: measured -->", "<!-- generated: demo -->", "<!-- end -->"
 _HEAD = (
     "| method | scheme | producer | error, float32 | error, CPU kernels | bytes | of bfloat16 | device |",
     "|---|---|---|---|---|---|---|---|",
 )
+
+
+_DEMO_HEAD = ("| method | scheme | exact answers | perplexity | bytes | of bfloat16 |", "|---|---|---|---|---|---|")
 
 
 class Measured(NamedTuple):
@@ -48,12 +52,11 @@ def row(case: Case, found: Measured) -> str:
     )
 
 
-def rows(text: str) -> dict[tuple[str, str, str], str]:
-    """The page's lines by method, scheme and producer."""
-    block = text.partition(START)[2].partition(END)[0]
+def rows(text: str, start: str = START, cells: int = 3) -> dict[tuple[str, ...], str]:
+    """The lines of a table of the page, by method, scheme and producer (its first cells)."""
+    block = text.partition(start)[2].partition(END)[0]
     lines = [line for line in block.splitlines() if line.startswith("| `")]
-    keys = ([cell.strip(" `") for cell in line.split("|")[1:4]] for line in lines)
-    return {(key[0], key[1], key[2]): line for key, line in zip(keys, lines, strict=True)}
+    return {tuple(cell.strip(" `") for cell in line.split("|")[1 : cells + 1]): line for line in lines}
 
 
 def bytes_of(line: str) -> int:
@@ -73,8 +76,28 @@ def render(text: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             lines.append(row(case, measure(case, Path(folder))))
         sys.stderr.write(lines[-1] + "\n")
-    block = "\n".join((START, *lines, END))
-    return re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: block, text, flags=re.DOTALL)
+    text = _replace(text, START, lines)
+    return _replace(text, DEMO_START, demo_lines())
+
+
+def demo_lines() -> list[str]:
+    """The bundled model by every weight-only method."""
+    samples = demo.questions()
+    lines = list(_DEMO_HEAD)
+    dense = 0
+    for case in demo.DEMO:
+        with tempfile.TemporaryDirectory() as folder:
+            found = demo.measure(case, Path(folder), samples)
+        dense = dense or found.held
+        exact, perplexity = f"{100 * found.exact:.1f} %", f"{found.perplexity:.4f}"
+        lines.append(f"| `{case.method}` | {case.scheme} | {exact} | {perplexity} | {found.held} | {found.held / dense:.2f} |")
+        sys.stderr.write(lines[-1] + "\n")
+    return lines
+
+
+def _replace(text: str, start: str, lines: list[str]) -> str:
+    block = "\n".join((start, *lines, END))
+    return re.sub(re.escape(start) + ".*?" + re.escape(END), lambda _: block, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

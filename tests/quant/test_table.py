@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.data import shared
+from tests.quant import demo
 from tests.quant.cases import CASES
 from tools import quant_table
 
@@ -25,3 +26,27 @@ def test_a_row_of_the_table(case, tmp_path):
 
 def test_the_page_has_no_other_rows():
     assert set(ROWS) == {(case.method, case.scheme, case.producer) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The questions, and the unquantized model's quality."""
+    samples = demo.questions()
+    return samples, demo.measure(demo.DEMO[0], tmp_path_factory.mktemp("demo"), samples)
+
+
+NEAR = [case for case in demo.DEMO if case.near and case.method != "none"]
+
+
+@pytest.mark.parametrize("case", NEAR, ids=[f"{case.method}, {case.scheme}" for case in NEAR])
+def test_eight_bits_lose_no_answers(case, plain, tmp_path):
+    samples, before = plain
+    assert before.exact > 0.95
+    found = demo.measure(case, tmp_path, samples)
+    assert found.exact >= before.exact - 0.01 and found.perplexity < 1.01 * before.perplexity
+    assert found.held <= 0.6 * before.held
+
+
+def test_the_page_has_the_bundled_model_by_every_method():
+    lines = quant_table.rows(quant_table.PAGE.read_text(), quant_table.DEMO_START, 2)
+    assert set(lines) == {(case.method, case.scheme) for case in demo.DEMO}
