@@ -43,9 +43,9 @@ class Fields(NamedTuple):
             shift = self.scale.float() * (middle - self.zero)
         scale = self.scale if dtype is None else self.scale.to(dtype)
         shift = shift if shift is None or dtype is None else shift.to(dtype)
-        rows = (part if part is None else part.reshape(outputs, -1) for part in (scale, shift))
+        scale, shift = scale.reshape(outputs, -1), shift if shift is None else shift.reshape(outputs, -1)
         inputs = self.value.numel() // outputs
-        return GroupedInteger(self._stored(outputs), *rows, bits=self.bits, inputs=inputs, group=self.group, exclusive=True)
+        return GroupedInteger(self._stored(outputs), scale, shift, bits=self.bits, inputs=inputs, group=self.group, exclusive=True)
 
     def _stored(self, outputs: int) -> Tensor:
         """The values as the layout keeps them, which are the file's where they fill bytes evenly."""

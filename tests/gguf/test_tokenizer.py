@@ -199,6 +199,15 @@ def test_a_tokenizer_beside_the_file_wins_and_slow_says_why_not(tmp_path):
     assert auto.engine_create_tokenizer(named).size() == 50257
 
 
+def test_a_file_without_a_vocabulary_says_what_to_give(tmp_path):
+    from tests.gguf.files import build, entry, text, write
+
+    path = write(tmp_path / "m.gguf", build([entry("general.architecture", "str", text("llama"))], []))
+    with pytest.raises(ModelFileError, match="holds no vocabulary: tokenizer.ggml.model is missing") as caught:
+        tokenizer(path)
+    assert "--tokenizer DIR" in str(caught.value.fix)
+
+
 WORDS = ["<unk>", "<s>", "</s>", "a", "b", "ab"]
 SCORES = {"add_token_scores": [0.0] * 6}
 BROKEN = {

@@ -54,6 +54,11 @@ class Vocabulary:
 
 def read_vocabulary(model: GgufModel) -> Vocabulary:
     """Raises :class:`engine.errors.ModelFileError` naming file and key."""
+    if "tokenizer.ggml.model" not in model.metadata:
+        raise ModelFileError(
+            f"{model.path} holds no vocabulary: tokenizer.ggml.model is missing.",
+            fix="--tokenizer DIR, a directory that holds the model's tokenizer.json, or --skip-tokenizer-init",
+        )
     kind = model.text("tokenizer.ggml.model")
     if kind not in _MODELS:
         raise ModelFileError(

@@ -177,11 +177,11 @@ def test_damaged_configs_end_with_status_4(arguments, host, llama, content):
     assert caught.value.status == 4
 
 
-def test_a_gguf_file_needs_its_loader(arguments, host, tmp_path):
+def test_a_damaged_gguf_file_is_named(arguments, host, tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    with pytest.raises(PluginError, match="--load-format gguf: no such plugin") as caught:
+    with pytest.raises(ModelFileError, match=r"m\.gguf: the file is truncated") as caught:
         resolve(arguments(model=str(tmp_path / "m.gguf")), host)
-    assert caught.value.status == 3
+    assert caught.value.status == 4
 
 
 def test_rope_flags_replace_parameters_beside_empty_keys(arguments, host, tmp_path):
