@@ -130,8 +130,12 @@ class CompileProcess:
         self._selector.unregister(fd)
         os.close(fd)
         del self._forks[fd]
+        judgement = _heard(fork)
+        if judgement is not None:
+            self._answer(judgement)  # before the fork has given its memory back, which takes a while
         _, status = os.waitpid(fork.pid, 0)
-        self._answer(_verdict(fork, status))
+        if judgement is None:
+            self._answer(_verdict(fork, status))
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -163,9 +167,16 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _verdict(fork: Fork, status: int) -> Judgement:
-    if status == 0 and fork.answer:
+def _heard(fork: Fork) -> Judgement | None:
+    """The whole answer, if it came before the fork ended."""
+    try:
         return msgspec.msgpack.decode(fork.answer, type=Judgement)
+    except msgspec.DecodeError:
+        return None
+
+
+def _verdict(fork: Fork, status: int) -> Judgement:
+    """Why there is no answer."""
     if fork.late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return Judgement(fork.job.id, Verdict.EXPENSIVE, f"it takes longer than {SECONDS:g} s to compile")
     memory = os.WIFSIGNALED(status) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 
 from engine.guided.messages import Job, Judgement, Verdict
 from engine.plugin.contracts.generation import Guide, GuideCompiler, UnsupportedConstraint
+from engine.plugin.request import GuideSpec
 
 #: Tokens of the walk, and walks.
 STEPS, WALKS = 48, 2
+#: Seconds after which a walk ends where none of its steps took longer than ``SLOW``.
+BRISK, SLOW = 0.004, 0.001
 #: Processor seconds that finding the allowed tokens of one position may take.
 STEP_SECONDS = 0.1
 
@@ -31,7 +35,9 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
         return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
     took = time.perf_counter() - began
     try:
-        problem = walk(guide, width, end, began + 0.6 * seconds, dead_ends=job.spec.kind != "structural_tag")
+        problem = walk(
+            guide, width, end, began + 0.6 * seconds, dead_ends=job.spec.kind != "structural_tag", brisk=_is_tame(job.spec)
+        )
     except UnsupportedConstraint as error:
         problem = Verdict.UNSUPPORTED, " ".join(str(error).split())[:300]
     except ValueError as error:
@@ -41,11 +47,15 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
     return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes())
 
 
-def walk(guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = True) -> tuple[Verdict, str] | None:
+def walk(
+    guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = True, brisk: bool = False
+) -> tuple[Verdict, str] | None:
     """Why the guide cannot be used, or None. No allowed token at the very start means an empty language; ``dead_ends``: elsewhere it
-    does not, because odd beginnings of characters may lead there. In a structural tag it means that a part of it is empty."""
+    does not, because odd beginnings of characters may lead there. In a structural tag it means that a part of it is empty. ``brisk``: a
+    few quick steps are enough."""
     chance = random.Random(0)
     mask = np.zeros(-(-width // 32), np.int32)
+    enough, slowest = time.perf_counter() + BRISK, 0.0
     for _ in range(WALKS):
         matcher = guide.start()
         for step in range(STEPS):
@@ -53,6 +63,7 @@ def walk(guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = 
             mask.fill(0)
             matcher.fill(mask)
             took = time.thread_time() - began
+            slowest = max(slowest, took)
             if took > STEP_SECONDS:
                 return Verdict.EXPENSIVE, f"finding the tokens allowed at one position takes {took:.2f} s"
             allowed = allowed_tokens(mask, width)
@@ -61,9 +72,17 @@ def walk(guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = 
                     return None
                 return Verdict.WRONG, "no text satisfies a part of it" if step else "no text satisfies it"
             ways = allowed[allowed != end]
-            if time.perf_counter() > until or not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
+            now = time.perf_counter()
+            if now > until or (brisk and now > enough and slowest < SLOW):
+                return None
+            if not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
                 break
     return None
+
+
+def _is_tame(spec: GuideSpec) -> bool:
+    """Whether nothing in it repeats what repeats, so that it is as quick later as it is at first."""
+    return spec.kind in ("json", "json_object", "choice") and '"pattern' not in json.dumps(spec.value)
 
 
 def allowed_tokens(mask: NDArray[np.int32], width: int) -> NDArray[np.int64]:

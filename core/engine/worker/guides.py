@@ -132,11 +132,13 @@ class GrammarState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Masks32:
-    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row."""
+    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row. ``forbidden``: the same as one
+    byte per token, bool [rows, 32·words], where the logits are the host's."""
 
     rows: list[int]
     bits: NDArray[np.int32]
     errors: dict[int, str]
+    forbidden: Tensor | None = None
 
 
 class Grammars:
@@ -146,6 +148,8 @@ class Grammars:
         self._store = store
         self._thread = ThreadPoolExecutor(1, "masks")
         self._pending: Future[Masks32] | None = None
+        #: Whether the logits are the host's, as far as seen.
+        self._host = False
 
     def prepare(self, spec: GuideSpec) -> bool:
         """Start compiling, if that is not done; whether the guide is ready. Raises what compiling raised."""
@@ -176,8 +180,9 @@ class Grammars:
         if self._pending is None:
             return {}
         masks, self._pending = self._pending.result(), None
+        self._host = scores.device.type == "cpu"
         if masks.rows:
-            forbid(scores, masks.rows, masks.bits)
+            forbid(scores, masks.rows, masks.bits, masks.forbidden)
         return masks.errors
 
     def close(self) -> None:
@@ -196,7 +201,7 @@ class Grammars:
             except (EngineError, ValueError, RuntimeError, TimeoutError) as error:
                 errors[rows[place]] = f"guided decoding failed: {error}"
         chosen = bits if len(masked) == len(rows) else bits[masked]
-        return Masks32([rows[place] for place in masked], chosen, errors)
+        return Masks32([rows[place] for place in masked], chosen, errors, unpack(chosen) if self._host else None)
 
     def _fill_row(self, sequence: Sequence, length: int, bits: NDArray[np.int32]) -> bool:
         """One row's mask; False where nothing is masked."""
@@ -234,20 +239,25 @@ class Grammars:
         return sequence.grammar
 
 
-def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32]) -> None:
-    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉]."""
+def unpack(bits: NDArray[np.int32]) -> Tensor:
+    """The tokens that the masks forbid, bool [rows, 32·words]."""
+    return torch.from_numpy(np.unpackbits(~bits.view(np.uint8), axis=1, bitorder="little")).view(torch.bool)
+
+
+def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32], forbidden: Tensor | None = None) -> None:
+    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉]; ``forbidden``: :func:`unpack` of them."""
     width = scores.shape[1]
     if scores.device.type == "cpu":
-        allowed = torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")).bool()
+        outside = (unpack(bits) if forbidden is None else forbidden)[:, :width]
     else:
         words = torch.from_numpy(bits).to(scores.device, non_blocking=True)
         places = torch.arange(32, dtype=torch.int32, device=scores.device)
-        allowed = ((words[:, :, None] >> places) & 1).bool().flatten(1)[:, :width]
+        outside = ~((words[:, :, None] >> places) & 1).bool().flatten(1)[:, :width]
     if len(rows) == scores.shape[0]:
-        scores.masked_fill_(~allowed, -torch.inf)
+        scores.masked_fill_(outside, -torch.inf)
         return
     index = torch.tensor(rows, device=scores.device)
-    scores[index] = scores[index].masked_fill_(~allowed, -torch.inf)
+    scores[index] = scores[index].masked_fill_(outside, -torch.inf)
 
 
 def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
