@@ -99,6 +99,7 @@ class RaggedTape(RaggedReplay):
         self._rows.set(rows)
         self._sequences.set(sequences)
         self._native.run_list(self._operations)
+        self._arena.passed(ragged=True)
         offsets = self._layouts[self._capacity][0]
         return tuple(within(self._arena.memory, offsets[owner] + offset, shaped(rows)) for owner, offset, shaped in self._outputs)
 

@@ -54,8 +54,9 @@ def _is_view(func: Any) -> bool:
 class TapeReplay(Replay):
     """One tape."""
 
-    def __init__(self, native: Native, tape: Tape) -> None:
+    def __init__(self, native: Native, tape: Tape, arena: Arena) -> None:
         self._run = native.run_list
+        self._passed = arena.passed
         self._tape = tape
 
     @property
@@ -66,6 +67,7 @@ class TapeReplay(Replay):
     def run(self) -> tuple[Tensor, ...]:
         """All operations in one call; the thread pool passes from one to the next by itself."""
         self._run(self._tape.operations)
+        self._passed(ragged=False)
         return self._tape.outputs
 
 
@@ -137,7 +139,7 @@ class TapeRecorder(Recorder):
         fused = fuse(calls, buffers, outputs) if self._fusing else calls
         tape = Tape(self._native, fused, buffers, outputs)
         self._arena.hold(tape)
-        return TapeReplay(self._native, tape)
+        return TapeReplay(self._native, tape, self._arena)
 
 
 def _differs(replayed: tuple[Tensor, ...], recorded: tuple[Tensor, ...]) -> int | None:

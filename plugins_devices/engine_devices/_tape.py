@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from engine_devices._native import Call, Native, Operation
 
 #: Buffers and argument structs begin at multiples of a cache line.
 LINE = 64
+#: Steps without prompts after which their memory is given back.
+QUIET = 32
 
 
 def pointers(kind: Any, base: int = 0) -> Iterator[int]:
@@ -180,11 +184,16 @@ class Movable(Protocol):
 
 
 class Arena:
-    """Memory that all tapes of a recorder use, one after the other; grows to the largest."""
+    """Memory that all tapes of a recorder use, one after the other; grows to the largest.
+
+    What only long prompts needed goes back to the system (Linux) when none has come for :data:`QUIET` steps.
+    """
 
     def __init__(self) -> None:
         self.memory = torch.empty(0, dtype=torch.uint8)
         self._tapes: list[Movable] = []
+        self._held = 0
+        self._quiet = 0
 
     def join(self, tape: Movable) -> None:
         """Tell ``tape`` from now on where the memory is."""
@@ -193,6 +202,7 @@ class Arena:
     def hold(self, tape: Tape) -> None:
         """Give ``tape`` its memory. Results of other tapes are lost if the arena has to grow."""
         self.join(tape)
+        self._held = max(self._held, tape.nbytes)
         if not self.reserve(tape.nbytes):
             tape.move(self.memory)
 
@@ -206,3 +216,13 @@ class Arena:
         for each in self._tapes:
             each.move(self.memory)
         return True
+
+    def passed(self, *, ragged: bool) -> None:
+        """A step has run on a tape whose size is held, or on another (``ragged``)."""
+        self._quiet = 0 if ragged else self._quiet + 1
+        if self._quiet == QUIET and sys.platform == "linux":
+            page = mmap.PAGESIZE
+            start = -(-(self.memory.data_ptr() + self._held) // page) * page
+            length = (self.memory.data_ptr() + len(self.memory)) // page * page - start
+            if length > 0:
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from engine_devices._native import Absent, load
 from engine_devices._operations import NativeOperations
 from engine_devices._ragged import SHAPES
 from engine_devices._recorder import TapeRecorder
+from engine_devices._tape import QUIET
 from tests.core.worker.harness import Driver, greedy, make_config, make_worker
 from tests.plugins.models.checkpoints import save
 from tests.plugins.models.test_equal_transformers import CASES
@@ -146,3 +149,25 @@ def test_recordings_can_tell_rows_from_sequences() -> None:
     (rows, sequences), (more_rows, more_sequences) = SHAPES
     assert rows * more_sequences != more_rows * sequences
     assert len({rows, sequences, more_rows, more_sequences}) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory goes back to the system on Linux")
+def test_memory_of_long_prompts_is_given_back_and_taken_again(recorder: TapeRecorder) -> None:
+    native, arena, x = recorder._native, recorder._arena, torch.randn(1 << 16, 64)
+
+    def body(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+        return (native.add(x[:rows], x[:rows]),)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    small = recorder.record(lambda: body(2, 1))
+    ragged = recorder.record_ragged(nothing, body)
+    ragged.run(1 << 16, 1)
+    full = resident()
+    for _ in range(QUIET):
+        (result,) = small.run()
+    assert resident() < full - (x.numel() * 4) // 2
+    assert torch.equal(result, 2 * x[:2])
+    assert torch.equal(ragged.run(1 << 16, 1)[0], 2 * x)
+    assert len(arena.memory) >= x.numel() * 4
