@@ -28,6 +28,8 @@ ALGORITHMS = {
     "W8A16": "8-bit integers, one scale per output",
     "W8A8_SQ_PER_CHANNEL": "8-bit integers, one scale per output; activations smoothed, static 8-bit integers",
 }
+#: Those that the method nvfp4 takes.
+NVFP4S = ("NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8")
 _FILE = "hf_quant_config.json"
 _LAYERS_LIMIT = 1 << 16
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, QuantizationFacts, Quantizer, hookimpl
 
-from ._modelopt import read_modelopt
+from ._modelopt import NVFP4S, read_modelopt
 
 ENGINE_API = 1
 
@@ -33,4 +33,4 @@ def engine_claim_quantization(config: dict[str, Any], method: str) -> str | None
     if method or not isinstance(producer, dict) or producer.get("name") != "modelopt":
         return None
     algorithm = config["quantization"].get("quant_algo") if isinstance(config.get("quantization"), dict) else None
-    return None if algorithm == "NVFP4" else "its producer is modelopt"
+    return None if isinstance(algorithm, str) and algorithm.upper() in NVFP4S else "its producer is modelopt"

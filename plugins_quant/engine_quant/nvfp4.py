@@ -7,11 +7,9 @@ from typing import Any
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, QuantizationFacts, Quantizer, hookimpl
 
-from ._modelopt import algorithm_of, read_modelopt
+from ._modelopt import NVFP4S, algorithm_of, read_modelopt
 
 ENGINE_API = 1
-
-_FAMILY = ("NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8")
 
 
 @hookimpl
@@ -29,7 +27,7 @@ def engine_claim_quantization(config: dict[str, Any], method: str, asked: str | 
         return None
     inner = config.get("quantization")
     algorithm = (inner if isinstance(inner, dict) else config).get("quant_algo")
-    return f"quant_algo is {algorithm}" if isinstance(algorithm, str) and algorithm.upper() == "NVFP4" else None
+    return f"quant_algo is {algorithm}" if isinstance(algorithm, str) and algorithm.upper() in NVFP4S else None
 
 
 @hookimpl
@@ -37,6 +35,6 @@ def engine_create_quantizer(checkpoint: Checkpoint, config: dict[str, Any] | Non
     """See the specification."""
     if config is None:
         raise ModelFileError("nvfp4 reads checkpoints that have a quantization_config.", fix="leave --quantization out")
-    if (found := algorithm_of(config)) not in _FAMILY:
-        raise ModelFileError(f"quant_algo is {found!r}; nvfp4 reads {', '.join(_FAMILY)}.", fix="--quantization modelopt")
+    if (found := algorithm_of(config)) not in NVFP4S:
+        raise ModelFileError(f"quant_algo is {found!r}; nvfp4 reads {', '.join(NVFP4S)}.", fix="--quantization modelopt")
     return read_modelopt(config, checkpoint.config_path)

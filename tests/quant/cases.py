@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests import data
-from tests.quant import packers, tiles
+from tests.quant import floats, packers, tiles
 from tests.quant.checkpoints import PROMPTS, Quantized, logits_of_transformers, tiny_llama, tiny_qwen3_moe, write_quantized
 
 
@@ -48,14 +48,18 @@ class Case:
 
 
 def written(
-    pack: Callable[[Tensor], Quantized], config: dict[str, Any], source: Callable[..., Path] = tiny_llama, **sizes: Any
+    pack: Callable[[Tensor], Quantized], config: dict[str, Any], source: Callable[..., Path] = tiny_llama,
+    rounding: Callable[[str, Tensor], Tensor] | None = None, **sizes: Any,
 ) -> Callable[[Path], Made]:  # fmt: skip
-    """A random model whose linear layers ``pack`` writes; the truth is transformers with the weights that ``pack`` says they mean."""
+    """A random model whose linear layers ``pack`` writes; the truth is transformers with the weights that ``pack`` says they mean.
+
+    ``rounding``: what the format makes of the activations of those layers, in the truth too.
+    """
 
     def make(folder: Path) -> Made:
         plain = source(folder / "plain", **sizes)
         dense = write_quantized(folder / "quantized", plain, lambda _, weight: pack(weight), config)
-        return Made(folder / "quantized", PROMPTS, logits_of_transformers(plain, dense, folder))
+        return Made(folder / "quantized", PROMPTS, logits_of_transformers(plain, dense, folder, rounding=rounding))
 
     return make
 
@@ -100,6 +104,47 @@ def _hqq(bits: int, group: int) -> Case:
     return Case("hqq", f"{bits} bits, groups of {group}", "specification", make)
 
 
+def _while_loading(method: str, scheme: str, pack: Callable[[Tensor], Quantized]) -> Case:
+    """A plain checkpoint that the method rounds while loading; ``pack`` says to which weights."""
+
+    def make(folder: Path) -> Made:
+        source = tiny_llama(folder / "plain")
+        dense = write_quantized(folder / "unused", source, lambda _, weight: pack(weight), None)
+        return Made(source, PROMPTS, logits_of_transformers(source, dense, folder, rounding=floats.rounded_by_token))
+
+    return Case(method, scheme, "while loading", make, flags={"quantization": method}, **ALIKE)
+
+
+def _float(
+    method: str, scheme: str, pack: Callable[[Tensor], Quantized], config: dict[str, Any],
+    rounding: Callable[[str, Tensor], Tensor] | None = None, native: float = 2e-1,
+) -> Case:  # fmt: skip
+    limits: dict[str, Any] = {} if rounding is None else ALIKE | {"most_native": native}
+    return Case(method, scheme, "specification", written(pack, config, rounding=rounding), **limits)
+
+
+#: Limits where reference and engine round activations alike: what lies half-way between two steps may fall to either side.
+ALIKE: dict[str, Any] = {"most": 2e-2, "most_native": 2e-1}
+STATIC8 = floats.quark_config(floats.quark_rule("fp8_e4m3"), floats.quark_rule("fp8_e4m3"))
+BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+#: 8- and 4-bit floats; of e2m1 activations, which have 8 magnitudes, bfloat16 noise moves many to another one.
+FLOATS = (
+    _float("fp8", "one scale, static", floats.per_layer, {"quant_method": "fp8", "activation_scheme": "static"}, floats.rounded_static),
+    _float("fp8", "blocks of 128", floats.in_blocks, BLOCKS, floats.rounded_by_group),
+    _while_loading("fp8", "one scale per layer", lambda weight: floats.alone(floats.per_layer(weight))),
+    _while_loading("ptpc_fp8", "one scale per output", floats.per_output),
+    _float("fbgemm_fp8", "one scale per output", floats.per_output, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1e3},
+           floats.rounded_by_token),
+    _float("modelopt", "FP8", floats.per_layer, floats.modelopt_config("FP8"), floats.rounded_static),
+    _float("modelopt", "W4A16_AWQ", floats.nibble_rows, floats.modelopt_config("W4A16_AWQ", group_size=64)),
+    _float("modelopt", "W8A16", floats.integer8, floats.modelopt_config("W8A16")),
+    _float("nvfp4", "4-bit activations", floats.nvfp4, floats.modelopt_config("NVFP4"), floats.rounded_to_fours, 6e-1),
+    _float("nvfp4", "W4A16_NVFP4", lambda weight: floats.alone(floats.nvfp4(weight)), floats.modelopt_config("W4A16_NVFP4")),
+    _float("quark", "FP8 static", floats.per_layer, STATIC8, floats.rounded_static),
+    _float("quark", "MXFP4 weights", floats.mxfp4, floats.quark_config(floats.quark_rule("fp4", "per_group", group_size=32), None)),
+)  # fmt: skip
+
+
 CASES: tuple[Case, ...] = (
     real("gptq", "4 bits, groups of 32", "gptqmodel 7.6", "q_gptq", flags={"quantization": "gptq"}),
     real("ipex", "4 bits, groups of 32", "gptqmodel 7.6", "q_gptq"),
@@ -124,6 +169,7 @@ CASES: tuple[Case, ...] = (
     real("compressed-tensors", "FP8 dynamic", "llmcompressor 0.14", "ct_FP8_DYNAMIC", **ROUNDED),
     real("compressed-tensors", "FP8 blocks", "llmcompressor 0.14", "ct_FP8_BLOCK", **ROUNDED),
     real("compressed-tensors", "NVFP4A16", "llmcompressor 0.14", "ct_NVFP4A16"),
+    *FLOATS,
     real("bitsandbytes", "nf4", "bitsandbytes 0.50", "q_bnb_nf4"),
     real("bitsandbytes", "int8", "bitsandbytes 0.50", "q_bnb_int8", **ROUNDED),
 )  # fmt: skip

@@ -78,3 +78,58 @@ def quark_config(weight: dict[str, Any] | None, inputs: dict[str, Any] | None, *
         "quant_method": "quark", "export": {"pack_method": "reorder", "kv_cache_group": []}, "global_quant_config": rule,
         "layer_quant_config": {}, "layer_type_quant_config": {}, "exclude": ["lm_head"],
     } | more  # fmt: skip
+
+
+def per_layer(weight: Tensor) -> Quantized:
+    """8-bit floats with one scale, activations static."""
+    values, scale, dense = float8(weight)
+    return {"weight": values, "weight_scale": scale, "input_scale": torch.tensor(0.02)}, dense
+
+
+def in_blocks(weight: Tensor, size: int = 128) -> Quantized:
+    """8-bit floats with a scale per block."""
+    wide = torch.empty_like(weight)
+    scale = torch.empty(-(-weight.shape[0] // size), -(-weight.shape[1] // size))
+    for i in range(scale.shape[0]):
+        for j in range(scale.shape[1]):
+            place = (slice(size * i, size * (i + 1)), slice(size * j, size * (j + 1)))
+            scale[i, j] = wide[place] = weight[place].abs().max() / TOP
+    values = (weight / wide).to(torch.float8_e4m3fn)
+    return {"weight": values, "weight_scale_inv": scale}, values.float() * wide
+
+
+def per_output(weight: Tensor) -> Quantized:
+    """8-bit floats with a scale per output [N, 1]."""
+    values, scale, dense = float8(weight, per_output=True)
+    return {"weight": values, "weight_scale": scale.unsqueeze(1)}, dense
+
+
+def alone(made: Quantized) -> Quantized:
+    """Without what concerns activations."""
+    return {name: tensor for name, tensor in made[0].items() if not name.startswith("input")}, made[1]
+
+
+def rounded_static(_: str, x: Tensor) -> Tensor:
+    """Activations by the static scale of :func:`per_layer`."""
+    return (x / 0.02).clamp(-TOP, TOP).to(torch.float8_e4m3fn).float() * 0.02
+
+
+def rounded_by_token(_: str, x: Tensor) -> Tensor:
+    """Activations by one scale per row."""
+    scale = x.abs().amax(-1, keepdim=True) / TOP
+    return (x / scale).to(torch.float8_e4m3fn).float() * scale
+
+
+def rounded_by_group(_: str, x: Tensor) -> Tensor:
+    """Activations by one scale per row and 128 inputs."""
+    return torch.cat([rounded_by_token("", piece) for piece in x.split(128, -1)], -1)
+
+
+def rounded_to_fours(_: str, x: Tensor) -> Tensor:
+    """Activations by an e4m3 scale per 16 inputs under the static one of :func:`nvfp4`."""
+    outer = torch.tensor(4 / (6 * TOP))
+    blocks = x.unflatten(-1, (-1, 16))
+    scale = (blocks.abs().amax(-1, keepdim=True) / 6 / outer).clamp(max=TOP).to(torch.float8_e4m3fn).float() * outer
+    ratio = blocks / torch.where(scale == 0, 1.0, scale)
+    code = (ratio.abs().unsqueeze(-1) - E2M1).abs().argmin(-1)
+    return (E2M1[code] * torch.where(ratio < 0, -1.0, 1.0) * scale).flatten(-2)
