@@ -16,6 +16,9 @@ const int LARGEST_HEAD = 1024;
 // Rows that one thread takes together where there are many: they mostly share a tile, which then stays in its cache.
 const int BLOCK = 16;
 
+// Pieces that a thread takes of few rows, one after the other.
+const int SHARES = 3;
+
 // One token's (or two neighbours') keys and values of one head, in the cache's type.
 template <class C>
 struct Token {
@@ -37,6 +40,16 @@ struct Spot {
         values = (C*)(base + half) + int64_t(token / S) * dim * S + token % S;
     }
 };
+
+// The lines that a token's store will write come into the cache: they were last used a step ago.
+template <class C, int S>
+void expect(const engine_place_arguments& a, int64_t row, int head) {
+    if (row >= a.rows || a.slots[row] < 0) return;
+    const int dim = pages::padded(a.cache.head_dim);
+    const Spot<C, S> spot(a.cache, a.slots[row], head);
+    for (int d = 0; d < dim / S; d++) __builtin_prefetch(spot.keys + d * spot.width * S, 1, 3);
+    for (int64_t at = 0; at < int64_t(dim) * S * int64_t(sizeof(C)); at += 64) __builtin_prefetch((char*)spot.values + at, 1, 3);
+}
 
 template <class C, int S>
 void store_one(const engine_pages& p, int64_t slot, int head, const Token<C>& token) {
@@ -121,38 +134,41 @@ void place_keys(const engine_place_arguments& a, int64_t row, int64_t end, int h
 }
 
 template <class A, class C, int S>
-void place(const engine_place_arguments& a) {
+void place(const engine_place_arguments& a, int threads) {
     const int queries = a.q_out ? a.heads : 0, heads = queries + a.cache.kv_heads, block = a.rows >= 4 * BLOCK ? BLOCK : 1;
-    const int64_t units = int64_t((a.rows + block - 1) / block) * heads, claim = block > 1 ? heads : 1;
+    const int64_t units = int64_t((a.rows + block - 1) / block) * heads, share = units / (SHARES * threads);
+    const int64_t claim = block > 1 || share > heads ? heads : share < 1 ? 1 : share;
     alignas(64) float x[LARGEST_HEAD] = {};
     Token<C> tokens[2];
     for (int64_t first; (first = engine_claim(0, claim)) < units;)
-        for (int64_t unit = first; unit < first + claim && unit < units; unit++) {
+        for (int64_t unit = first, stop = first + claim < units ? first + claim : units; unit < stop; unit++) {
             const int64_t row = unit / heads * block, end = row + block < a.rows ? row + block : a.rows;
-            const int head = int(unit % heads);
+            const int head = int(unit % heads), coming = int((unit + 1) % heads);
+            if (unit == first && head >= queries) expect<C, S>(a, row, head - queries);
+            if (unit + 1 < stop && coming >= queries) expect<C, S>(a, (unit + 1) / heads * block, coming - queries);
             if (head >= queries) place_keys<A, C, S>(a, row, end, head - queries, x, tokens);
             else for (int64_t each = row; each < end; each++) place_query<A>(a, each, head, x);
         }
 }
 
 template <class A>
-void place_any(const engine_place_arguments& a) {
+void place_any(const engine_place_arguments& a, int threads) {
     switch (a.cache.type) {
-        case ENGINE_BF16: return place<A, bf16, 2>(a);
-        case ENGINE_F16: return place<A, f16, 1>(a);
-        case ENGINE_F8_E4M3: return place<A, e4m3, 1>(a);
-        case ENGINE_F8_E5M2: return place<A, e5m2, 1>(a);
-        default: return place<A, float, 1>(a);
+        case ENGINE_BF16: return place<A, bf16, 2>(a, threads);
+        case ENGINE_F16: return place<A, f16, 1>(a, threads);
+        case ENGINE_F8_E4M3: return place<A, e4m3, 1>(a, threads);
+        case ENGINE_F8_E5M2: return place<A, e5m2, 1>(a, threads);
+        default: return place<A, float, 1>(a, threads);
     }
 }
 
 }  // namespace
 
-extern "C" void engine_place(const void* arguments, int, int) {
+extern "C" void engine_place(const void* arguments, int, int threads) {
     const engine_place_arguments& a = *(const engine_place_arguments*)arguments;
     switch (a.type) {
-        case ENGINE_BF16: return place_any<bf16>(a);
-        case ENGINE_F16: return place_any<f16>(a);
-        default: return place_any<float>(a);
+        case ENGINE_BF16: return place_any<bf16>(a, threads);
+        case ENGINE_F16: return place_any<f16>(a, threads);
+        default: return place_any<float>(a, threads);
     }
 }
