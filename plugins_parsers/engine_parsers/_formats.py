@@ -14,12 +14,12 @@ Start = Callable[[Sequence[dict[str, Any]]], ParserState]
 
 class Format(ToolParser):
     """``start`` makes the state. ``call``: how a call begins, with ``NAME`` (as JSON text: ``"NAME"``) in place of the function's name, and
-    how it ends; ``separator`` stands between calls, ``around`` before and after all of them; ``style``: how arguments are written.
-    Without ``call`` calls cannot be enforced."""
+    how it ends; ``separator`` stands between calls, ``around`` before and after all of them; ``style``: how arguments are written;
+    ``number``: what stands before them. Without ``call`` calls cannot be enforced."""
 
     def __init__(
         self, start: Start, markers: Sequence[str] = (), *, call: tuple[str, str] | None = None, separator: str = "",
-        around: tuple[str, str] = ("", ""), style: str = "json",
+        around: tuple[str, str] = ("", ""), style: str = "json", number: tuple[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._start = start
         self._markers = tuple(markers)
@@ -27,6 +27,7 @@ class Format(ToolParser):
         self._separator = separator
         self._around = around
         self._style = style
+        self._number = number
 
     def markers(self) -> tuple[str, ...]:
         """See the contract."""
@@ -47,5 +48,6 @@ class Format(ToolParser):
 
         before, after = self._around
         return tagged_calls(
-            tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after, style=self._style
-        )
+            tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after, style=self._style,
+            number=self._number,
+        )  # fmt: skip

@@ -10,15 +10,20 @@ from engine.plugin import GuideSpec
 
 def tagged_calls(
     tools: Sequence[dict[str, Any]], begin: Callable[[str], str], end: str, *, separator: str, parallel: bool, before: str = "",
-    after: str = "", style: str = "json",
+    after: str = "", style: str = "json", number: tuple[str, str] | None = None,
 ) -> GuideSpec:  # fmt: skip
     """Calls, each ``begin(name)``, the arguments as the tool's schema wants them, ``end``; ``before`` and ``after`` enclose them all.
 
-    ``style``: how arguments are written: json, or qwen_xml, minimax_xml, deepseek_xml, glm_xml.
+    ``style``: how arguments are written: json, or qwen_xml, minimax_xml, deepseek_xml, glm_xml. ``number``: a pattern and a text that
+    stand between the beginning and the arguments.
     """
-    tags = [
-        {"type": "tag", "begin": begin(tool["function"]["name"]), "content": _schema(tool, style), "end": end} for tool in tools
-    ]
+
+    def content(tool: dict[str, Any]) -> dict[str, Any]:
+        if number is None:
+            return _schema(tool, style)
+        return {"type": "sequence", "elements": [{"type": "regex", "pattern": number[0]}, _text(number[1]), _schema(tool, style)]}
+
+    tags = [{"type": "tag", "begin": begin(tool["function"]["name"]), "content": content(tool), "end": end} for tool in tools]
     calls: dict[str, Any] = {
         "type": "tags_with_separator", "tags": tags, "separator": separator, "at_least_one": True, "stop_after_first": not parallel,
     }  # fmt: skip

@@ -11,18 +11,19 @@ from engine_parsers._recognise import choose
 from engine_parsers.reasoning import auto as reasoning_auto
 from engine_parsers.tools import auto
 from tests.data import shared
-from tests.plugins_parsers.kit import tool
+from tests.plugins_parsers.kit import run, tool, tool_maker
 from tests.plugins_parsers.tool_formats import FORMATS
 
 TOOLS = [tool("get_weather", city={"type": "string"}, unit={"type": "string"}), tool("now")]
 CALLS = [("get_weather", {"city": "Paris", "unit": "c"}), ("now", {})]
 #: Read, but written otherwise when calls are enforced; or not enforceable.
 OTHERWISE = ("llama3_json", "mistral_2025")
-FREE = ("kimi_k2", "gpt_oss", "pythonic", "llama4_pythonic", "olmo3")
+FREE = ("gpt_oss",)
+PYTHON = ("pythonic", "llama4_pythonic", "olmo3")
 ENFORCED = [
     pytest.param(module, write, id=f"{module}-{write.__name__}")
     for module, write, _, _ in FORMATS
-    if write.__name__ not in (*OTHERWISE, *FREE) and not (module == "deepseek_v3" and write.__name__ == "deepseek_v31")
+    if write.__name__ not in (*OTHERWISE, *FREE, *PYTHON) and not (module == "deepseek_v3" and write.__name__ == "deepseek_v31")
 ]
 
 
@@ -34,7 +35,8 @@ def accepts(spec, text: str) -> bool:
     xgrammar = pytest.importorskip("xgrammar")
     tokens = [bytes([value]) for value in range(256)] + [b"<eos>"]
     info = xgrammar.TokenizerInfo(tokens, xgrammar.VocabType.RAW, vocab_size=257, stop_token_ids=[256])
-    compiled = xgrammar.GrammarCompiler(info, max_threads=1).compile_structural_tag(json.dumps(spec.value))
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+    compiled = compiler.compile_grammar(spec.value) if spec.kind == "grammar" else compiler.compile_structural_tag(json.dumps(spec.value))
     matcher = xgrammar.GrammarMatcher(compiled)
     return all(matcher.accept_token(token) for token in (*text.encode(), 256))
 
@@ -51,6 +53,36 @@ def test_the_grammar_is_the_format_s(module, write):
 def test_llama_s_calls_are_bare_objects():
     spec = parser("llama3_json").grammar(TOOLS)
     assert accepts(spec, '{"name": "get_weather", "parameters": {"city": "Paris", "unit": "c"}}')
+
+
+SHAPED = {
+    "type": "object", "required": ["a", "b"],
+    "properties": {
+        "a": {"enum": ["x", 'y"', 1, None]}, "b": {"type": "integer"}, "c": {"type": ["string", "null"]}, "d": {"type": "array"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PYTHON)
+def test_python_calls(module):
+    around = ("<function_calls>\n", "\n</function_calls>", "\n") if module == "olmo3" else ("[", "]", ", ")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": SHAPED}}, tool("now"), tool("get", city={"type": "string"})]
+    calls = {
+        'f(a="x", b=3)': {"a": "x", "b": 3}, 'f(a="y\\"", b=-3, c="é\\n")': {"a": 'y"', "b": -3, "c": "é\n"},
+        "f(a=None, b=0, d=[1, {\"k\": True}])": {"a": None, "b": 0, "d": [1, {"k": True}]}, "f(a=1, b=2, c=None, d=[])":
+        {"a": 1, "b": 2, "c": None, "d": []}, "now()": {}, 'get(city="Paris")': {"city": "Paris"}, "get()": {},
+    }  # fmt: skip
+    spec, single = parser(module).grammar(tools), parser(module).grammar(tools, parallel=False)
+    for call, arguments in calls.items():
+        text = around[0] + call + around[1]
+        assert accepts(spec, text) and accepts(single, text), call
+        ((_, written),) = run(tool_maker(module, tools), [text]).calls
+        assert json.loads(written) == arguments
+    both = around[0] + around[2].join(["now()", 'f(a="x", b=3)']) + around[1]
+    assert accepts(spec, both) and not accepts(single, both)
+    for wrong in ("f()", 'f(a="z", b=3)', 'f(b=3, a="x")', 'f(a="x", b=3.5)', "other()", "f(a='x', b=3)", 'f(a="x", b=3,)', "now(x=1)"):
+        assert not accepts(spec, around[0] + wrong + around[1]), wrong
+    assert parser(module).grammar([tool("f", **{"no-name": {}})]) is None
 
 
 @pytest.mark.parametrize("module", FREE)

@@ -17,4 +17,5 @@ def engine_create_tool_parser() -> ToolParser:
     return Format(
         lambda tools: NamedCalls((BEGIN,), HEADER, (END,), dropped=(ALL_BEGIN, ALL_END)),
         (ALL_BEGIN, ALL_END, BEGIN, ARGUMENTS, END),
+        call=(BEGIN + "functions.NAME:", END), around=(ALL_BEGIN, ALL_END), number=("[0-9]{1,3}", ARGUMENTS),
     )  # fmt: skip

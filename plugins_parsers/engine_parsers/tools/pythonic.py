@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.plugin import ToolParser, hookimpl
-from engine_parsers._formats import Format
+from engine_parsers._python_grammar import PythonFormat
 from engine_parsers._pythonic import PythonicCalls
 
 ENGINE_API = 1
@@ -11,4 +11,4 @@ ENGINE_API = 1
 
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    return Format(PythonicCalls)
+    return PythonFormat(PythonicCalls, around=("[", "]"), separator=", ")

@@ -29,7 +29,7 @@ class Calling(msgspec.Struct, frozen=True, kw_only=True):
         """``guide`` of a request whose answer obeys it or calls tools. Raises RequestError where the two cannot be joined."""
         if not self.tools or self.guide is not None:
             return guide
-        if guide.kind not in ("json", "json_object") or self.instead is None:
+        if guide.kind not in ("json", "json_object") or self.instead is None or self.instead.kind != "structural_tag":
             raise RequestError(
                 "tools with tool_choice 'auto' and this constraint on the output do not go together on this server; "
                 "send tool_choice 'none' or 'required', or no constraint.", param="tool_choice", code="not_available",
