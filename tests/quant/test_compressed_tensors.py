@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from engine.errors import ModelFileError
+from tests.data import shared
 from tests.quant import checkpoints
 from tests.quant.checkpoints import logits_of, logits_of_transformers, packed_weights, tiny_llama, worst
 
@@ -158,6 +161,22 @@ def test_experts(family, name, tmp_path):
     wanted = logits_of_transformers(source, dense, tmp_path)
     assert worst(logits_of(tmp_path / "q"), wanted) < 1e-5
     assert worst(logits_of(tmp_path / "q", ranks=2), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["ct_W4A16", "ct_W8A8", "ct_FP8_DYNAMIC", "ct_FP8_BLOCK", "ct_NVFP4A16"])
+@pytest.mark.parametrize("native", [False, True])
+def test_real_checkpoints_go_on_as_the_library_does(name, native):
+    """Each next token of the library's greedy text, wherever its lead over the second is more than the noise of bfloat16 there."""
+    path = shared(f"checkpoints/{name}")
+    rows = json.loads((path / "reference_logits.json").read_text())["rows"]
+    texts = tuple(row["prompt_ids"] + row["greedy_ids"][:-1] for row in rows)
+    steps = 0
+    for row, logits in zip(rows, logits_of(path, texts, native=native, dtype="bfloat16"), strict=True):
+        last = logits[len(row["prompt_ids"]) - 1 :].argmax(-1).tolist()
+        sure = [(a, b) for a, b, margin in zip(last, row["greedy_ids"], row["margins"], strict=True) if margin > 0.1]
+        assert all(a == b for a, b in sure)
+        steps += len(sure)
+    assert steps > 3
 
 
 def test_a_quantized_head(source, tmp_path):
