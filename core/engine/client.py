@@ -11,13 +11,15 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, WorkerDied
-from engine.journal import Entry, suspects
+from engine.journal import Entry
 from engine.life import Life
 from engine.messages import Abort, Add, Alive, Call, Failed, FromEngine, Output, Outputs, Progress, Ready, Returned, Stats
 from engine.plugin.request import Request
 
-#: A request that this many lives of the engine had, and gave nothing before they ended, is tried alone next; then it is failed.
-_DEATHS = 2
+#: A request is failed after two crashes that can be about nothing else, or four kills (which others may have sent).
+_BLAME_OF_CRASH = 1.0
+_BLAME_OF_KILL = 0.5
+_GUILTY = 2.0
 #: Starts without any answer in between after which the engine is given up.
 _FRUITLESS_STARTS = 10
 #: Seconds between two looks at a silent engine, and before a failed start is repeated (times the number of the attempt).
@@ -36,8 +38,8 @@ class EngineClient:
     ``ready`` is set after :meth:`start`; ``stats`` is the engine's latest state; ``dead`` is why it no longer serves.
 
     An engine process that ends, is silent for ``--engine-silence-timeout`` seconds or takes longer than ``--step-timeout`` for one
-    step is started again, and every request goes on after its last delivered token. A request that was there and got nothing in two lives
-    is tried alone; where the engine dies of that too, the request fails and the others go on.
+    step is started again, and every request goes on after its last delivered token. Requests that it had given
+    nothing yet are tried one after the other; the one at which it dies again fails, and the others go on.
     """
 
     def __init__(self, config: EngineConfig, progress: Callable[[Progress], None] | None = None) -> None:
@@ -49,7 +51,7 @@ class EngineClient:
         self._life: Life | None = None
         self._readiness: asyncio.Future[Ready] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._trial: Entry | None = None
+        self._restart_task: asyncio.Task[None] | None = None
         self._fruitless = 0
         self._stopping = False
         #: Set when the engine runs and has its configuration; it is not ready yet.
@@ -189,14 +191,16 @@ class EngineClient:
             self._fail(error)
         elif self.restarting is None:
             self.restarting = error
-            self._spawn(self._restart())
+            # One that still gives requests back sees it and starts over.
+            if self._restart_task is None or self._restart_task.done():
+                self._restart_task = self._spawn(self._restart())
 
     async def _restart(self) -> None:
         """Start the engine again and give it back its requests, as often as it takes and makes sense."""
         while self.restarting is not None:
             error, began = self.restarting, time.monotonic()
             self._fruitless += 1
-            self._count_deaths(error)
+            self._assign_blame(self._life, error)
             log.error("%s Starting the engine again for %d requests.", error, len(self._entries))
             try:
                 if self._fruitless > _FRUITLESS_STARTS:
@@ -216,35 +220,34 @@ class EngineClient:
             log.info("The engine serves again after %.1f s.", time.monotonic() - began)
             await self._resume()
 
-    def _count_deaths(self, error: EngineError) -> None:
-        """Who was there when the engine died; the one that was on trial is failed."""
-        trial, self._trial = self._trial, None
-        for entry in self._entries.values():
+    def _assign_blame(self, life: Life | None, error: EngineError) -> None:
+        """Who may have been the cause: requests that the engine had given nothing yet. A single one is blamed, several are in doubt."""
+        found = [entry for entry in self._entries.values() if entry.suspected()]
+        for entry in found:
+            entry.doubtful = True
+        if len(found) == 1 and life is not None:
+            found[0].blame += _BLAME_OF_CRASH if life.crashed else _BLAME_OF_KILL
+        for entry in list(self._entries.values()):
             entry.lose_life()
-        found = [trial] if trial is not None else suspects(list(self._entries.values()), _DEATHS)
-        if len(found) == 1 and found[0].barren >= _DEATHS:
-            culprit = self._entries.pop(found[0].request.id, found[0])
-            culprit.fail(EngineError(f"this request ended the engine process {culprit.barren} times: {error}"))
+            if entry.blame >= _GUILTY:
+                del self._entries[entry.request.id]
+                entry.fail(EngineError(f"this request ended the engine process again and again; the last time: {error}"))
 
     async def _resume(self) -> None:
-        """Give the engine back its requests: those that may be to blame last, and one after the other."""
+        """Give the engine back its requests: those in doubt last, one after the other, the most suspicious at the end."""
         for message, _ in list(self._calls.values()):
             if self._life is not None:
                 self._life.send(message)
-        doubtful = suspects(list(self._entries.values()), _DEATHS)
+        doubtful = sorted((entry for entry in self._entries.values() if entry.doubtful), key=lambda entry: entry.blame)
         for entry in list(self._entries.values()):
-            if entry not in doubtful and not entry.sent:
+            if not entry.doubtful and not entry.sent:
                 self._submit(entry)
         for entry in doubtful:
             if self.restarting is not None:
                 return
             if entry.request.id in self._entries:
-                self._trial = entry
                 self._submit(entry)
                 await _within(_TRIAL_SECONDS, entry.fresh, lambda: self.restarting is not None)
-                if self.restarting is not None:
-                    return
-                self._trial = None
 
     async def _watch(self) -> None:
         """An engine that says nothing, not even that it lives, is frozen."""
@@ -255,10 +258,11 @@ class EngineClient:
             if life is not None and life.ready and time.monotonic() - life.heard > limit:
                 life.kill(WorkerDied(f"the engine process was silent for --engine-silence-timeout {limit:g} s."))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _fail(self, error: EngineError) -> None:
         """Remember why the engine no longer serves, and tell everybody who waits."""

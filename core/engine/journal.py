@@ -14,7 +14,8 @@ from engine.plugin.request import Request
 class Entry:
     """One request: what was asked, and what has been delivered of the answer.
 
-    ``sent``: this life of the engine has it. ``barren``: lives that ended while they had it and had given it nothing.
+    ``sent``: this life of the engine has it. ``fresh``: this life has given it something. ``blame``: how surely it ends engines;
+    1 for each life that ended by a fault of its own while this was the only request that it could be about.
     """
 
     def __init__(self, request: Request) -> None:
@@ -24,7 +25,8 @@ class Entry:
         self.scored = 0
         self.sent = False
         self.fresh = asyncio.Event()
-        self.barren = 0
+        self.doubtful = False
+        self.blame = 0.0
         self.skip = 0
 
     def deliver(self, output: Output) -> None:
@@ -36,7 +38,7 @@ class Entry:
         self.tokens.extend(output.token_ids)
         self.scored += len(output.prompt_logprobs or ())
         if output.token_ids or output.finish_reason is not None:
-            self.barren = 0
+            self.doubtful, self.blame = False, 0.0
             self.fresh.set()
         self.queue.put_nowait(output)
 
@@ -53,14 +55,11 @@ class Entry:
         ids = [*self.request.prompt_token_ids, *self.tokens]
         return msgspec.structs.replace(self.request, prompt_token_ids=ids, delivered=self.request.delivered + len(self.tokens))
 
+    def suspected(self) -> bool:
+        """Whether the engine had it and had given it nothing yet, so that its end may be about this request."""
+        return self.sent and not self.fresh.is_set()
+
     def lose_life(self) -> None:
-        """The engine died. It had the request; did it ever give it anything?"""
-        if self.sent and not self.fresh.is_set():
-            self.barren += 1
+        """The engine that had it is gone."""
         self.sent = False
         self.fresh = asyncio.Event()
-
-
-def suspects(entries: list[Entry], deaths: int) -> list[Entry]:
-    """The requests that each of the last ``deaths`` lives had and gave nothing before it ended."""
-    return [entry for entry in entries if entry.barren >= deaths]

@@ -51,6 +51,8 @@ class Life:
         self._cause: EngineError | None = None
         self.heard = time.monotonic()
         self.ready = False
+        #: It ended by itself (a crash, a status); a process that was killed may have been so for any reason.
+        self.crashed = False
 
     @property
     def pid(self) -> int | None:
@@ -147,7 +149,9 @@ class Life:
                 else:
                     self._receive(self, message)
         except (asyncio.IncompleteReadError, OSError):
-            status = f" with {_status(await self._process.wait())}" if self._process is not None else ""
+            code = await self._process.wait() if self._process is not None else 0
+            status = f" with {_status(code)}" if self._process is not None else ""
+            self.crashed = code != -signal.SIGKILL
             self._ended(self, self._cause or WorkerDied(f"the engine process ended{status}.", fix="restart the server"))
 
     def _write_frame(self, payload: bytes) -> None:

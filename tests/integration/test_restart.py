@@ -162,9 +162,9 @@ def test_a_request_that_kills_the_engine_fails_alone(tmp_path: Path, monkeypatch
         body = {"prompt": "Die", "max_tokens": 5, "logits_processors": [{"name": "deadly"}]}
         failed = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
         clients.join()
-        assert failed.status_code == 500 and "ended the engine process 2 times" in failed.json()["error"]["message"]
+        assert failed.status_code == 500 and "ended the engine process again and again" in failed.json()["error"]["message"]
         assert clients.failures == []
         assert [clients.answers[at] for at in range(len(BODIES))] == expected
         assert httpx.get(f"{server.url}/health").status_code == 200
         log = server.log.read_text()
-        assert log.count("Starting the engine again") == 2 and "status 77" in log
+        assert log.count("Starting the engine again") in (2, 3) and "status 77" in log
