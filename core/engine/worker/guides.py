@@ -7,15 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.errors import EngineError
 from engine.guided.store import GuideStore
 from engine.plugin.contracts.generation import Matcher
 from engine.plugin.request import GuideSpec
-from engine.plugin.step import NewSequence
+from engine.plugin.step import NewSequence, SequenceResult
+from engine.worker.bits import allow, forbid, has, unpack
 from engine.worker.inputs import StepInputs
 from engine.worker.sequences import Sequence
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 #: Processor seconds of one position after which a sequence ends: everybody in the step waits for it.
 MOST_SECONDS = 0.25
+#: Most tokens that are proposed because the grammar forces them, and most sequences of a step in which that pays: every proposed token
+#: is a further row, which costs little only while reading the weights is what a step takes.
+MOST_FORCED, FEW = 8, 4
+#: Proposals of a sequence that may fail at their first token before it gets no more: the model spells forced texts in another way.
+MOST_MISSES = 2
 #: Most tokens of line breaks between the end of the thinking and the grammar's first token. Models put a blank line there.
 LEAD = 2
 
@@ -33,7 +39,7 @@ LEAD = 2
 class GrammarState:
     """Follows one sequence through its grammar; ``trail`` are the tokens since its beginning that the matcher has seen."""
 
-    __slots__ = ("_after", "_begin", "_blanks", "_ended", "_ends", "_leading", "_matcher", "_opens", "_trail")
+    __slots__ = ("_after", "_begin", "_blanks", "_ended", "_ends", "_leading", "_matcher", "_misses", "_opens", "_proposed", "_trail")
 
     def __init__(
         self, matcher: Matcher, sequence: Sequence, after: tuple[int, ...], opens: tuple[int, ...] = (), blanks: tuple[int, ...] = ()
@@ -44,6 +50,8 @@ class GrammarState:
         self._blanks = blanks if after and not _takes_any(matcher, blanks) else ()
         #: Whether another blank may come here.
         self._leading = False
+        self._misses = 0
+        self._proposed: list[int] = []
         self._opens = opens
         self._after = after
         self._ends = frozenset(sequence.eos)
@@ -74,7 +82,18 @@ class GrammarState:
         """The tokens that may come now; the mask is zeroed before."""
         self._matcher.fill(mask)
         if self._leading:
-            _set(mask, self._blanks)
+            allow(mask, self._blanks)
+
+    def foresee(self, sequence: Sequence, tokens: list[int]) -> list[int]:
+        """What probably comes after ``tokens``, which were just sampled, because the grammar forces the text: to be proposed as drafts."""
+        self._misses += bool(self._proposed) and tokens[:1] != self._proposed[:1]
+        self._proposed = []
+        if self._misses > MOST_MISSES or not self.seek(sequence, sequence.length):
+            return []
+        if not all(self._step(token) for token in tokens) or self._ended is not None:
+            return []
+        self._proposed = list(self._matcher.forced()[:MOST_FORCED])
+        return list(self._proposed)
 
     def _start(self, sequence: Sequence, length: int) -> int | None:
         """Where the grammar begins: with the output, or after the first occurrence of its marker in it and the blanks after that."""
@@ -185,6 +204,19 @@ class Grammars:
             forbid(scores, masks.rows, masks.bits, masks.forbidden)
         return masks.errors
 
+    def foresee(self, inputs: StepInputs, results: list[SequenceResult]) -> list[SequenceResult]:
+        """The results of a step with the tokens that grammars force as proposals for the next. Call it after :meth:`apply`."""
+        if len(results) > FEW:
+            return results
+        return [self._with_forced(*pair) for pair in zip(inputs.sequences, results, strict=True)]
+
+    def _with_forced(self, sequence: Sequence, result: SequenceResult) -> SequenceResult:
+        state = sequence.grammar
+        if state is None or not result.token_ids or result.error is not None:
+            return result
+        proposed = state.foresee(sequence, result.token_ids)
+        return msgspec.structs.replace(result, proposed=proposed) if proposed else result
+
     def close(self) -> None:
         """End the threads."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -214,18 +246,18 @@ class Grammars:
                 return False
             raise ValueError("the output is outside the grammar")
         if state.ended:
-            _set(bits, sequence.eos or (self._store.end,))
+            allow(bits, sequence.eos or (self._store.end,))
             return True
         began = time.thread_time()
         state.fill(bits)
         if time.thread_time() - began > MOST_SECONDS:
             raise ValueError("finding the allowed tokens takes too long")
-        if _has(bits, self._store.end):
-            _set(bits, sequence.eos)
+        if has(bits, self._store.end):
+            allow(bits, sequence.eos)
         elif not bits.any():
             raise ValueError("the grammar allows no token here")
         if length == sequence.num_prompt and sequence.params.guide is not None:
-            _set(bits, sequence.params.guide.opens[:1])
+            allow(bits, sequence.params.guide.opens[:1])
         return True
 
     def _state(self, sequence: Sequence) -> GrammarState:
@@ -239,27 +271,6 @@ class Grammars:
         return sequence.grammar
 
 
-def unpack(bits: NDArray[np.int32]) -> Tensor:
-    """The tokens that the masks forbid, bool [rows, 32·words]."""
-    return torch.from_numpy(np.unpackbits(~bits.view(np.uint8), axis=1, bitorder="little")).view(torch.bool)
-
-
-def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32], forbidden: Tensor | None = None) -> None:
-    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉]; ``forbidden``: :func:`unpack` of them."""
-    width = scores.shape[1]
-    if scores.device.type == "cpu":
-        outside = (unpack(bits) if forbidden is None else forbidden)[:, :width]
-    else:
-        words = torch.from_numpy(bits).to(scores.device, non_blocking=True)
-        places = torch.arange(32, dtype=torch.int32, device=scores.device)
-        outside = ~((words[:, :, None] >> places) & 1).bool().flatten(1)[:, :width]
-    if len(rows) == scores.shape[0]:
-        scores.masked_fill_(outside, -torch.inf)
-        return
-    index = torch.tensor(rows, device=scores.device)
-    scores[index] = scores[index].masked_fill_(outside, -torch.inf)
-
-
 def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
     """Whether a text of the grammar begins with one of the tokens."""
     for token in tokens:
@@ -267,14 +278,3 @@ def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
             matcher.rollback(1)
             return True
     return False
-
-
-def _has(bits: NDArray[np.int32], token: int) -> bool:
-    return bool(int(bits[token >> 5]) >> (token & 31) & 1)
-
-
-def _set(bits: NDArray[np.int32], tokens: tuple[int, ...]) -> None:
-    words = bits.view(np.uint32)
-    for token in tokens:
-        if token >> 5 < len(words):
-            words[token >> 5] |= np.uint32(1 << (token & 31))

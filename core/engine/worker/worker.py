@@ -149,6 +149,8 @@ class LocalWorker(Worker):
             prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
             if sampled is not None:
                 results = collect(step.work, inputs, sampled, prompts)
+                if self._grammars is not None:
+                    results = self._grammars.foresee(inputs, results)
             if self._calculates:
                 # A recorded step keeps the scales that it was recorded with.
                 self._calculates = False

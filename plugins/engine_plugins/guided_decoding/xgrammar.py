@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
@@ -15,6 +15,7 @@ from ._rules import XGRAMMAR, unmet
 if TYPE_CHECKING:
     import numpy as np
 
+Encode = Callable[[str], list[int]]
 ENGINE_API = 1
 #: Longest run of white space between the parts of a JSON text: models that may write more sometimes never stop.
 MAX_WHITESPACE = 24
@@ -22,16 +23,21 @@ MAX_WHITESPACE = 24
 
 @hookimpl
 def engine_create_guide(tokenizer: Tokenizer, vocab_size: int) -> GuideCompiler:
-    return XGrammarCompiler(Vocabulary.of(tokenizer, vocab_size))
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False, allow_special=False)
+
+    return XGrammarCompiler(Vocabulary.of(tokenizer, vocab_size), encode)
 
 
 class XGrammarCompiler(GuideCompiler):
     """One compiler per vocabulary; its own cache is off, the host has one."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
+        """``encode``: the token ids of a text, as a model would write it."""
         import xgrammar
 
         self._library = xgrammar
+        self._encode = encode
         info = xgrammar.TokenizerInfo(
             vocabulary.tokens, xgrammar.VocabType.RAW, vocab_size=len(vocabulary.tokens), stop_token_ids=[vocabulary.end]
         )
@@ -44,7 +50,7 @@ class XGrammarCompiler(GuideCompiler):
 
     def compile(self, spec: GuideSpec) -> Guide:
         try:
-            return XGrammarGuide(self._library, self._compile(spec))
+            return XGrammarGuide(self._library, self._compile(spec), self._encode)
         except (RuntimeError, TypeError) as error:
             reason = _reason(error)
             raise (UnsupportedConstraint if "not support" in reason else ValueError)(reason) from error
@@ -82,12 +88,13 @@ class XGrammarCompiler(GuideCompiler):
 class XGrammarGuide(Guide):
     """A compiled grammar."""
 
-    def __init__(self, library: Any, grammar: Any) -> None:
+    def __init__(self, library: Any, grammar: Any, encode: Encode) -> None:
         self._library = library
         self._grammar = grammar
+        self._encode = encode
 
     def start(self) -> Matcher:
-        return XGrammarMatcher(self._library.GrammarMatcher(self._grammar))
+        return XGrammarMatcher(self._library.GrammarMatcher(self._grammar), self._encode)
 
     def nbytes(self) -> int:
         return int(self._grammar.memory_size_bytes)
@@ -96,8 +103,9 @@ class XGrammarGuide(Guide):
 class XGrammarMatcher(Matcher):
     """One sequence's matcher."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, encode: Encode) -> None:
         self._matcher = matcher
+        self._encode = encode
 
     def fill(self, mask: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         if not self._matcher.fill_next_token_bitmask(mask):
@@ -117,6 +125,11 @@ class XGrammarMatcher(Matcher):
     def finished(self) -> bool:
         # Nothing can follow where the only completion of the text is the empty one and the sentence is whole.
         return bool(self._matcher.is_terminated())
+
+    def forced(self) -> Sequence[int]:
+        text = self._matcher.find_jump_forward_string()
+        # The last token of the text might be the beginning of a longer one that also holds what follows.
+        return self._encode(text)[:-1] if text else ()
 
 
 def _is_gbnf(grammar: str) -> bool:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from engine.plugin import Guide, GuideSpec, Matcher, NewSequence, SamplingParams, Work
-from engine.worker.guides import Grammars, GrammarState, forbid
+from engine.worker.bits import forbid
+from engine.worker.guides import Grammars, GrammarState
 from engine.worker.inputs import assemble
 from engine.worker.masks import Masks
 from engine.worker.sampler import Rows, Sampler
@@ -198,6 +199,39 @@ def test_output_outside_the_grammar_is_an_error():
 def test_after_the_grammar_the_first_end_is_taken():
     got = run([1], [sequence([1, END, END], ignore_eos=True)])
     assert got.tokens.tolist() == [END]
+
+
+class Forcing(Words):
+    """Says what follows."""
+
+    def forced(self):
+        return self.words[self.place :]
+
+
+def test_forced_tokens_are_proposed_while_they_are_taken():
+    seq = sequence([1])
+    state = GrammarState(Forcing([1, 2, 3, 4]), seq, ())
+    assert state.foresee(seq, [2]) == [3, 4]
+    seq.extend([2], [3, 4])
+    assert state.seek(seq, 4) is True and state.seek(seq, 6) is True
+    assert state.foresee(seq, [3, 4]) == [], "the end is no forced token"
+    seq.extend([3, 4], [])
+    assert state.seek(seq, 6) is True and state.foresee(seq, [END]) == []
+
+
+def test_what_the_model_spells_otherwise_is_soon_not_proposed():
+    long = [*range(1, 8)] * 4
+    seq = sequence([])
+    matcher = Forcing(long)
+    matcher.forced = lambda: [8, 8]
+    state = GrammarState(matcher, seq, ())
+    given = []
+    for place in range(12):
+        given.append(bool(state.foresee(seq, [long[place]])))
+        seq.extend([long[place]], [])
+    assert given == [True] * 3 + [False] * 9
+    thinking = sequence([1], after=(5,))
+    assert GrammarState(Forcing([1, 2]), thinking, (5,)).foresee(thinking, [2]) == []
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1]])
