@@ -21,7 +21,7 @@ from engine.metrics import Metrics, Observer
 from engine.metrics import log as stats_log
 from engine.plugin.contracts.scheduling import SchedulingPolicy
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
-from engine.server import health, tokenize
+from engine.server import health, page, tokenize
 from engine.server.auth import ApiKeys, route_path
 from engine.server.errors import engine_response, error_response
 from engine.server.identity import RequestIdentity
@@ -91,7 +91,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         ("/v1/models", models.list_models), ("/v1/models/{name:path}", models.show_model), ("/tokenizer_info", tokenize.tokenizer_info),
         ("/health", health.health), ("/health/ready", health.health), ("/health/live", health.live),
         ("/version", health.show_version), ("/load", health.load), ("/metrics", health.metrics),
-        ("/v1/responses/{name}", find_response),
+        ("/v1/responses/{name}", find_response), ("/ui", page.page), ("/ui/", page.slash), ("/ui/plan", page.plan),
+        ("/ui/{name}", page.page),
     ]  # fmt: skip
     for path, endpoint in got:
         app.add_api_route(path, _bound(service, endpoint), methods=["GET"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ class ApiKeys:
             "The API key is missing or wrong. Send it as: Authorization: Bearer KEY (or x-api-key: KEY).",
             401,
             code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
+            headers={"www-authenticate": _challenge(route_path(scope))},
             path=route_path(scope),
         )
         await response(scope, receive, send)
@@ -43,16 +44,36 @@ class ApiKeys:
         return any(matches)
 
 
+def _challenge(path: str) -> str:
+    """A browser that opens the page asks its user for a name (any) and a password (the key), and keeps sending them."""
+    return 'Basic realm="engine: any name, the key as password"' if path == "/ui" or path.startswith("/ui/") else "Bearer"
+
+
+def _password(credentials: bytes) -> bytes:
+    """The password of basic credentials; nothing that can be a key where they are malformed."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
+
+
 def _given(scope: Scope) -> list[bytes]:
-    """The first bearer token and the first x-api-key."""
+    """The first bearer token (or basic password) and the first x-api-key."""
     bearer = own = None
+    basic = foreign = False
     for name, value in scope["headers"]:
         if name == b"authorization" and bearer is None:
             scheme, _, rest = value.partition(b" ")
-            bearer = rest.strip() if scheme.lower() == b"bearer" else b""
+            kind = scheme.lower()
+            basic = kind == b"basic"
+            bearer = rest.strip() if kind == b"bearer" else _password(rest.strip()) if basic else b""
         elif name == b"x-api-key" and own is None:
             own = value.strip()
-    return [given for given in (bearer, own) if given is not None]
+        elif name == b"sec-fetch-site":
+            # A link to the page may stand anywhere.
+            foreign = value not in (b"same-origin", b"none") and (scope.get("method"), route_path(scope)) != ("GET", "/ui")
+    # A browser sends the password that it keeps with every request, also with one that another site's page makes.
+    return [given for given in (None if foreign and basic else bearer, own) if given is not None]
 
 
 def route_path(scope: Scope) -> str:
