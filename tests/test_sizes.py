@@ -83,5 +83,6 @@ def _is_plugin(file: Path) -> bool:
 
 
 def _exempt(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Private names, and hook implementations and ``Options``, which their specification documents."""
-    return node.name.startswith(("_", "engine_")) or node.name == "Options"
+    """Private names, hook implementations and ``Options``, which their specification documents, and the one suite of a module of tests,
+    which the module's docstring describes."""
+    return node.name.startswith(("_", "engine_", "Test")) or node.name == "Options"
