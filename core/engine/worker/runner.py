@@ -74,10 +74,12 @@ class StepRunner:
         A ladder of sizes now, or each size when it first occurs where that is cheap (:class:`Recorder`); there also steps of any
         other form with up to ``max_tokens`` rows, when the first one comes.
         """
-        self._buffers = Buffers(min(max_num_seqs, LARGEST_RECORDED), max_seq_len, self._block_size, self._device, max_tokens)
+        largest = min(max_num_seqs, LARGEST_RECORDED)
+        rows, sequences = recorder.ragged_trial if max_tokens else (0, 0)
+        self._buffers = Buffers(max(largest, sequences), max_seq_len, self._block_size, self._device, max(max_tokens, rows))
         self._recorder, self.plain = recorder, ""
         if recorder.cheap:
-            self._sizes = list(range(1, min(max_num_seqs, LARGEST_RECORDED) + 1))
+            self._sizes = list(range(1, largest + 1))
             return
         self._sizes = recorded_sizes(max_num_seqs)
         # The largest first, so that the smaller ones fit into its memory.

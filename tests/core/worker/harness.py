@@ -72,7 +72,7 @@ def make_config(path: Path, *, modules: dict[str, str] | None = None, **changes:
             host_pages=changes.get("host_pages", 0), page_bytes=0, prefix_caching=False, memory_fraction=0.9,
             pages_override=pages,
         ),
-        scheduler=SchedulerConfig(max_num_batched_tokens=512, max_num_seqs=seqs),
+        scheduler=SchedulerConfig(max_num_batched_tokens=changes.get("max_num_batched_tokens", 512), max_num_seqs=seqs),
         parallel=ParallelConfig(
             tensor_parallel=changes.get("tensor_parallel", 1), loading_workers=changes.get("loading_workers")
         ),

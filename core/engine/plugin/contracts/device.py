@@ -61,6 +61,8 @@ class Recorder(ABC):
     #: and the replay's ``outputs`` hold its results at once. Otherwise a ladder of sizes is recorded before serving, and
     #: steps are padded to the next size.
     cheap: bool = False
+    #: The most rows and the most sequences at which ``record_ragged`` runs its body: buffers hold at least as many.
+    ragged_trial: tuple[int, int] = (0, 0)
 
     @abstractmethod
     def record(self, body: Callable[[], tuple[Tensor, ...]]) -> Replay:
