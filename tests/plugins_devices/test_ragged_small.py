@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from engine_devices._native import Absent, load
 from tests.core.worker.harness import Driver, greedy, make_config, make_worker
