@@ -43,17 +43,23 @@ class Admission:
         self.tokens = 0
         self.left: deque[float] = deque(maxlen=_REMEMBERED)
 
+    def full(self) -> bool:
+        """Whether a request that comes now is refused."""
+        requests, tokens = self._most_requests, self._most_tokens
+        return (requests is not None and self.requests >= requests) or (tokens is not None and self.tokens >= tokens)
+
     def check(self) -> None:
         """Raises RequestError (429) where the queue is full; called before a prompt is rendered, and before it is queued."""
-        for count, most, what, flag in (
-            (self.requests, self._most_requests, "requests", "--max-queued-requests"),
-            (self.tokens, self._most_tokens, "prompt tokens", "--max-queued-tokens"),
-        ):
-            if most is not None and count >= most:
-                raise RequestError(
-                    f"The server is busy: {count} {what} wait already ({flag} {most}).",
-                    code="queue_full", http_status=429, retry_after=self.retry_after(),
-                )  # fmt: skip
+        if self.full():
+            raise self.refusal()
+
+    def refusal(self) -> RequestError:
+        """The error for a request that is refused now."""
+        count, most, what, flag = self.requests, self._most_requests, "requests", "--max-queued-requests"
+        if most is None or count < most:
+            count, most, what, flag = self.tokens, self._most_tokens, "prompt tokens", "--max-queued-tokens"
+        cause = f"The server is busy: {count} {what} wait already ({flag} {most})."
+        return RequestError(cause, code="queue_full", http_status=429, retry_after=self.retry_after())
 
     def enter(self, prompt_tokens: int) -> Ticket:
         """Take a place."""

@@ -23,7 +23,7 @@ class ApiKeys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] == "lifespan" or route_path(scope) in OPEN_PATHS or self._allowed(scope):
+        if scope["type"] == "lifespan" or route_path(scope) in OPEN_PATHS or self.allowed(scope):
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -38,7 +38,8 @@ class ApiKeys:
         )
         await response(scope, receive, send)
 
-    def _allowed(self, scope: Scope) -> bool:
+    def allowed(self, scope: Scope) -> bool:
+        """Whether the request brings one of the keys."""
         # Every key is compared, each in constant time.
         matches = [hmac.compare_digest(given, key) for given in _given(scope) for key in self._keys]
         return any(matches)

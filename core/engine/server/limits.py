@@ -25,6 +25,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """Ends a connection whose request head is too large before it is kept, and one that is no HTTP."""
 
     _head = 0
+    _begun = False
     _refused = False
     _data = b""
 
@@ -38,6 +39,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._head = 0
+        self._begun = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -68,6 +70,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        self._begun = False
         if not self._refused:
             super().on_message_complete()
 
@@ -79,18 +82,19 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._refuse(400, msg)
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, *, retry_after: str | None = None) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
         body = msgspec.json.encode(error_object(message, status))
         phrase = http.HTTPStatus(status).phrase
+        again = "x-should-retry: false" if retry_after is None else f"retry-after: {retry_after}"
         head = (
             f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {uuid.uuid4().hex}\r\nx-should-retry: false\r\nconnection: close\r\n\r\n"
+            f"x-request-id: {uuid.uuid4().hex}\r\n{again}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         # Closing with unread bytes would reset the connection, and the client would never see the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)

@@ -128,7 +128,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     from engine.plugin.extensions import Extensions
     from engine.plugin.host import PluginHost
     from engine.render.pool import open_tokenizer
-    from engine.server import limits, start_report  # noqa: F401
+    from engine.server import patience, start_report  # noqa: F401
     from engine.server.app import create_app
     from engine.server.parsing import make_parsers
 
@@ -163,11 +163,11 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     """Serve an application on a bound socket until ``ending`` says so."""
     import uvicorn
 
-    from engine.server.limits import LimitedProtocol
+    from engine.server.patience import limited_to_descriptors
 
     settings = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
+        _guarded(app, server),
+        http=limited_to_descriptors(),
         ws="none",
         log_level=server.uvicorn_log_level,
         access_log=not server.disable_uvicorn_access_log,
@@ -189,6 +189,15 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     if http.force_exit:
         # uvicorn leaves the application's lifespan hanging then; cancelled with the loop, it would complain
         await http.lifespan.shutdown()
+
+
+def _guarded(app: FastAPI, server: ServerConfig) -> Any:
+    """Browsers on other pages, and the operator's middleware, see refusals only behind their layers."""
+    from engine.server.door import Door
+
+    if server.allowed_origins or server.middleware:
+        return app
+    return Door(app, app.state.service.admission, server.api_keys, server.root_path)
 
 
 def _server(settings: uvicorn.Config) -> uvicorn.Server:

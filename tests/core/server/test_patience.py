@@ -1,0 +1,151 @@
+"""Clients that send or read too slowly, and more connections than there can be (rows 4, 5 and 74 of the robustness table)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+
+from engine.server.patience import PatientProtocol, limited_to_descriptors
+from tests.core.server.fake_client import FakeClient
+from tests.core.server.serving import on_socket
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+BODY = b'{"prompt": "a", "max_tokens": 3}'
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.4)
+    monkeypatch.setattr(PatientProtocol, "body_seconds", 0.4)
+    monkeypatch.setattr(PatientProtocol, "body_rate", 10_000)
+    monkeypatch.setattr(PatientProtocol, "read_seconds", 0.6)
+    monkeypatch.setattr("engine.server.patience._LOOK", 0.05)
+
+
+async def connect(url):
+    return await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def trickle(url, start, rest, pause=0.05):
+    """Send ``start``, then ``rest`` byte by byte until the server has had enough; its answer and how long that took."""
+    reader, writer = await connect(url)
+    began = time.monotonic()
+    answer = asyncio.create_task(reader.read())
+    writer.write(start)
+    for number in range(len(rest)):
+        if answer.done():
+            break
+        writer.write(rest[number : number + 1])
+        await asyncio.sleep(pause)
+    got = await asyncio.wait_for(answer, 5)
+    writer.close()
+    return got, time.monotonic() - began
+
+
+def assert_late(answer, what):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ") and b"retry-after: " in head and b"x-request-id: " in head and b"connection: close" in head
+    error = json.loads(body)["error"]
+    assert what in error["message"] and error["type"] == "invalid_request_error"
+
+
+async def test_a_head_that_trickles_is_given_up():
+    async with on_socket(FakeClient()) as url:
+        answer, took = await trickle(url, b"", HEAD % 30)
+        assert_late(answer, "head")
+        assert 0.3 < took < 2.5
+
+
+async def test_a_body_that_trickles_is_given_up_and_holds_no_place():
+    client = FakeClient()
+    async with on_socket(client) as url:
+        answer, took = await trickle(url, HEAD % 1000, b" " * 1000)
+        assert_late(answer, "body")
+        assert 0.3 < took < 2.5 and not client.running
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert (await http.post("/v1/completions", content=BODY, headers={"content-type": "application/json"})).status_code == 200
+
+
+async def test_a_chunked_body_that_trickles_is_given_up():
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with on_socket(FakeClient()) as url:
+        answer, _ = await trickle(url, head, b"1\r\n \r\n" * 200)
+        assert_late(answer, "body")
+
+
+async def test_a_slow_body_that_keeps_the_pace_is_served():
+    """Every byte that comes buys time: at 20 kB/s a body may take longer than ``body_seconds``."""
+    padded = BODY[:-1] + b" " * 20_000 + b"}"
+    async with on_socket(FakeClient()) as url:
+        reader, writer = await connect(url)
+        writer.write((HEAD % len(padded)).replace(b"host: x", b"host: x\r\nconnection: close"))
+        for start in range(0, len(padded), 1000):
+            writer.write(padded[start : start + 1000])
+            await asyncio.sleep(0.05)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\r\n" * 100], ids=["silence", "empty lines"])
+async def test_a_connection_without_a_request_ends(nothing):
+    async with on_socket(FakeClient()) as url:
+        answer, took = await trickle(url, b"", nothing)
+        assert answer == b"" and took < 2.5
+
+
+async def test_empty_lines_after_a_request_end_too():
+    async with on_socket(FakeClient()) as url:
+        answer, took = await trickle(url, HEAD % len(BODY) + BODY, b"\r\n" * 100)
+        assert answer.startswith(b"HTTP/1.1 200 ") and took < 2.5
+
+
+async def test_an_answer_before_the_body_ends_without_words():
+    """Refused at its head (415); the body that never ends does not hold the connection."""
+    head = (HEAD % 1000).replace(b"application/json", b"text/plain")
+    async with on_socket(FakeClient()) as url:
+        answer, took = await trickle(url, head, b" " * 200)
+        assert answer.startswith(b"HTTP/1.1 415 ") and took < 3
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_stops_reading_is_left(stream):
+    """Its request is aborted though it never closes; the buffer is bounded by the socket's and 64 KiB."""
+    client = FakeClient()
+    fields = {"prompt": "a", "max_tokens": 400, "n": 8, "logprobs": 20, "stream": stream, "ignore_eos": True}
+    body = json.dumps(fields).encode()
+    async with on_socket(client) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1024)
+        writer.transport.pause_reading()
+        writer.write(HEAD % len(body) + body)
+        end = time.monotonic() + 15
+        while not client.seen and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert client.seen
+        while client.running and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        assert not client.running
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert (await http.get("/health")).status_code == 200
+        writer.transport.abort()
+
+
+async def test_connections_beyond_the_limit_are_refused(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda which: (70, 70))
+    monkeypatch.setattr("resource.setrlimit", lambda which, limits: None)
+    assert limited_to_descriptors().most_connections == 6
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 5.0)
+    async with on_socket(FakeClient()) as url:
+        held = [await connect(url) for _ in range(6)]
+        await asyncio.sleep(0.1)
+        reader, writer = await connect(url)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: " in answer
+        for _, other in [*held, (reader, writer)]:
+            other.close()
+        await asyncio.sleep(0.2)
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert (await http.get("/health")).status_code == 200
