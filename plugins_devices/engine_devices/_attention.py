@@ -10,7 +10,7 @@ import torch
 from engine.errors import ConfigError
 from engine.plugin import AttentionBackend
 from engine.plugin.host_memory import zeros
-from engine_devices._linear import element_type
+from engine_devices._arguments import element_type
 
 if TYPE_CHECKING:
     from torch import Tensor

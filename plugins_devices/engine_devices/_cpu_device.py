@@ -8,8 +8,8 @@ import torch
 
 from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, Operations, PackedWeight, Recorder
 from engine_devices._attention import NativeAttention
+from engine_devices._composite import linear_kernel
 from engine_devices._host_limits import host_memory, physical_cores, usable_cores
-from engine_devices._linear import linear_kernel
 from engine_devices._native import Absent, load
 from engine_devices._operations import NativeOperations
 from engine_devices._recorder import TapeRecorder

@@ -5,17 +5,26 @@ from __future__ import annotations
 import ctypes
 import os
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.layers.packed import DensePacked
-from engine.layers.packed_quantized import GroupedInteger, RowBlocks, ScaledFloat8
-from engine.plugin import LinearKernel, PackedWeight
-from engine_devices._gather import gather, gathers
-from engine_devices._native import ELEMENT_TYPES, Native
-from engine_devices._weights import Panels, pack_dense, pack_float8, pack_integer
+from engine.layers.packed_quantized import (
+    Codebook,
+    GroupedInteger,
+    Joined,
+    Permuted,
+    RoundedInputs,
+    RowBlocks,
+    ScaledFloat8,
+    ScaledInputs,
+)  # fmt: skip
+from engine.plugin import LinearKernel, LinearWork, PackedWeight
+from engine_devices._arguments import address, element_type, rounded
+from engine_devices._gather import gather
+from engine_devices._native import Native
+from engine_devices._weights import Panels, group_for_panels, pack_codes, pack_dense, pack_float8, pack_integer
 
 
 class LinearArgs(ctypes.Structure):
@@ -24,6 +33,7 @@ class LinearArgs(ctypes.Structure):
     _fields_ = (
         ("x", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p),
         ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p), ("quantized", ctypes.c_void_p),
+        ("table", ctypes.c_void_p), ("outer", ctypes.c_void_p),
         ("x_stride", ctypes.c_int64), ("residual_stride", ctypes.c_int64), ("out_stride", ctypes.c_int64),
         ("rows", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),
         ("x_type", ctypes.c_int32), ("weight_type", ctypes.c_int32), ("scale_type", ctypes.c_int32),
@@ -44,21 +54,10 @@ class GatherArgs(ctypes.Structure):
 
 #: Rows that every thread quantizes for itself; more are quantized once, by an operation before the product.
 OWN_ROWS = 8
+#: Layouts that do something to the activations of an ``inner`` weight.
+COMPOSITE = (Permuted, RoundedInputs, ScaledInputs)
 #: ``linear_args.gate`` by the activations' names in the operations contract.
 GATES = {"silu": 1, "gelu_tanh": 2}
-
-
-def element_type(dtype: torch.dtype) -> int:
-    """``engine_type`` of a dtype."""
-    return ELEMENT_TYPES[str(dtype).removeprefix("torch.")]
-
-
-def rounded(value: float, dtype: torch.dtype) -> float:
-    """A finite value as that dtype holds it. Without torch, whose operations would end the recording of a step."""
-    if dtype == torch.bfloat16:
-        bits = int(np.float32(value).view(np.uint32))
-        return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
-    return float(np.float16(value) if dtype == torch.float16 else np.float32(value))
 
 
 class NativeLinear(LinearKernel):
@@ -70,31 +69,44 @@ class NativeLinear(LinearKernel):
     def __init__(self, native: Native, panels: Panels, x_group: int = 0) -> None:
         self.native = native
         self.panels = panels
-        self.gathers = panels.scale is None or gathers(panels)
+        self.gathers = True
         self.dtype = panels.weight.dtype
         self._quantized_bytes = native.cdll.engine_quantized_bytes
         self._quantized_bytes.restype = ctypes.c_int64
-        scale, shift = panels.scale, panels.shift
+        scale = panels.scale
         self._template = LinearArgs(
-            weight=panels.weight.data_ptr(),
-            scale=None if scale is None else scale.data_ptr(),
-            shift=None if shift is None else shift.data_ptr(),
+            weight=panels.weight.data_ptr(), scale=address(scale), shift=address(panels.shift),
+            table=address(panels.table), outer=address(panels.outer),
             inputs=panels.inputs, outputs=panels.outputs, weight_type=panels.type,
             scale_type=0 if scale is None else element_type(scale.dtype),
             group=panels.group, x_group=x_group, factor=panels.factor,
         )  # fmt: skip
 
+    def work(self, dtype: str) -> tuple[LinearWork, ...]:
+        """What the panels hold, multiplied in 8 bits where activations are rounded to them."""
+        panels, rounds = self.panels, self._template.x_group and dtype != "float32"
+        return (LinearWork(panels.outputs * panels.inputs, panels.nbytes, "int8" if rounds else dtype),)
+
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[…, inputs] → […, outputs], in x's dtype. x: float32, bfloat16 or float16, its last axis contiguous."""
         out = torch.empty((*x.shape[:-1], self.panels.outputs), dtype=x.dtype)
+        self.into(x, bias, out.view(-1, self.panels.outputs))
+        return out
+
+    def into(self, x: Tensor, bias: Tensor | None, out: Tensor) -> None:
+        """[…, inputs] → ``out`` [rows, outputs] of any float dtype, rows any distance apart."""
         arguments, kept = self.arguments(x, bias, out)
+        arguments.out_stride = out.stride(0)
         if arguments.x_group and arguments.rows > OWN_ROWS:
-            quantized = torch.empty(int(self._quantized_bytes(ctypes.byref(arguments))), dtype=torch.uint8)
+            quantized = torch.empty(self.quantized_bytes(arguments), dtype=torch.uint8)
             arguments.quantized = quantized.data_ptr()
             kept = (*kept, quantized)
             self.native.run("engine_quantize", LinearArgs.from_buffer_copy(arguments), *kept)
         self.native.run("engine_linear", arguments, *kept)
-        return out
+
+    def quantized_bytes(self, arguments: LinearArgs) -> int:
+        """Bytes that x takes, rounded to 8 bits."""
+        return int(self._quantized_bytes(ctypes.byref(arguments)))
 
     def arguments(self, x: Tensor, bias: Tensor | None, out: Tensor) -> tuple[LinearArgs, tuple[object, ...]]:
         """The operation's arguments without gate and residual, and what their pointers point to."""
@@ -107,7 +119,7 @@ class NativeLinear(LinearKernel):
         arguments.rows = len(flat)
         arguments.x_stride = flat.stride(0)
         arguments.out_stride = self.panels.outputs
-        arguments.x_type = arguments.out_type = element_type(x.dtype)
+        arguments.x_type, arguments.out_type = element_type(x.dtype), element_type(out.dtype)
         if x.dtype == torch.float32:
             arguments.x_group = 0
         if bias is not None:
@@ -116,12 +128,11 @@ class NativeLinear(LinearKernel):
         return arguments, (flat, bias, out, self.panels)
 
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Rows ``ids`` (int64 [T]) of a dense weight or, in ``dtype``, of one of integers."""
+        """Rows ``ids`` (int64 [T]) of a dense weight or, in ``dtype``, of a quantized one."""
         panels = self.panels
-        if panels.scale is not None:
-            rows = gather(panels, ids, dtype or torch.float32)
-            return rows if scale is None else rows * rows.new_tensor(scale)
         ids = ids.contiguous()
+        if panels.scale is not None:
+            return gather(self.native, panels, ids, dtype or torch.float32, scale)
         out = torch.empty((len(ids), panels.inputs), dtype=self.dtype)
         kind = element_type(self.dtype)
         factor = 0.0 if scale is None else rounded(scale, self.dtype)
@@ -133,21 +144,40 @@ class NativeLinear(LinearKernel):
         return out
 
 
-def linear_kernel(native: Native, packed: PackedWeight) -> LinearKernel | None:
-    """The native kernel for a canonical layout, or None. An exclusive weight's memory is given back."""
+def takes(packed: PackedWeight) -> bool:
+    """Whether there is a native kernel for that weight, with all that it is made of."""
+    inner = packed.parts if isinstance(packed, Joined) else [packed.inner] if isinstance(packed, COMPOSITE) else []
+    if inner:
+        return all(takes(part) for part in inner)
     if not packed.outputs or not packed.inputs:
-        return None
+        return False
+    if isinstance(packed, DensePacked):
+        return packed.weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if isinstance(packed, RowBlocks):
+        return packed.kind.nearest is not None and not exact_activations()
+    if isinstance(packed, ScaledFloat8):
+        return group_for_panels(packed.columns, packed.inputs) is not None
+    return isinstance(packed, (GroupedInteger, Codebook)) and group_for_panels(packed.group, packed.inputs) is not None
+
+
+def leaf_kernel(native: Native, packed: PackedWeight) -> NativeLinear:
+    """The native kernel for a canonical layout that :func:`takes` takes and that is not made of others.
+
+    An exclusive dense weight's memory is given back.
+    """
     panels, x_group = None, 0
-    if isinstance(packed, DensePacked) and packed.weight.dtype in (torch.float32, torch.bfloat16, torch.float16):
+    if isinstance(packed, DensePacked):
         panels = pack_dense(native, packed.weight)
     elif isinstance(packed, GroupedInteger):
         panels, x_group = _integer_panels(native, packed)
-    elif isinstance(packed, RowBlocks) and packed.kind.nearest is not None and not exact_activations():
+    elif isinstance(packed, RowBlocks) and packed.kind.nearest is not None:
         panels, x_group = _integer_panels(native, packed.kind.nearest(packed.rows))
     elif isinstance(packed, ScaledFloat8):
         panels = pack_float8(native, packed)
+    elif isinstance(packed, Codebook):
+        panels = pack_codes(native, packed)
     if panels is None:
-        return None
+        raise ValueError(f"no native kernel takes {packed.layout} of this form")
     if isinstance(packed, DensePacked) and packed.exclusive:
         packed.release()
         native.give_back(panels.nbytes)
@@ -164,7 +194,7 @@ def _integer_panels(native: Native, packed: GroupedInteger) -> tuple[Panels | No
 def activation_group(group: int, inputs: int) -> int:
     """Inputs per scale of 8-bit activations: up to 128, whole groups of the weight or whole parts of one."""
     padded = -(-inputs // group) * group
-    return next(size for size in (128, 64, 32) if padded % size == 0 and (group % size == 0 or size % group == 0))
+    return next(size for size in (128, 64, 32, 16) if padded % size == 0 and (group % size == 0 or size % group == 0))
 
 
 def exact_activations() -> bool:

@@ -13,8 +13,11 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine_devices.native.build import INSTRUCTION_SETS, BuildFailed, InstructionSet, build, cache_directory, find, instruction_set
 
-#: ``engine_type`` of native/abi.h by torch's name of the dtype.
-ELEMENT_TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "float8_e4m3fn": 3, "float8_e5m2": 4, "int8": 5, "int4": 6}
+#: ``engine_type`` of native/abi.h by torch's name of the dtype, or by what it holds.
+ELEMENT_TYPES = {
+    "float32": 0, "bfloat16": 1, "float16": 2, "float8_e4m3fn": 3, "float8_e5m2": 4, "int8": 5, "int4": 6, "codes4": 7, "codes8": 8,
+    "int2": 9, "int3": 10, "int5": 11, "int6": 12,
+}  # fmt: skip
 
 #: Freed bytes after which the C allocator is asked to return memory: each time takes it some milliseconds.
 GIVE_BACK = 64 << 20

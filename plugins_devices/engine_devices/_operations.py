@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engine.plugin.contracts.operations import ACTIVATIONS, Operations
-from engine_devices._linear import element_type
+from engine_devices._arguments import element_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

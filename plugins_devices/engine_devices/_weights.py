@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8, pack_nibbles
+from engine.layers.packed_integer import unpack_planes
+from engine.layers.packed_quantized import Codebook, GroupedInteger, ScaledFloat8, pack_nibbles
 from engine_devices._native import ELEMENT_TYPES, Native
 
 HUGE_PAGE = 2 << 20
 PANEL = 32
+#: Values that are unpacked to bytes at a time.
+_AT_ONCE = 4 << 20
 
 
 def allocate(count: int, dtype: torch.dtype) -> Tensor:
@@ -42,7 +45,7 @@ class PackArgs(ctypes.Structure):
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """A weight in panels of 32 outputs (layouts: native/linear.h). ``scale`` None: dense."""
+    """A weight in panels of 32 outputs (layouts: native/linear.h). ``scale`` None: dense. ``table`` and ``outer``: of codes."""
 
     weight: Tensor
     outputs: int
@@ -52,11 +55,13 @@ class Panels:
     shift: Tensor | None = None
     group: int = 0
     factor: float = 1.0
+    table: Tensor | None = None
+    outer: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that one product reads."""
-        return sum(part.nbytes for part in (self.weight, self.scale, self.shift) if part is not None)
+        return sum(part.nbytes for part in (self.weight, self.scale, self.shift, self.outer) if part is not None)
 
 
 def pack_dense(native: Native, weight: Tensor) -> Panels:
@@ -85,19 +90,28 @@ def group_for_panels(group: int, inputs: int) -> int | None:
     """Inputs per scale as the kernels count them; None where they have no loop for it."""
     if group >= inputs:
         return -(-inputs // 32) * 32
-    return group if group % 32 == 0 else None
+    return group if group % 16 == 0 else None
 
 
 def pack_integer(native: Native, packed: GroupedInteger) -> Panels | None:
-    """Integers in panels, of 4 bits or 8 whichever hold them; None for a group that the kernels cannot take."""
+    """Integers in panels; None for a group that the kernels cannot take.
+
+    1 bit is kept in 2, 7 bits in 8, and where groups are no multiple of 32 up to 3 bits in 4, 5 and 6 in 8.
+    """
     group = group_for_panels(packed.group, packed.inputs)
     if group is None:
         return None
-    kind = ELEMENT_TYPES["int4" if packed.bits <= 4 else "int8"]
-    integers = packed.values
-    if packed.bits not in (4, 8):
-        integers = pack_nibbles(packed.integers()) if packed.bits < 4 else packed.integers()
-    values = _pack_values(native, integers, packed.inputs, group, kind)
+    bits = {1: 2, 7: 8}.get(packed.bits, packed.bits)
+    if group % 32:
+        bits = 4 if bits <= 4 else 8
+    kind = ELEMENT_TYPES[f"int{bits}"]
+    if bits in (4, 8):
+        integers = packed.values
+        if packed.bits != bits:
+            integers = pack_nibbles(packed.integers()) if bits == 4 else packed.integers()
+        values = _pack_values(native, integers, packed.inputs, group, kind)
+    else:
+        values = _pack_planes(native, packed, bits, group)
     scale, shift, factor = _pack_scales(packed.scale.float(), None if packed.shift is None else packed.shift.float())
     return Panels(values, packed.outputs, packed.inputs, kind, scale, shift, group, factor)
 
@@ -111,6 +125,50 @@ def pack_float8(native: Native, packed: ScaledFloat8) -> Panels | None:
     values = _pack_values(native, packed.values.view(torch.uint8), packed.inputs, group, kind)
     scale, _, factor = _pack_scales(packed.expanded_scale(), None)
     return Panels(values, packed.outputs, packed.inputs, kind, scale, None, group, factor)
+
+
+def pack_codes(native: Native, packed: Codebook) -> Panels | None:
+    """Codes in panels; None for a group that the kernels cannot take."""
+    group = group_for_panels(packed.group, packed.inputs)
+    if group is None:
+        return None
+    # a code is moved as an integer of 4 bits and a byte of a float are
+    like = ELEMENT_TYPES["int4" if packed.bits == 4 else "float8_e4m3fn"]
+    values = _pack_values(native, packed.codes, packed.inputs, group, like)
+    scale, _, factor = _pack_scales(packed.scale.float(), None)
+    outer = packed.outer
+    if outer is not None:
+        outer = torch.nn.functional.pad(outer, (0, -len(outer) % PANEL)).contiguous()
+    return Panels(
+        values, packed.outputs, packed.inputs, ELEMENT_TYPES[f"codes{packed.bits}"], scale, None, group, factor,
+        packed.table.contiguous(), outer,
+    )  # fmt: skip
+
+
+class PackPlanesArgs(ctypes.Structure):
+    """``pack_planes_args`` of native/planes.cpp."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p), ("packed", ctypes.c_void_p), ("stride", ctypes.c_int64), ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64), ("padded", ctypes.c_int64), ("bits", ctypes.c_int32),
+    )  # fmt: skip
+
+
+def _pack_planes(native: Native, packed: GroupedInteger, bits: int, group: int) -> Tensor:
+    """Slices of outputs become bytes and then planes: no layer is ever held with a byte per value."""
+    padded = -(-packed.inputs // group) * group
+    panels = -(-packed.outputs // PANEL)
+    whole = allocate(panels * PANEL * padded * bits // 8, torch.uint8)
+    step = max(1, _AT_ONCE // (PANEL * padded)) * PANEL
+    for start in range(0, packed.outputs, step):
+        rows = packed.values[start : start + step]
+        integers = unpack_planes(rows, packed.inputs, packed.bits).contiguous()
+        to = whole[start * padded * bits // 8 :]
+        arguments = PackPlanesArgs(
+            integers.data_ptr(), to.data_ptr(), integers.stride(0), len(rows), packed.inputs, padded, bits
+        )  # fmt: skip
+        native.run("engine_pack_planes", arguments, integers, to)
+    return whole
 
 
 def _pack_values(native: Native, values: Tensor, inputs: int, group: int, kind: int) -> Tensor:

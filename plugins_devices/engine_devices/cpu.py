@@ -19,8 +19,9 @@ RUNTIME_BYTES = 320 << 20
 #: Prompts cost the same per token in chunks of this size as in large ones (within 3 % from 128 tokens on), and whoever is decoding waits
 #: a tenth of the time.
 MIXED_TOKENS = 256
-#: Quantized layouts that the native kernels multiply, in groups of a multiple of 32 or one per output.
-LAYOUTS = ("grouped_int 4", "grouped_int 8", "scaled_float8")
+#: Quantized layouts that the native kernels multiply, in groups of a multiple of 16 or one per output; also where inputs are
+#: reordered, activations rounded or multiplied first, and where parts of different layouts are joined.
+LAYOUTS = (*(f"grouped_int {bits}" for bits in range(1, 9)), "codebook 4", "codebook 8", "scaled_float8")
 
 
 @hookimpl

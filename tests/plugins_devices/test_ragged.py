@@ -13,7 +13,7 @@ from engine.layers.packed import DensePacked
 from engine.layers.packed_quantized import GroupedInteger
 from engine.plugin import CannotRecord
 from engine.worker.worker import LocalWorker
-from engine_devices._linear import linear_kernel
+from engine_devices._composite import linear_kernel
 from engine_devices._native import Absent, load
 from engine_devices._operations import NativeOperations
 from engine_devices._ragged import SHAPES

@@ -26,7 +26,7 @@ def vocab_share(vocab: int, parallel: Parallel) -> tuple[int, Piece]:
 class VocabParallelEmbedding(CheckpointLayer):
     """Token embeddings, rows divided among the ranks. ``scale`` multiplies them, rounded to the activations' dtype.
 
-    A quantized one stays packed: the rows that a step asks for are dequantized.
+    A quantized one stays packed: the rows that a step asks for are dequantized, by the device's kernel where that gives rows.
     """
 
     def __init__(self, context: ModelContext, name: str, vocab: int, size: int, *, scale: float | None = None) -> None:
@@ -45,6 +45,8 @@ class VocabParallelEmbedding(CheckpointLayer):
         self.weight: Tensor | None = None
         if not self.collected:
             self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
+        #: What multiplies by the weight, for a tied head; and the same where it gives back rows, which then come from it.
+        self.multiplies: LinearKernel | None = None
         self.kernel: LinearKernel | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -67,19 +69,26 @@ class VocabParallelEmbedding(CheckpointLayer):
         rows = self.packed.take(ids, self.context.dtype)
         return rows if self.scale is None else rows * rows.new_tensor(self.scale)
 
-    def share_weight(self) -> PackedWeight:
-        """The weight for a tied head's kernel, which may take it over: see :meth:`follow`."""
+    def share_kernel(self) -> LinearKernel:
+        """The kernel of a tied head. It takes the weight over where it can give back rows."""
         self.finish_once()
-        if self.packed is not None:
-            return self.packed
+        if self.multiplies is not None:
+            return self.multiplies
         if self.weight is None:
             raise RuntimeError(f"{self.name} has no weight to share")
-        return DensePacked(self.weight.narrow(0, 0, self.share.size), exclusive=True)
+        return self._follow(self.context.kernel(DensePacked(self.weight.narrow(0, 0, self.share.size), exclusive=True)))
 
-    def follow(self, kernel: LinearKernel) -> None:
-        """Take rows from the tied head's kernel from now on, where it has them."""
+    def hold(self, packed: PackedWeight) -> None:
+        """A quantized weight: this rank's rows. It is the kernel's alone where that gives back rows."""
+        self.packed, self.weight, self.collected = packed, None, ()
+        self._follow(self.context.kernel(packed))
+
+    def _follow(self, kernel: LinearKernel) -> LinearKernel:
+        """Keep the kernel for a tied head, and take rows from it from now on, where it has them."""
+        self.multiplies = kernel
         if kernel.gathers:
             self.kernel, self.packed = kernel, None
+        return kernel
 
     def slots(self) -> Iterable[Slot]:
         """The weight, or what its format asks for."""
@@ -96,7 +105,7 @@ class VocabParallelEmbedding(CheckpointLayer):
     def finish(self) -> None:
         """Pack a quantized weight."""
         if self.collected:
-            self.packed, self.collected = self.collected[0].pack(), ()
+            self.hold(self.collected[0].pack())
 
 
 class PositionEmbedding(CheckpointLayer):
@@ -146,8 +155,7 @@ class LMHead(Linear):
     def finish(self) -> None:
         """Make the kernel, of the embedding's weight where it is tied."""
         if self.tied:
-            self.kernel = self.context.kernel(self.tied[0].share_weight())
-            self.tied[0].follow(self.kernel)
+            self.kernel = self.tied[0].share_kernel()
         else:
             super().finish()
 

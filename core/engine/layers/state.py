@@ -157,7 +157,7 @@ def _hand_over(name: str, layer: CheckpointLayer, packed: PackedWeight) -> None:
     if isinstance(layer, Linear):
         layer.kernel = layer.context.kernel(packed)
     else:
-        layer.packed = packed
+        layer.hold(packed)
 
 
 def _cast(tensor: Tensor, layer: CheckpointLayer) -> Tensor:

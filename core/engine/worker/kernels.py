@@ -9,7 +9,7 @@ from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.packed import LinearKernel, PackedWeight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Kernels:
@@ -26,11 +26,11 @@ class Kernels:
         from engine.layers.packed_composite import composite_kernel
 
         # Before the device looks at it: an exclusive weight may be gone afterwards.
-        name = spelled(packed)
+        names = [spelled(leaf) for leaf in leaves(packed)]
         own = self._device.linear_kernel(packed)
         kernel = own if own is not None else composite_kernel(packed, self)
         if kernel is None or own is not None:
-            self.made[name, own is not None] += 1
+            self.made.update((name, own is not None) for name in names)
         return kernel or reference_kernel(packed)
 
     def describe(self) -> dict[str, str]:
@@ -45,6 +45,16 @@ class Kernels:
     def without(self) -> dict[str, int]:
         """Quantized layouts that the device has no kernel for, with their layers."""
         return {layout: layers for (layout, own), layers in sorted(self.made.items()) if not own and layout != "dense"}
+
+
+def leaves(packed: PackedWeight) -> Iterator[PackedWeight]:
+    """The weight, or what it is made of."""
+    parts = getattr(packed, "parts", None)
+    inner = getattr(packed, "inner", None)
+    if parts is None and inner is None:
+        yield packed
+    for part in parts or [inner] if parts or inner else []:
+        yield from leaves(part)
 
 
 def spelled(packed: PackedWeight) -> str:

@@ -27,6 +27,12 @@ enum engine_type {
     ENGINE_F8_E5M2 = 4,
     ENGINE_I8 = 5,
     ENGINE_I4 = 6,
+    ENGINE_C4 = 7,  // places in a table of 16 or of 256 floats
+    ENGINE_C8 = 8,
+    ENGINE_I2 = 9,
+    ENGINE_I3 = 10,
+    ENGINE_I5 = 11,
+    ENGINE_I6 = 12,
 };
 
 // Starts the pool: `threads` threads including the caller's, pinned to `cores` (may be null). Returns the number running.

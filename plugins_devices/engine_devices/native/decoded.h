@@ -9,8 +9,18 @@ namespace engine {
 
 const int DECODE = 128;  // inputs decoded and multiplied at a time, at most a group
 
+// A format reads values from panels. `table`: a bf16 of each code is looked up in registers. Most hold nothing; a format is made from
+// the arguments and whether its values are to be bf16.
+struct Stateless {
+    Stateless() = default;
+    Stateless(const linear_args&, bool) {}
+};
+
 // Four inputs of LANES outputs as floats, from dwords of 4 bytes (see linear.h).
-struct Bytes8 {
+struct Bytes8 : Stateless {
+    // 256 codes are more than it takes to convert them.
+    static const bool table = false;
+    using Stateless::Stateless;
     static const int bits = 8;
     static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
         const vu four = load_as<vu>(panel + (quad * PANEL + part * LANES) * 4);
@@ -18,7 +28,9 @@ struct Bytes8 {
     }
 };
 
-struct Nibbles4 {
+struct Nibbles4 : Stateless {
+    static const bool table = true;
+    using Stateless::Stateless;
     static const int bits = 4;
     static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
         const vu bytes = load_as<vu>(panel + (quad / 2 * PANEL + part * LANES) * 4) >> (4 * (quad & 1));
@@ -28,7 +40,9 @@ struct Nibbles4 {
 
 // float8 with E exponent bits and M mantissa bits: its bits at a float's place are the value times 2^(bias - 127), denormals included.
 template <int E, int M, bool INFINITIES>
-struct Float8 {
+struct Float8 : Stateless {
+    static const bool table = true;
+    using Stateless::Stateless;
     static const int bits = 8;
     static void read(const uint8_t* panel, int64_t quad, int part, vf (&out)[4]) {
         const vu four = load_as<vu>(panel + (quad * PANEL + part * LANES) * 4);
@@ -81,6 +95,12 @@ struct Codes {
     __m512i line(int number) const { return _mm512_load_si512(values + 32 * number); }
 };
 
+template <class Format>
+inline const Codes<Format>& codes_of(const Format&) {
+    static const Codes<Format> codes;
+    return codes;
+}
+
 // Two inputs, as bytes 2·HALF and 2·HALF + 1 of each dword, as the two words of that dword.
 template <int HALF>
 inline __m512i spread(__m512i dwords) {
@@ -123,13 +143,15 @@ struct DecodedKernel {
     static const int rows = LANES == 16 ? 8 : 6, width = Form::bytes;
     typedef typename Form::X::Element Element;
     const linear_args& a;
+    const Format format;
     Rows<typename Form::X> x;
     int64_t groups, step, count = 0;
     float* sums = nullptr;  // [rows][groups] of x, where the weight has a shift
 
-    explicit DecodedKernel(const linear_args& args) : a(args), x{args, round_up(args.inputs, args.group)} {
+    explicit DecodedKernel(const linear_args& args)
+        : a(args), format(args, Form::type == ENGINE_BF16), x{args, round_up(args.inputs, args.group)} {
         groups = x.padded / a.group;
-        step = a.group % DECODE == 0 ? DECODE : 32;
+        for (step = DECODE; a.group % step;) step /= 2;
     }
     int64_t inputs() const { return x.padded; }
     int64_t unit() const { return step; }
@@ -151,15 +173,14 @@ struct DecodedKernel {
     }
 
     void decode(const uint8_t* panel, int64_t first, int64_t inputs, Ahead& ahead, uint8_t* to) const {
-        decode_panel(Format(), Form(), panel, first, inputs, ahead, to);
+        decode_panel(format, Form(), panel, first, inputs, ahead, to);
     }
 
 #if defined(__AVX512BF16__)
-    // 8-bit integers have no table here: 256 codes are more than it takes to convert them.
     template <class F>
-    static typename std::enable_if<!std::is_same<F, Bytes8>::value>::type decode_panel(F, AsBF16, const uint8_t* panel, int64_t first,
+    static typename std::enable_if<F::table>::type decode_panel(const F& format, AsBF16, const uint8_t* panel, int64_t first,
                                                                                      int64_t inputs, Ahead& ahead, uint8_t* to) {
-        static const Codes<F> codes;
+        const auto& codes = codes_of(format);
         const int together = F::bits == 4 ? 8 : 4;
         panel += first / together * PANEL * 4;
         for (int64_t k = 0; k < inputs; k += together, panel += PANEL * 4) {
@@ -179,12 +200,12 @@ struct DecodedKernel {
 #endif
 
     template <class F, class Any>
-    static void decode_panel(F, Any, const uint8_t* panel, int64_t first, int64_t inputs, Ahead& ahead, uint8_t* to) {
+    static void decode_panel(const F& format, Any, const uint8_t* panel, int64_t first, int64_t inputs, Ahead& ahead, uint8_t* to) {
         for (int64_t quad = 0; quad < inputs / 4; quad++) {
-            if (quad % (Format::bits == 4 ? 2 : 1) == 0) ahead.fetch();
+            if (quad * F::bits % 8 < F::bits) ahead.fetch();
             for (int part = 0; part < PANEL / LANES; part++) {
                 vf four[4];
-                Format::read(panel, first / 4 + quad, part, four);
+                format.read(panel, first / 4 + quad, part, four);
                 Form::put(to, quad, part, four);
             }
         }
@@ -212,7 +233,8 @@ struct DecodedKernel {
         }
         if (part.end < x.padded) return;
         if (a.shift) add_shift<R>(part.panel, part.row, y);
-        for (int i = 0; i < R * PANEL; i++) y[i] *= a.factor;
+        const float* outer = a.outer ? a.outer + part.panel * PANEL : nullptr;
+        for (int i = 0; i < R * PANEL; i++) y[i] *= outer ? a.factor * outer[i % PANEL] : a.factor;
     }
 
     template <int R>

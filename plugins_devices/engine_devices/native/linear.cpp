@@ -44,6 +44,12 @@ extern "C" void engine_linear(const void* arguments, int thread, int threads) {
             if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, thread, threads);
 #endif
             return run_kernel<FloatKernel<PairsBF16>>(a, thread, threads);
+        case ENGINE_C4:
+        case ENGINE_C8: return run_codebook(a, thread, threads);
+        case ENGINE_I2:
+        case ENGINE_I3:
+        case ENGINE_I5:
+        case ENGINE_I6: return run_planes(a, thread, threads);
         default: return a.x_group ? run_integer(a, thread, threads) : run_decoded(a, thread, threads);
     }
 }

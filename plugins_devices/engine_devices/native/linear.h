@@ -5,6 +5,8 @@
 //   f32, f16              [outputs/32][inputs][32]
 //   8 bit integer, float8 [outputs/32][inputs/4][32][4]        (integers as value + 128)
 //   4 bit integer         [outputs/32][inputs/8][32][4 bytes]  (byte j: input 8c+j low, 8c+4+j high; as value + 8)
+//   codes of 4 or 8 bits  as integers of 4 and 8 bits, but the code itself
+//   2, 3, 5, 6 bits       [outputs/32][inputs/32] blocks (planes.h)
 // Scales and shifts of groups of inputs: [outputs/32][inputs/group][32].
 #pragma once
 #include <stdint.h>
@@ -18,7 +20,7 @@ const int PANEL = 32;
 enum Gate { GATE_NONE = 0, GATE_SILU = 1, GATE_GELU_TANH = 2 };
 
 // Arguments of engine_linear. Strides are in elements. weight[o][i] = factor · scale[o][g] · q[o][i] + factor · shift[o][g] for
-// quantized weights. With a gate, out is [rows, outputs/2]: gate(y[:, n]) · y[:, n + outputs/2]; half of the outputs must be a
+// quantized weights; of codes q is table[code], and all is multiplied by outer[o] where that is given. With a gate, out is [rows, outputs/2]: gate(y[:, n]) · y[:, n + outputs/2]; half of the outputs must be a
 // multiple of 32. The residual has the type of out. The steps round to the type of out as separate layers would.
 struct linear_args {
     const void* x;
@@ -29,6 +31,8 @@ struct linear_args {
     const void* residual;  // may be null; may be out
     void* out;
     void* quantized;  // x as engine_quantize left it there, or null: for many rows, which each thread would else quantize again
+    const float* table;  // of codes
+    const float* outer;  // [outputs padded to 32], or null; with codes alone
     int64_t x_stride;
     int64_t residual_stride;
     int64_t out_stride;
@@ -40,8 +44,8 @@ struct linear_args {
     int32_t scale_type;  // of scale and shift: f32 or f16
     int32_t bias_type;
     int32_t out_type;
-    int32_t group;    // inputs per scale: a multiple of 32, or the padded inputs
-    int32_t x_group;  // inputs per scale of 8-bit activations: 32, 64 or 128, a part or a multiple of group; 0: not quantized
+    int32_t group;    // inputs per scale: a multiple of 16 (of 32 for integers of 2, 3, 5 and 6 bits), or the padded inputs
+    int32_t x_group;  // inputs per scale of 8-bit activations: 16, 32, 64 or 128, a part or a multiple of group; 0: not quantized
     int32_t gate;
     float factor;
 };
@@ -51,6 +55,9 @@ inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit 
 // engine_linear of a weight with scales: with activations rounded to 8 bits, and as they are.
 void run_integer(const linear_args& a, int thread, int threads);
 void run_decoded(const linear_args& a, int thread, int threads);
+// Codes, and integers of 2, 3, 5 and 6 bits, either way.
+void run_codebook(const linear_args& a, int thread, int threads);
+void run_planes(const linear_args& a, int thread, int threads);
 
 // Memory of the calling thread that lasts until its next use for the same `slot`; 64-byte aligned.
 enum Scratch { ROWS_SCRATCH, SHIFT_SCRATCH, PANEL_SCRATCH, SUMS_SCRATCH, SCRATCHES };

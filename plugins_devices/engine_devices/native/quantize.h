@@ -11,6 +11,18 @@ const int QUAD_BYTES = 4;
 const int QUAD_BYTES = 8;
 #endif
 
+// What integers of that type are kept with added, so that none is negative.
+inline int32_t integer_offset(int type) {
+    switch (type) {
+        case ENGINE_I2: return 2;
+        case ENGINE_I3: return 4;
+        case ENGINE_I4: return 8;
+        case ENGINE_I5: return 16;
+        case ENGINE_I6: return 32;
+        default: return 128;
+    }
+}
+
 // One row: scales and sums of each block, then the numbers.
 struct QuantizedRow {
     const uint8_t* values;
@@ -106,7 +118,7 @@ struct QuantizedRows {
     }
 
     void quantize(int64_t number, const QuantizedRow& to) const {
-        const int32_t offset = a.weight_type == ENGINE_I4 ? 8 : 128;
+        const int32_t offset = integer_offset(a.weight_type);
         alignas(64) float part[128];
         alignas(64) int32_t q[128];
         float* sum = const_cast<float*>(to.sum);

@@ -5,18 +5,29 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
-from engine_devices._linear import GATES, NativeLinear, activation_group, linear_kernel
+from engine.layers.packed_quantized import Codebook, GroupedInteger, ScaledFloat8
+from engine_devices._composite import linear_kernel
+from engine_devices._linear import GATES, NativeLinear, activation_group
 from engine_devices._weights import pack_integer
 
 ROWS = [1, 2, 3, 8, 31, 32, 33, 100]
 SHAPES = [(32, 64), (64, 256), (1, 1), (7, 13), (33, 31), (64, 257), (100, 96), (130, 1030)]
-GROUPS = [0, 32, 64, 128]
+GROUPS = [0, 16, 32, 64, 128]
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 5e-3, torch.float16: 7e-4}
 
 
 def dense(outputs, inputs, seed=0):
     return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) / inputs**0.5
+
+
+def codebook(outputs, inputs, bits, group, dtype=torch.float16, outer=False, seed=3):
+    """Codes of a table whose values bfloat16 holds: their products are those of the definition."""
+    make = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 1 << bits, (outputs, inputs), generator=make)
+    table = torch.randn(1 << bits, generator=make).bfloat16().float()
+    scale = (0.5 + torch.rand(outputs, -(-inputs // group), generator=make)) / inputs**0.5
+    outers = 0.5 + torch.rand(outputs, generator=make) if outer else None
+    return Codebook.of(codes, table, scale.to(dtype), bits=bits, group=group, outer=outers)
 
 
 def activations(rows, inputs, dtype, seed=1):
@@ -38,7 +49,7 @@ def close(got, wanted, dtype):
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_integers_with_activations_as_they_are(native, bits, asymmetric, outputs, inputs):
     for group in GROUPS:
@@ -52,7 +63,7 @@ def test_integers_with_activations_as_they_are(native, bits, asymmetric, outputs
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_integers_with_rounded_activations(native, bits, asymmetric, outputs, inputs):
     for group in GROUPS:
@@ -72,7 +83,7 @@ def test_integers_with_rounded_activations(native, bits, asymmetric, outputs, in
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_float8(native, kind, outputs, inputs):
     values = (dense(outputs, inputs) * 100).to(kind)
-    for rows_of, columns in ((outputs, inputs), (1, inputs), (128, 128), (5, 32)):
+    for rows_of, columns in ((outputs, inputs), (1, inputs), (128, 128), (5, 32), (1, 16)):
         scale = torch.rand(-(-outputs // rows_of), -(-inputs // columns)) / 100
         packed = ScaledFloat8(values, scale, rows=rows_of, columns=columns)
         kernel = linear_kernel(native, packed)
@@ -80,6 +91,31 @@ def test_float8(native, kind, outputs, inputs):
             for rows in ROWS if dtype == torch.bfloat16 else (1, 33):
                 x = activations(rows, inputs, dtype)
                 close(kernel.apply(x, None), x.double() @ packed.dequantize(torch.float64).T, dtype)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_codes(native, bits, outputs, inputs):
+    kinds = (torch.float8_e4m3fn, True), (torch.float8_e8m0fnu, False), (torch.float32, False), (torch.float16, True)
+    for group, (scale, outer) in zip((16, 32, 64, inputs), kinds, strict=True):
+        packed = codebook(outputs, inputs, bits, group, scale, outer)
+        kernel = linear_kernel(native, packed)
+        weight = packed.dequantize(torch.float64)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for rows in ROWS if dtype == torch.bfloat16 else (1, 33):
+                x = activations(rows, inputs, dtype)
+                close(kernel.apply(x, None), x.double() @ weight.T, dtype)
+
+
+def test_a_table_that_bfloat16_does_not_hold_is_rounded_to_it_for_bfloat16_activations_alone(native):
+    packed = codebook(64, 256, 4, 64)
+    packed.table[:] = torch.linspace(-1, 1, 16)
+    weight = packed.dequantize(torch.float64)
+    x = activations(33, 256, torch.bfloat16)
+    wanted = x.double() @ weight.T
+    close(linear_kernel(native, packed).apply(x.float(), None), wanted, torch.float32)
+    error = (linear_kernel(native, packed).apply(x, None).double() - wanted).norm() / wanted.norm()
+    assert error <= 5e-3
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
@@ -95,11 +131,13 @@ def test_every_float8_value(native, kind):
 
 
 def kernels(native, outputs, inputs):
-    for bits in (4, 8):
+    for bits in (2, 3, 4, 5, 6, 8):
         packed = GroupedInteger.quantize(dense(outputs, inputs), bits=bits, group=32, asymmetric=True)
         panels = pack_integer(native, packed)
         yield NativeLinear(native, panels)
         yield NativeLinear(native, panels, 32)
+    for bits in (4, 8):
+        yield linear_kernel(native, codebook(outputs, inputs, bits, 16))
     values = dense(outputs, inputs).to(torch.float8_e4m3fn)
     yield linear_kernel(native, ScaledFloat8(values, torch.ones(1, 1), rows=outputs, columns=inputs))
 
@@ -142,9 +180,9 @@ def test_the_gate_and_the_residual(native, rows):
 
 
 def test_groups_that_the_kernels_have_no_loop_for_are_left_to_the_reference(native):
-    assert linear_kernel(native, GroupedInteger.quantize(dense(32, 64), bits=4, group=16)) is None
+    assert linear_kernel(native, GroupedInteger.quantize(dense(32, 64), bits=4, group=8)) is None
     values = dense(32, 64).to(torch.float8_e4m3fn)
-    assert linear_kernel(native, ScaledFloat8(values, torch.ones(1, 2), rows=32, columns=48)) is None
+    assert linear_kernel(native, ScaledFloat8(values, torch.ones(1, 3), rows=32, columns=24)) is None
 
 
 def test_tiny_scales_keep_their_digits(native):
