@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -13,52 +12,12 @@ import httpx
 import pytest
 
 from tests.integration.bad_requests import CHAT, COMPLETIONS, CONTEXT, KEY, TOKENIZE, Case, rows
+from tests.integration.neighbour import Neighbour
 from tests.integration.serving import RunningServer, serve
 
 CASES = list(rows())
-NEIGHBOUR = {"prompt": "The neighbour", "max_tokens": 40, "temperature": 1.0, "seed": 11, "ignore_eos": True, "stream": True}
 BEARER = {"authorization": f"Bearer {KEY}"}
 JSON = {"content-type": "application/json", **BEARER}
-
-
-class Neighbour:
-    """A client whose stream runs again and again; every run must give what it gave alone."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.alone = self.read()
-        self.runs = 0
-        self.odd: list[str] = []
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._repeat)
-
-    def read(self) -> str:
-        text = ""
-        with httpx.stream("POST", f"{self.url}{COMPLETIONS}", json=NEIGHBOUR, headers=BEARER, timeout=60) as answer:
-            for line in answer.iter_lines():
-                if line.startswith("data: {"):
-                    event = json.loads(line[6:])
-                    text += event["choices"][0]["text"] if "choices" in event else f"<{event}>"
-        return text
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._ending.set()
-            self._thread.join(60)
-
-    def _repeat(self) -> None:
-        while not self._ending.is_set():
-            try:
-                text = self.read()
-            except httpx.HTTPError as error:
-                text = repr(error)
-            self.runs += 1
-            if text != self.alone:
-                self.odd.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def neighbour(server: RunningServer) -> Iterator[Neighbour]:
     """Streams while the module's tests run; at the end it has run undisturbed, on the engine that was there at first."""
     pid = server.engine_pid()
-    neighbour = Neighbour(server.url)
+    neighbour = Neighbour(server.url, BEARER)
     with neighbour.running():
         yield neighbour
     assert neighbour.runs >= 1

@@ -29,6 +29,7 @@ from engine.server.messages.route import count_tokens, message
 from engine.server.openai import models
 from engine.server.openai.chat import chat
 from engine.server.openai.completions import complete
+from engine.server.openapi import describe_bodies
 from engine.server.parsing import Parsers
 from engine.server.responses.route import find_response, respond
 from engine.server.service import Client, Service
@@ -67,6 +68,7 @@ def create_app(
         **docs,
     )
     app.state.service = service
+    describe_bodies(app)
     _add_routes(app, service)
     if add_routes is not None:
         add_routes(app)

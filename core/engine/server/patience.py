@@ -9,6 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from engine.server.door import Door
 from engine.server.errors import RETRY_AFTER
 from engine.server.limits import LimitedProtocol
 
@@ -31,11 +32,13 @@ class PatientProtocol(LimitedProtocol):
     body_rate = 16 * 1024
     read_seconds = 30.0
     most_connections: int | None = None
+    door: Door | None = None
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _body_due = 0.0
     _expecting = False
+    _declined = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
@@ -63,20 +66,29 @@ class PatientProtocol(LimitedProtocol):
         self._stop_waiting()
         self._expecting = True
         self._body_due = self.loop.time() + self.body_seconds
-        super().on_headers_complete()
+        if not self._decline():
+            super().on_headers_complete()
         if self._expecting and not self._refused:
             self._deadline = self.loop.call_later(_LOOK, self._check_body)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body: it buys time for the next."""
         self._body_due += len(body) / self.body_rate
-        super().on_body(body)
+        if not self._declined:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._expecting = False
         self._stop_waiting()
-        super().on_message_complete()
+        if not self._declined:
+            super().on_message_complete()
+            return
+        self._declined = self._begun = False
+        if self.parser.should_keep_alive():
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        else:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The send buffer is full."""
@@ -94,6 +106,18 @@ class PatientProtocol(LimitedProtocol):
         """The client asks nothing more. An answer that it does not read would keep the connection for ever."""
         super().timeout_keep_alive_handler()
         self._stalled = self._stalled or self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def _decline(self) -> bool:
+        """Refuse the request at the door; its body is still read, and dropped, so that the connection can go on."""
+        earlier = self.cycle is not None and not self.cycle.response_complete
+        if self.door is None or earlier or self.expect_100_continue or self._refused or self.parser.get_method() != b"POST":
+            return False
+        answer = self.door.refuse(self.url, self.headers)
+        if answer is None:
+            return False
+        self._declined = True
+        self.transport.write(answer)
+        return True
 
     def _expect_head(self) -> None:
         self._deadline = self.loop.call_later(self.head_seconds, self._give_up_head)
@@ -121,6 +145,8 @@ class PatientProtocol(LimitedProtocol):
         idle = self.cycle is None or self.cycle.response_complete
         if idle and not self._begun:
             self.transport.close()
+        elif self._declined:
+            self.transport.abort()
         elif idle or not self.cycle.response_started:
             self._refuse(408, message, retry_after=RETRY_AFTER)
         else:
@@ -131,12 +157,12 @@ def _held_back(flow: FlowControl) -> bool:
     return bool(flow.read_paused)
 
 
-def limited_to_descriptors() -> type[PatientProtocol]:
-    """The protocol with as many connections as this process may open, after that number was raised as far as the system allows."""
+def protocol(door: Door | None) -> type[PatientProtocol]:
+    """The protocol with that door, and with as many connections as this process may open (raised as far as the system allows)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     most = None if soft == resource.RLIM_INFINITY else max(1, soft - _RESERVED)
-    fields: dict[str, Any] = {"most_connections": most}
-    return type("Protocol", (PatientProtocol,), fields)
+    fields: dict[str, Any] = {"most_connections": most, "door": door}
+    return type("ServedProtocol", (PatientProtocol,), fields)

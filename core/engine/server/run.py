@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.scheduling import SchedulingPolicy
     from engine.plugin.extensions import Extensions
     from engine.plugin.host import PluginHost
+    from engine.server.door import Door
 
 BACKLOG = 2048
 log = logging.getLogger("engine.server")
@@ -163,11 +164,11 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     """Serve an application on a bound socket until ``ending`` says so."""
     import uvicorn
 
-    from engine.server.patience import limited_to_descriptors
+    from engine.server.patience import protocol
 
     settings = uvicorn.Config(
-        _guarded(app, server),
-        http=limited_to_descriptors(),
+        app,
+        http=protocol(_door(app, server)),
         ws="none",
         log_level=server.uvicorn_log_level,
         access_log=not server.disable_uvicorn_access_log,
@@ -191,13 +192,13 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
         await http.lifespan.shutdown()
 
 
-def _guarded(app: FastAPI, server: ServerConfig) -> Any:
-    """Browsers on other pages, and the operator's middleware, see refusals only behind their layers."""
+def _door(app: FastAPI, server: ServerConfig) -> Door | None:
+    """Pages of other origins, and the operator's middleware, see refusals only behind their layers."""
     from engine.server.door import Door
 
     if server.allowed_origins or server.middleware:
-        return app
-    return Door(app, app.state.service.admission, server.api_keys, server.root_path)
+        return None
+    return Door(app.state.service.admission, server.api_keys)
 
 
 def _server(settings: uvicorn.Config) -> uvicorn.Server:

@@ -9,9 +9,9 @@ import time
 import httpx
 import pytest
 
-from engine.server.patience import PatientProtocol, limited_to_descriptors
+from engine.server.patience import PatientProtocol, protocol
 from tests.core.server.fake_client import FakeClient
-from tests.core.server.serving import on_socket
+from tests.core.server.serving import make_config, on_socket
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 BODY = b'{"prompt": "a", "max_tokens": 3}'
@@ -136,7 +136,7 @@ async def test_a_client_that_stops_reading_is_left(stream):
 async def test_connections_beyond_the_limit_are_refused(monkeypatch):
     monkeypatch.setattr("resource.getrlimit", lambda which: (70, 70))
     monkeypatch.setattr("resource.setrlimit", lambda which, limits: None)
-    assert limited_to_descriptors().most_connections == 6
+    assert protocol(None).most_connections == 6
     monkeypatch.setattr(PatientProtocol, "head_seconds", 5.0)
     async with on_socket(FakeClient()) as url:
         held = [await connect(url) for _ in range(6)]
@@ -149,3 +149,56 @@ async def test_connections_beyond_the_limit_are_refused(monkeypatch):
         await asyncio.sleep(0.2)
         async with httpx.AsyncClient(base_url=url) as http:
             assert (await http.get("/health")).status_code == 200
+
+
+async def test_a_full_queue_is_told_at_the_door():
+    """Before the body has come; the connection goes on, keys are still asked for, other routes are served."""
+    client = FakeClient(delay=0.01)
+    config = make_config(max_queued_requests=1, api_keys=("key",))
+    async with on_socket(client, config) as url:
+        bearer = b"authorization: Bearer key\r\n\r\n"
+        reader, writer = await connect(url)
+        blocked = asyncio.Event()
+        client.generate = held(client.generate, blocked)
+        async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer key"}) as http:
+            waiting = asyncio.create_task(http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}))
+            await asyncio.sleep(0.2)
+            for path in (b"/v1/completions", b"/v1/messages"):
+                writer.write((HEAD % 1000).replace(b"/v1/completions", path).replace(b"\r\n\r\n", b"\r\nx-request-id: me\r\n" + bearer))
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
+                assert head.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1\r\n" in head and b"x-request-id: me\r\n" in head
+                error = json.loads(await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r")[0])))
+                assert error["error"]["type"] == "rate_limit_error"
+                assert ("type" in error) == (path == b"/v1/messages")
+                writer.write(b" " * 1000)
+            writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + bearer)
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            refused = await http.post("/v1/completions", json={"prompt": "a"}, headers={"authorization": "Bearer other"})
+            assert refused.status_code == 401
+            assert (await http.post("/v1/./completions", json={"prompt": "a"})).status_code in (404, 429)
+            blocked.set()
+            assert (await waiting).status_code == 200
+            assert (await http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})).status_code == 200
+        writer.close()
+
+
+async def test_the_body_of_a_refused_request_is_not_waited_for_for_ever():
+    client = FakeClient()
+    async with on_socket(client, make_config(max_queued_requests=1)) as url:
+        client.generate = held(client.generate, asyncio.Event())
+        async with httpx.AsyncClient(base_url=url) as http:
+            waiting = asyncio.create_task(http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}))
+            await asyncio.sleep(0.2)
+            answer, took = await trickle(url, HEAD % 1000, b" " * 200)
+            assert answer.startswith(b"HTTP/1.1 429 ") and answer.count(b"HTTP/1.1") == 1 and took < 3
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+def held(generate, event):
+    async def generating(request):
+        await event.wait()
+        async for output in generate(request):
+            yield output
+
+    return generating
