@@ -52,6 +52,7 @@ class EngineClient:
         self._readiness: asyncio.Future[Ready] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._restart_task: asyncio.Task[None] | None = None
+        self._watchers: list[Callable[[Stats], None]] = []
         self._fruitless = 0
         self._stopping = False
         #: Set when the engine runs and has its configuration; it is not ready yet.
@@ -67,6 +68,10 @@ class EngineClient:
     def pid(self) -> int | None:
         """The engine process; None when it runs as a thread."""
         return self._life.pid if self._life else None
+
+    def watch(self, see: Callable[[Stats], None]) -> None:
+        """Call ``see`` with the engine's state after every step."""
+        self._watchers.append(see)
 
     async def start(self) -> Ready:
         """Start the engine and wait until it can serve; raises the engine's own error where it cannot."""
@@ -161,7 +166,10 @@ class EngineClient:
                 raise AssertionError("a life keeps its failure until its end")
 
     def _deliver(self, message: Outputs) -> None:
-        self.stats = message.stats or self.stats
+        if message.stats is not None:
+            self.stats = message.stats
+            for see in self._watchers:
+                see(message.stats)
         for output in message.outputs:
             self._fruitless = 0
             if (entry := self._entries.get(output.id)) is not None:

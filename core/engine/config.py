@@ -115,6 +115,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     ssl_certfile: str | None = None
     ssl_ca_certs: str | None = None
     ssl_cert_reqs: int = 0
+    ssl_refresh: bool = False
     allow_credentials: bool = False
     allowed_origins: tuple[str, ...] = ()
     allowed_methods: tuple[str, ...] = ("*",)
@@ -153,6 +154,16 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, Choice] = {}
 
 
+class ObservabilityConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured beyond the usual. ``traces_endpoint``: the collector's URL, with the protocol ``grpc`` or ``http/protobuf``;
+    ``details``: ``model`` and ``worker``; ``hidden_since``: the release X.Y whose hidden metrics are wanted."""
+
+    traces_endpoint: str | None = None
+    traces_protocol: str = "grpc"
+    details: tuple[str, ...] = ()
+    hidden_since: str | None = None
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. Each part receives its own slice; nothing is written after ``resolve``.
 
@@ -170,4 +181,5 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, Choice]
     guided: GuidedConfig = GuidedConfig()
     processors: ProcessorConfig = ProcessorConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     plan: dict[str, Any] = {}

@@ -34,6 +34,14 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Front end → engine: end."""
 
 
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """Seconds so far of the steps that a sequence took part in: planning them, running them, the model's forward passes in that."""
+
+    scheduling: float = 0.0
+    execute: float = 0.0
+    forward: float = 0.0
+
+
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one step gave one request.
 
@@ -41,7 +49,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``prompt_logprobs``: the entries of newly computed prompt positions, in order, over the request's life
     one per prompt token but the first. ``stop_reason``: the stop token id that ended it (None for EOS). ``cached_tokens``: prompt tokens
     taken from the prefix cache, set in the first output. ``error``: text with finish reason ERROR. ``queued``/``started``: monotonic
-    seconds when it entered the engine's queue and first ran, set in the first output.
+    seconds when it entered the engine's queue and first ran, set in the first output, which comes with the first step, whatever that
+    gave. ``spent``: with --collect-detailed-traces.
     """
 
     id: str
@@ -55,6 +64,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: float = 0.0
     error: str | None = None
     pooled: bytes | None = None
+    spent: Spent | None = None
 
 
 class Stats(msgspec.Struct, frozen=True):

@@ -154,6 +154,7 @@ def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages
         load(config.choices["policy"], POLICY),
         load(config.choices["preemption"], PREEMPTION),
         config.model.max_model_len,
+        timed=bool(config.observability.details),
     )
     return EngineLoop(scheduler, executor, link.receive, link.send)
 

@@ -80,11 +80,11 @@ REASONING = (
 
 OBSERVABILITY = (
     Flag("--disable-log-stats", "flag", False, "No statistics line and no engine metrics."),
-    Flag("--show-hidden-metrics-for-version", "str", None, "Show metrics hidden since release X.Y.", metavar="X.Y",
-         until="hidden metrics"),
-    Flag("--otlp-traces-endpoint", "str", None, "OpenTelemetry collector.", metavar="URL",
-         until="OpenTelemetry traces"),
-    Flag("--collect-detailed-traces", "names", None, "Add model and worker times to traces.",
-         choices=("model", "worker", "all"), metavar="MODULE,…", until="OpenTelemetry traces"),
+    Flag("--show-hidden-metrics-for-version", "str", None, "Show the metrics hidden since release X.Y, where that is the minor "
+         "release before this one.", metavar="X.Y"),
+    Flag("--otlp-traces-endpoint", "str", None, "Send a span per request to this OpenTelemetry collector; by gRPC unless "
+         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is http/protobuf.", metavar="URL"),
+    Flag("--collect-detailed-traces", "names", None, "Add the times of forward passes (model) and of steps (worker) to traces and metrics.",
+         choices=("model", "worker", "all"), metavar="MODULE,…"),
     Flag("--disable-log-requests", "flag", False, "Do not log each request."),
 )  # fmt: skip

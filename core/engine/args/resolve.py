@@ -13,6 +13,7 @@ from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.guided import guided_config
 from engine.args.limits import scheduler_config
+from engine.args.observability import observability_config
 from engine.args.parsers import choose_parser, split_options
 from engine.args.processors import processor_config
 from engine.args.rules import check_rules, host_memory
@@ -24,6 +25,7 @@ from engine.config import (
     GuidedConfig,
     LoadConfig,
     ModelConfig,
+    ObservabilityConfig,
     ParallelConfig,
     ProcessorConfig,
     RunConfig,
@@ -84,6 +86,7 @@ class Resolver:
         self.server: ServerConfig | None = None
         self.guided = GuidedConfig()
         self.processors = ProcessorConfig()
+        self.observability = ObservabilityConfig()
         self.cache: plan.CacheSize | None = None
 
     def resolve(self) -> EngineConfig:
@@ -100,6 +103,7 @@ class Resolver:
         self._choose_plugins(checkpoint, self.info)
         self.scheduler = scheduler_config(args, self.max_model_len, device.mixed_tokens)
         self.server = serving.server_config(args, self.generation)
+        self.observability = observability_config(args)
         if self.server.host not in serving.LOCAL_HOSTS and not self.server.api_keys:
             self.warnings.append(f"--host {self.server.host} without --api-key: whoever reaches this machine can use the server.")
         self.weights = self._weigh(checkpoint, self.info)
@@ -245,6 +249,7 @@ class Resolver:
             choices=dict(self.choices),
             guided=self.guided,
             processors=self.processors,
+            observability=self.observability,
             plan=report(self),
         )  # fmt: skip
 

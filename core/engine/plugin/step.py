@@ -98,8 +98,10 @@ class SequenceResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to the Step of the same index; ``results`` in the order of ``Step.work``. ``seconds``: time in the worker."""
+    """The answer to the Step of the same index; ``results`` in the order of ``Step.work``. ``seconds``: time in the worker;
+    ``forward``: time of the model's forward pass in that, measured with --collect-detailed-traces model only."""
 
     index: int
     results: list[SequenceResult] = []
     seconds: float = 0.0
+    forward: float = 0.0

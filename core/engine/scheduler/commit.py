@@ -24,7 +24,8 @@ def settle(sequence: Sequence, work: Work, result: SequenceResult) -> Output | N
             sequence.computed = work.start + work.count
         if work.sample:
             return _pooled(sequence, result)
-        return _output(sequence, prompt_logprobs=scored) if scored else None
+        # The first output tells when the sequence began, also where the prompt takes more steps.
+        return _output(sequence, prompt_logprobs=scored) if scored or not (sequence.answered or pooling) else None
     end = ending(sequence, result.token_ids)
     tokens = result.token_ids[: end.taken]
     # KV is right for the real tokens and for the drafts that were accepted; the last accepted token is not computed

@@ -22,6 +22,7 @@ from engine.scheduler.preempt import Preemption
 from engine.scheduler.prefills import PrefillShares
 from engine.scheduler.roster import Roster
 from engine.scheduler.sequence import Sequence, State
+from engine.scheduler.spending import Spending
 
 
 class Scheduler:
@@ -29,7 +30,8 @@ class Scheduler:
 
     A step may be scheduled while one is in flight and :meth:`foreseeable`. It counts every sequence of that one as a token further; what
     it gives a sequence that turns out to have ended is passed over. Workers run steps in order, so pages may change hands at once.
-    ``cache.pages`` is what the workers really have. ``clock`` gives monotonic seconds.
+    ``cache.pages`` is what the workers really have. ``clock`` gives monotonic seconds; ``timed``: outputs tell what time was
+    spent on their sequences.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Scheduler:
         max_model_len: int,
         *,
         clock: Callable[[], float] = time.monotonic,
+        timed: bool = False,
     ) -> None:
+        self._spending = Spending() if timed else None
         self._config = config
         self._clock = clock
         self._policy = policy
@@ -87,6 +91,15 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step; None where nothing can run. A step in flight must be foreseeable."""
+        if self._spending is None:
+            return self._plan()
+        began = time.perf_counter()
+        step = self._plan()
+        if step is not None:
+            self._spending.planned(step, time.perf_counter() - began)
+        return step
+
+    def _plan(self) -> Step | None:
         if self._in_flight:
             self._expect()
         self._cache.host.settle()
@@ -134,14 +147,7 @@ class Scheduler:
 
         Aborted ones are passed over.
         """
-        if not self._in_flight or step is not self._in_flight[0] or result.index != step.index or len(result.results) != len(step.work):
-            raise RuntimeError(f"the result of step {result.index} does not answer the step in flight")
-        self._in_flight.popleft()
-        self._steps += 1
-        self._step_tokens += step.num_tokens
-        self._step_seconds += result.seconds
-        if self._with_prompts.popleft():
-            self._roster.delay.observe(result.seconds)
+        self._take(step, result)
         outputs = []
         for work, answer in zip(step.work, result.results, strict=True):
             if answer.seq != work.seq:
@@ -150,6 +156,8 @@ class Scheduler:
             if sequence is None:
                 continue
             output = settle(sequence, work, answer)
+            if self._spending is not None:
+                output = self._spending.share(sequence.number, output)
             if sequence.state is State.RUNNING and (output is None or output.error is None):
                 self._cache.publish(sequence.table, sequence.computed)
             if output is not None:
@@ -157,6 +165,19 @@ class Scheduler:
                 if output.finish_reason is not None:
                     self._end(sequence, failed=output.error is not None)
         return outputs
+
+    def _take(self, step: Step, result: StepResult) -> None:
+        """The step in flight is over."""
+        if not self._in_flight or step is not self._in_flight[0] or result.index != step.index or len(result.results) != len(step.work):
+            raise RuntimeError(f"the result of step {result.index} does not answer the step in flight")
+        self._in_flight.popleft()
+        self._steps += 1
+        self._step_tokens += step.num_tokens
+        self._step_seconds += result.seconds
+        if self._spending is not None:
+            self._spending.ran(step, result)
+        if self._with_prompts.popleft():
+            self._roster.delay.observe(result.seconds)
 
     def stats(self) -> Stats:
         """The state now."""
@@ -248,5 +269,7 @@ class Scheduler:
             self._cache.discard(sequence.table)
         else:
             self._cache.close(sequence.table)
+        if self._spending is not None:
+            self._spending.forget(sequence.number)
         if sequence.told:
             self._ended.append(sequence.number)

@@ -162,12 +162,13 @@ class Generation:
         reason = FinishReason.ABORT.value
         try:
             async for output in outputs:
-                ticket.leave()
+                if output.token_ids or output.finish_reason is not None:
+                    ticket.leave()
                 times.see(output, time.monotonic())
                 metrics.progressed(output, times)
                 if output.finish_reason is FinishReason.ERROR:
                     reason = FinishReason.ERROR.value
-                    raise GenerationFailed(f"Generating failed: {_cause(output)}")
+                    raise _failure(self._service, output)
                 delta = choice.feed(output)
                 if delta.finish_reason is not None:
                     reason = delta.finish_reason
@@ -178,6 +179,7 @@ class Generation:
         finally:
             ticket.leave()
             await close(outputs)
+            times.end(time.monotonic())
             metrics.finished(self.job, request, choice, times, reason)
 
 

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -39,6 +39,13 @@ class Client(Protocol):
     @property
     def stats(self) -> Stats:
         """The latest state."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+
+    def watch(self, see: Callable[[Stats], None]) -> None:
+        """Call ``see`` with the state after every step."""
 
     @property
     def dead(self) -> EngineError | None:
@@ -80,6 +87,7 @@ class Service:
         self.limits = Limits.of(config)
         self.admission = Admission(config.server)
         self.metrics = metrics or Metrics(config, client)
+        self.metrics.watch_queue(self.admission)
         self.texts = TokenTexts(tokenizer)
         self.encoder = PromptEncoder(tokenizer, self.limits, pool)
         server = config.server

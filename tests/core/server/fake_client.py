@@ -45,7 +45,18 @@ class FakeClient:
         self.finished: list[str] = []
         self.seen: list[Request] = []
         self.made: dict[str, int] = {}
+        self.restarts = 0
+        self.watchers: list[Callable[[Stats], None]] = []
         self.answers: dict[str, Callable[..., Any]] = {}
+
+    def watch(self, see: Callable[[Stats], None]) -> None:
+        self.watchers.append(see)
+
+    def stepped(self, stats: Stats) -> None:
+        """The engine's state after a step."""
+        self.stats = stats
+        for see in self.watchers:
+            see(stats)
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """What ``answers`` has for the method, called with the arguments."""
