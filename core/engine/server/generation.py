@@ -168,7 +168,7 @@ class Generation:
                 metrics.progressed(output, times)
                 if output.finish_reason is FinishReason.ERROR:
                     reason = FinishReason.ERROR.value
-                    raise _failure(self._service, output)
+                    raise GenerationFailed(f"Generating failed: {_cause(output)}")
                 delta = choice.feed(output)
                 if delta.finish_reason is not None:
                     reason = delta.finish_reason
