@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.plugin.contracts.packed import LinearKernel, PackedWeight
+from engine.plugin.contracts.packed import LinearKernel, LinearWork, PackedWeight
 
 #: Elements that the reference kernel dequantizes at a time: what it needs beside a packed weight.
 _AT_ONCE = 4 << 20
@@ -52,6 +52,10 @@ class ReferenceKernel(LinearKernel):
     def __init__(self, packed: PackedWeight) -> None:
         self.packed = packed
         self.at_once = max(1, _AT_ONCE // max(packed.inputs, 1))
+
+    def work(self, dtype: str) -> tuple[LinearWork, ...]:
+        """The packed weight is read; it is multiplied in the dtype of the activations."""
+        return (LinearWork(self.packed.outputs * self.packed.inputs, self.packed.nbytes(), dtype),)
 
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[…, inputs] → […, outputs], in x's dtype."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.packed import CheckpointTensor as CheckpointTensor
     from engine.plugin.contracts.packed import LinearKernel as LinearKernel
     from engine.plugin.contracts.packed import LinearShape as LinearShape
+    from engine.plugin.contracts.packed import LinearWork as LinearWork
     from engine.plugin.contracts.packed import PackedWeight as PackedWeight
     from engine.plugin.contracts.packed import PartFormats as PartFormats
     from engine.plugin.contracts.packed import Quantizer as Quantizer
@@ -93,7 +94,9 @@ _HOME = {
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
     "engine.plugin.contracts.operations": "Operations",
-    "engine.plugin.contracts.packed": "CheckpointTensor LinearKernel LinearShape PackedWeight PartFormats Quantizer WeightFormat",
+    "engine.plugin.contracts.packed": (
+        "CheckpointTensor LinearKernel LinearShape LinearWork PackedWeight PartFormats Quantizer WeightFormat"
+    ),
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",
     "engine.plugin.contracts.text": (

@@ -1,20 +1,23 @@
-"""What a device can do at most, measured now: by itself where it can, else with torch."""
+"""What a device can do at most, measured now: by itself where it can, else with torch; and what a model asks of it."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.layers.linear import Linear
+
 if TYPE_CHECKING:
     from engine.plugin.contracts.device import Device
+    from engine.plugin.contracts.model import Model
 
 _READ_BYTES = 512 << 20
 _SIDE = 2048
-_SECONDS = 0.3
+_SECONDS = 1.0
 
 
 def measure_limits(device: Device, dtype: str) -> dict[str, float]:
@@ -28,8 +31,25 @@ def measure_limits(device: Device, dtype: str) -> dict[str, float]:
     reads = [_READ_BYTES / seconds for seconds in _passes(device, lambda: buffer.sum())]
     products = [2 * _SIDE**3 / seconds for seconds in _passes(device, lambda: matrix @ matrix)]
     return {
-        "read_bytes": statistics.median(reads), "read_bytes_best": max(reads), "operations": max(products),
+        "read_bytes": statistics.median(reads), "read_bytes_best": max(reads),
+        "operations": statistics.median(products), "operations_best": max(products),
     }  # fmt: skip
+
+
+def linear_work(model: Model, dtype: str) -> list[dict[str, Any]]:
+    """``role``, ``elements``, ``read_bytes`` and ``arithmetic`` of every linear layer, by its parts (:class:`LinearWork`).
+
+    A layer whose kernel cannot tell has ``kernel``, that kernel's name, instead of the last three.
+    """
+    found: list[dict[str, Any]] = []
+    for layer in model.modules() if isinstance(model, torch.nn.Module) else ():
+        if not isinstance(layer, Linear) or layer.kernel is None:
+            continue
+        parts = layer.kernel.work(dtype)
+        told = [{"elements": part.elements, "read_bytes": part.read_bytes, "arithmetic": part.arithmetic} for part in parts]
+        for each in told or [{"kernel": type(layer.kernel).__name__}]:
+            found.append({"role": layer.shape.role, "name": layer.shape.name, **each})
+    return found
 
 
 def _passes(device: Device, body: Callable[[], object]) -> list[float]:

@@ -15,7 +15,7 @@ from engine.cli.bench.offline import Engine, Timed, ordinary_ids
 from engine.cli.bench.results import FLAGS as RESULTS
 from engine.cli.bench.results import check_counts, deliver
 from engine.cli.bench.summary import columns, number
-from engine.cli.bench.work import ModelWork, model_work
+from engine.cli.bench.work import ModelWork, model_work, refuse
 from engine.cli.start import Command, open_model
 from engine.errors import ConfigError
 
@@ -52,8 +52,8 @@ class Phase:
         first = max(run.tokens[0] for run in runs)
         return (max(run.tokens[-1] for run in runs) - first) / (self.output - 1) if self.decode else first
 
-    def need(self, work: ModelWork) -> tuple[float, float]:
-        """Bytes to read and operations to compute in that time."""
+    def need(self, work: ModelWork) -> tuple[float, dict[str, float]]:
+        """Bytes to read, and operations to compute by dtype, in that time."""
         if self.decode:
             context = self.input + self.output / 2
             return work.step_bytes(self.batch, context), work.step_operations(self.batch, context)
@@ -74,8 +74,11 @@ def run(argv: list[str]) -> int:
             raise ConfigError(
                 f"The phases need {longest} tokens, more than the model length {llm.config.model.max_model_len}.", fix="smaller lengths"
             )
-        work = model_work(llm.config)
-        result = {"model": llm.config.model.checkpoint.model, "dtype": llm.config.model.dtype, **measure(llm, work, phases, own)}
+        refuse(llm.config)
+        work = model_work(llm.config, Engine(llm).call("work"))
+        model = llm.config.model
+        result = {"model": model.checkpoint.model, "dtype": model.dtype, "weight_bytes": work.weight_bytes}
+        result |= measure(llm, work, phases, own)
     deliver(result, _text(result), own)
     return 0
 
@@ -94,13 +97,13 @@ def measure(llm: LLM, work: ModelWork, phases: Sequence[Phase], own: Mapping[str
     """Every repetition runs every phase between two measurements of the limits; at last each once more with the profile on."""
     engine, source, ordinary = Engine(llm), random.Random(own["prompt_seed"]), ordinary_ids(llm)
     found: dict[str, list[dict[str, float]]] = {phase.name: [] for phase in phases}
-    all_limits = [engine.call("limits")]
+    all_limits = [_limits(engine, work)]
     for repeat in range(-1, own["repeats"]):
         print(f"engine bench: {'warming up' if repeat < 0 else f'{repeat + 1} of ' + str(own['repeats'])}", file=sys.stderr)
         for phase in phases:
             seconds = phase.seconds(_run(engine, phase, ordinary, source))
             if repeat >= 0:
-                all_limits.append(engine.call("limits"))
+                all_limits.append(_limits(engine, work))
                 found[phase.name].append(compare(phase, work, seconds, all_limits[-2:]))
     profiles = {phase.name: _profile(llm, engine, phase, ordinary, source) for phase in phases}
     return {
@@ -112,18 +115,36 @@ def measure(llm: LLM, work: ModelWork, phases: Sequence[Phase], own: Mapping[str
     }  # fmt: skip
 
 
+def _limits(engine: Engine, work: ModelWork) -> dict[str, float]:
+    """``read_bytes``, ``read_bytes_best``, and of each dtype of the work ``operations_DTYPE`` and ``operations_best_DTYPE``."""
+    found = {kind: engine.call("limits", dtype=kind) for kind in work.kinds()}
+    limits = {name: statistics.fmean(each[name] for each in found.values()) for name in ("read_bytes", "read_bytes_best")}
+    for kind, each in found.items():
+        limits |= {f"operations_{kind}": each["operations"], f"operations_best_{kind}": each["operations_best"]}
+    return limits
+
+
 def compare(phase: Phase, work: ModelWork, seconds: float, limits: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """One phase beside the limits before and after it. ``share``: the least possible time ÷ the measured one."""
+    """One phase beside the limits before and after it. ``share``: the least possible time ÷ the measured one.
+
+    Limits are what the machine sustains; a name with ``best`` is beside its best pass. Different arithmetics take their times one
+    after the other.
+    """
     nbytes, operations = phase.need(work)
-    read = statistics.fmean(each["read_bytes"] for each in limits)
-    arithmetic = statistics.fmean(each["operations"] for each in limits)
+    mean = {name: statistics.fmean(each[name] for each in limits) for name in limits[0]}
     tokens = phase.batch * (1 if phase.decode else phase.input)
-    return {
+    found = {
         "seconds": seconds, "tokens_per_second": tokens / seconds, "read_bytes_per_second": nbytes / seconds,
-        "operations_per_second": operations / seconds, "limit_read_bytes": read, "limit_operations": arithmetic,
-        "read_share": nbytes / read / seconds, "operations_share": operations / arithmetic / seconds,
-        "share": max(nbytes / read, operations / arithmetic) / seconds,
+        "operations_per_second": sum(operations.values()) / seconds,
     }  # fmt: skip
+    for best in ("", "best_"):
+        reading = nbytes / mean[f"read_bytes{'_best' if best else ''}"]
+        computing = sum(count / mean[f"operations_{best}{kind}"] for kind, count in operations.items())
+        found |= {
+            f"{best}read_share": reading / seconds, f"{best}operations_share": computing / seconds,
+            f"{best}share": max(reading, computing) / seconds,
+        }  # fmt: skip
+    return found | {f"limit_{name}": value for name, value in mean.items()}
 
 
 def _run(engine: Engine, phase: Phase, ordinary: Sequence[int], source: random.Random, before: Any = None) -> list[Timed]:
@@ -159,19 +180,22 @@ def _profile(llm: LLM, engine: Engine, phase: Phase, ordinary: Sequence[int], so
 
 def _text(result: Mapping[str, Any]) -> str:
     limits = result["limits"]
+    kinds = [name.removeprefix("operations_best_") for name in limits if name.startswith("operations_best_")]
+    sustained, best = ([limits[f"operations_{which}{kind}"] / 1e9 for kind in kinds] for which in ("", "best_"))
+    arithmetic = ", ".join(f"{a:.0f} GFLOPS of {kind} (best pass {b:.0f})" for kind, a, b in zip(kinds, sustained, best, strict=True))
     lines = [
-        f"{result['model']}, {result['dtype']}",
-        f"this machine: reads {limits['read_bytes'] / 1e9:.1f} GB/s (best pass {limits['read_bytes_best'] / 1e9:.1f}), "
-        f"{limits['operations'] / 1e9:.0f} GFLOPS",
+        f"{result['model']}, {result['dtype']}, {result['weight_bytes'] / 1e9:.3f} GB of weights to read",
+        f"this machine sustains {limits['read_bytes'] / 1e9:.1f} GB/s of reading "
+        f"(best pass {limits['read_bytes_best'] / 1e9:.1f}), {arithmetic}",
         "",
     ]
-    head = ["phase", "tok/s", "ms", "GB/s", "of limit", "GFLOPS", "of limit", "share of the nearer limit"]
+    head = ["phase", "tok/s", "ms", "GB/s", "of limit", "GFLOPS", "of limit", "of the nearer limit", "of its best pass"]
     rows = []
     for name, found in result["phases"].items():
         rows.append([
             name, number(found["tokens_per_second"]), number(found["seconds"] * 1000), f"{found['read_bytes_per_second'] / 1e9:.1f}",
             f"{found['read_share']:.0%}", f"{found['operations_per_second'] / 1e9:.0f}", f"{found['operations_share']:.0%}",
-            f"{found['share']:.2f}",
+            f"{found['share']:.2f}", f"{found['best_share']:.2f}",
         ])  # fmt: skip
     lines.append(columns(head, rows))
     for name, found in result["phases"].items():

@@ -1,11 +1,11 @@
-"""What a dense model has to read and to compute, from the headers of its checkpoint."""
+"""What a dense model has to read and to compute, as the kernels of its layers tell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.plugin.facts import DTYPE_BYTES, AttentionSpec
@@ -14,39 +14,41 @@ if TYPE_CHECKING:
     from engine.config import EngineConfig
 
 
-class Header(Protocol):
-    """What is needed of a loader's ``TensorInfo``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-
 @dataclass(frozen=True)
 class ModelWork:
-    """``linear``: elements of the matrices of all layers; ``head``: of the one that makes logits. Bytes as they are held."""
+    """``linear``: elements of the matrices of all layers, by the dtype in which they are multiplied; ``head``: of the one that makes
+    logits. ``weight_bytes``: of all of them, as the kernels read them. ``dtype``: of activations, in which attention computes."""
 
-    linear: int
-    head: int
+    linear: Mapping[str, int]
+    head: Mapping[str, int]
     weight_bytes: int
     layers: tuple[AttentionSpec, ...]
     cache_element: float
+    dtype: str
+
+    def kinds(self) -> list[str]:
+        """The dtypes of its arithmetic, that of the activations first."""
+        return [self.dtype, *sorted({*self.linear, *self.head} - {self.dtype})]
 
     def step_bytes(self, batch: int, context: float) -> float:
         """Bytes that a decode step must read: every weight once, and the keys and values of every sequence."""
         cache = sum(2 * spec.num_kv_heads * spec.head_dim * _seen(spec, context) for spec in self.layers)
         return self.weight_bytes + batch * cache * self.cache_element
 
-    def step_operations(self, batch: int, context: float) -> float:
-        """Multiplications and additions of a decode step."""
+    def step_operations(self, batch: int, context: float) -> dict[str, float]:
+        """Multiplications and additions of a decode step, by dtype."""
         scores = sum(4 * spec.num_heads * spec.head_dim * _seen(spec, context) for spec in self.layers)
-        return batch * (2 * (self.linear + self.head) + scores)
+        return self._operations(batch, 1, scores)
 
-    def prefill_operations(self, batch: int, length: int) -> float:
+    def prefill_operations(self, batch: int, length: int) -> dict[str, float]:
         """Of prompts of ``length`` tokens: each token attends to those before it, logits are made of the last alone."""
         scores = sum(4 * spec.num_heads * spec.head_dim * _area(spec, length) for spec in self.layers)
-        return batch * (2 * self.linear * length + 2 * self.head + scores)
+        return self._operations(batch, length, scores)
+
+    def _operations(self, batch: int, rows: int, scores: float) -> dict[str, float]:
+        found = {kind: batch * 2.0 * (self.linear.get(kind, 0) * rows + self.head.get(kind, 0)) for kind in self.kinds()}
+        found[self.dtype] += batch * scores
+        return found
 
 
 def _seen(spec: AttentionSpec, context: float) -> float:
@@ -60,36 +62,25 @@ def _area(spec: AttentionSpec, length: int) -> float:
     return length * (length + 1) / 2
 
 
-def count(headers: Iterable[Header], layers: tuple[AttentionSpec, ...], dtype: str, cache_dtype: str) -> ModelWork:
-    """From tensor names and shapes: a table of embeddings is read whole where it is the head too, else a row of it."""
-    matrices = {header.name: prod(header.shape) for header in headers if len(header.shape) >= 2}
-    tables = [name for name in matrices if "embed" in name or name.endswith(("wte.weight", "wpe.weight"))]
-    heads = [name for name in matrices if "lm_head" in name or "embed_out" in name]
-    words = max((matrices[name] for name in tables if name not in heads), default=0)
-    head = matrices[heads[0]] if heads else words
-    linear = sum(size for name, size in matrices.items() if name not in tables and name not in heads)
-    return ModelWork(linear, head, int((linear + head) * DTYPE_BYTES[dtype]), layers, DTYPE_BYTES[cache_dtype])
-
-
-def model_work(config: EngineConfig) -> ModelWork:
-    """The configured model's. Raises ConfigError for models whose work the headers do not tell."""
-    from engine.plugin.host import load
-    from engine.plugin.kinds import LOADER
-
+def model_work(config: EngineConfig, told: Iterable[Mapping[str, Any]]) -> ModelWork:
+    """Of what the worker's ``work`` told. Raises ConfigError where a layer's kernel cannot tell."""
+    linear: Counter[str] = Counter()
+    head: Counter[str] = Counter()
+    nbytes = 0
+    for layer in told:
+        if "kernel" in layer:
+            raise ConfigError(
+                f"bench roofline: the kernel {layer['kernel']} of {layer['name']} does not tell what it reads and computes.",
+                fix="engine bench latency MODEL",
+            )
+        (head if layer["role"] == "head" else linear)[layer["arithmetic"]] += layer["elements"]
+        nbytes += layer["read_bytes"]
     model = config.model
-    _refuse(config)
-    loader = load(
-        config.choices["loader"], LOADER, checkpoint=model.checkpoint, info=model.info, options=dict(config.load.options)
-    )
-    try:
-        return count(loader.describe(), tuple(model.info.layers), model.dtype, config.cache.dtype)
-    finally:
-        loader.close()
+    return ModelWork(linear, head, nbytes, tuple(model.info.layers), DTYPE_BYTES[config.cache.dtype], model.dtype)
 
 
-def _refuse(config: EngineConfig) -> None:
-    if "quantization" in config.choices:
-        raise ConfigError("bench roofline counts unquantized weights only.", fix="engine bench latency MODEL")
+def refuse(config: EngineConfig) -> None:
+    """Raise ConfigError for models whose work depends on more than their layers."""
     experts = config.model.info.num_experts
     if experts:
         raise ConfigError(f"bench roofline knows dense models only; this one has {experts} experts.", fix="engine bench latency MODEL")

@@ -131,7 +131,9 @@ class Device(ABC):
         """What the hardware does at most, measured now, for benchmarks to compare with.
 
         ``read_bytes``: bytes read from memory per second (median of passes), ``read_bytes_best``: of the best pass;
-        ``operations``: multiplications and additions of that dtype per second (best pass). Empty: torch is measured instead.
+        ``operations``, ``operations_best``: multiplications and additions of that dtype per second, likewise. ``dtype``: one of
+        activations, or ``int8`` where a kernel's :meth:`LinearKernel.work` says that. Passes take a second or more together, so that
+        the median is what the hardware sustains for as long as a phase lasts. Empty: torch is measured instead.
         """
         return {}
 

@@ -82,6 +82,17 @@ class PackedWeight(ABC):
         """Bytes that the weight occupies."""
 
 
+class LinearWork(msgspec.Struct, frozen=True):
+    """What a product with one row does: ``elements`` of a weight are multiplied, of which ``read_bytes`` are read from memory.
+
+    ``arithmetic``: the dtype that is multiplied, as :meth:`Device.limits` takes it: ``int8`` where activations are rounded to 8 bits.
+    """
+
+    elements: int
+    read_bytes: int
+    arithmetic: str
+
+
 class LinearKernel(ABC):
     """A device's way to multiply by one packed weight; made once per layer, called per step.
 
@@ -90,6 +101,10 @@ class LinearKernel(ABC):
 
     gathers: bool = False
 
+    def work(self, dtype: str) -> tuple[LinearWork, ...]:
+        """What activations of ``dtype`` cost, by part of the weight, for benchmarks to compare with; empty: the kernel cannot tell."""
+        return ()
+
     @abstractmethod
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, inputs] → [rows, outputs], in x's dtype; bias [outputs] is added."""
@@ -97,7 +112,7 @@ class LinearKernel(ABC):
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in ``dtype``, times ``scale`` rounded to it.
 
-        ``dtype`` is given for quantized weights alone; a dense one is gathered in its own.
+        ``dtype``: that of activations, which a dense weight has already.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot gather rows")
 

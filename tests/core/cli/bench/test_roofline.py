@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 import pytest
 
 from engine.cli.bench import run
 from engine.cli.bench.offline import Timed
 from engine.cli.bench.roofline import COMMAND, Phase, _phases, _text, compare
-from engine.cli.bench.work import count, model_work
+from engine.cli.bench.work import ModelWork, model_work, refuse
 from engine.errors import ConfigError
 from engine.plugin.facts import AttentionSpec
 from tests.core.server.serving import make_config
 
-
-@dataclass(frozen=True)
-class Header:
-    name: str
-    shape: tuple[int, ...]
-
-
 LAYER = AttentionSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=1.0)
-TABLE = Header("model.embed_tokens.weight", (100, 10))
-MATRICES = [Header("model.layers.0.mlp.weight", (10, 30)), Header("model.layers.0.norm.weight", (10,)), TABLE]
-TIED = count(MATRICES, (LAYER, LAYER), "bfloat16", "bfloat16")
+TIED = ModelWork({"bfloat16": 300}, {"bfloat16": 1000}, 2600, (LAYER, LAYER), 2, "bfloat16")
+MIXED = ModelWork({"int8": 200, "bfloat16": 100}, {"bfloat16": 1000}, 2400, (LAYER,), 2, "bfloat16")
+LIMITS = {
+    "read_bytes": 50e9, "read_bytes_best": 60e9, "operations_bfloat16": 8e11, "operations_best_bfloat16": 9e11,
+    "operations_int8": 16e11, "operations_best_int8": 17e11,
+}  # fmt: skip
 
 
-def test_a_tied_table_is_the_head():
-    assert (TIED.linear, TIED.head, TIED.weight_bytes) == (300, 1000, 2600)
-    untied = count([*MATRICES, Header("lm_head.weight", (100, 10))], (LAYER,), "float32", "float32")
-    assert (untied.linear, untied.head, untied.weight_bytes) == (300, 1000, 5200), "the table itself is not read"
+def test_layers_tell_what_they_read_and_in_which_arithmetic():
+    told = [
+        {"role": "linear", "name": "a", "elements": 200, "read_bytes": 210, "arithmetic": "int8"},
+        {"role": "linear", "name": "a", "elements": 100, "read_bytes": 200, "arithmetic": "bfloat16"},
+        {"role": "head", "name": "head", "elements": 1000, "read_bytes": 2000, "arithmetic": "bfloat16"},
+    ]  # fmt: skip
+    config = make_config()
+    config = msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, dtype="bfloat16"))
+    work = model_work(config, told)
+    assert (work.linear, work.head, work.weight_bytes) == ({"int8": 200, "bfloat16": 100}, {"bfloat16": 1000}, 2410)
+    with pytest.raises(ConfigError, match="the kernel Odd of b does not tell"):
+        model_work(config, [*told, {"role": "linear", "name": "b", "kernel": "Odd"}])
+
+
+def test_arithmetics_are_counted_apart_and_attention_is_the_activations():
+    assert MIXED.kinds() == ["bfloat16", "int8"]
+    assert MIXED.step_operations(2, 50) == {"int8": 2 * 2 * 200, "bfloat16": 2 * (2 * 1100 + 50 * 4 * 4 * 8)}
 
 
 def test_a_step_reads_every_weight_once_and_the_cache_of_everybody():
     assert TIED.step_bytes(0, 0) == 2600
     assert TIED.step_bytes(3, 50) == 2600 + 3 * 50 * 2 * (2 * 2 * 8 * 2), "tokens × layers × K and V of two heads in two bytes"
-    assert TIED.step_operations(1, 0) == 2 * 1300
-    assert TIED.step_operations(2, 50) == 2 * (2 * 1300 + 2 * 50 * 4 * 4 * 8)
+    assert TIED.step_operations(1, 0) == {"bfloat16": 2 * 1300}
+    assert TIED.step_operations(2, 50) == {"bfloat16": 2 * (2 * 1300 + 2 * 50 * 4 * 4 * 8)}
 
 
 def test_a_prefill_makes_logits_of_the_last_token_and_attends_backwards():
-    assert TIED.prefill_operations(1, 4) == 2 * 300 * 4 + 2 * 1000 + 2 * (4 * 4 * 8) * 10
-    assert TIED.prefill_operations(3, 4) == 3 * TIED.prefill_operations(1, 4)
+    one = 2 * 300 * 4 + 2 * 1000 + 2 * (4 * 4 * 8) * 10
+    assert TIED.prefill_operations(1, 4) == {"bfloat16": one}
+    assert TIED.prefill_operations(3, 4) == {"bfloat16": 3 * one}
 
 
 def test_a_window_bounds_what_is_read():
     short = AttentionSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=1.0, window=3)
-    work = count(MATRICES, (short,), "bfloat16", "bfloat16")
+    work = ModelWork(TIED.linear, TIED.head, 2600, (short,), 2, "bfloat16")
     assert work.step_bytes(1, 50) == work.step_bytes(1, 3) == 2600 + 3 * 64
-    assert work.prefill_operations(1, 5) - 2 * 300 * 5 - 2000 == 4 * 4 * 8 * (1 + 2 + 3 + 3 + 3)
+    assert work.prefill_operations(1, 5)["bfloat16"] - 2 * 300 * 5 - 2000 == 4 * 4 * 8 * (1 + 2 + 3 + 3 + 3)
 
 
 def test_a_decode_counts_from_everybodys_first_token():
@@ -61,21 +69,31 @@ def test_a_decode_counts_from_everybodys_first_token():
 
 
 def test_a_phase_is_compared_with_the_limits_around_it():
-    limits = [{"read_bytes": 900.0, "operations": 1e6}, {"read_bytes": 1100.0, "operations": 1e6}]
+    common = {"operations_bfloat16": 1e6, "operations_best_bfloat16": 2e6}
+    limits = [{"read_bytes": low, "read_bytes_best": 2 * low, **common} for low in (900.0, 1100.0)]
     phase = Phase("decode", 1, 0, 2, True)
     nbytes, operations = phase.need(TIED)
     found = compare(phase, TIED, 4.0, limits)
     assert found["limit_read_bytes"] == 1000.0 and found["tokens_per_second"] == 0.25
-    assert found["read_share"] == pytest.approx(nbytes / 1000 / 4) and found["operations_share"] == pytest.approx(operations / 1e6 / 4)
+    assert found["read_share"] == pytest.approx(nbytes / 1000 / 4)
+    assert found["operations_share"] == pytest.approx(operations["bfloat16"] / 1e6 / 4)
     assert found["share"] == found["read_share"], "the nearer limit counts"
+    assert found["best_share"] == found["share"] / 2 and found["best_operations_share"] == found["operations_share"] / 2
+
+
+def test_arithmetics_take_their_times_one_after_the_other():
+    phase = Phase("prefill", 1, 8, 1, False)
+    found = compare(phase, MIXED, 2.0, [LIMITS])
+    operations = MIXED.prefill_operations(1, 8)
+    assert found["operations_share"] == pytest.approx((operations["int8"] / 16e11 + operations["bfloat16"] / 8e11) / 2)
+    assert found["operations_per_second"] == pytest.approx(sum(operations.values()) / 2)
 
 
 def test_the_table_names_phases_limits_and_what_took_the_time():
-    limits = {"read_bytes": 50e9, "read_bytes_best": 60e9, "operations": 8e11}
-    found = compare(Phase("decode, batch 1", 1, 8, 3, True), TIED, 0.02, [limits])
+    found = compare(Phase("decode, batch 1", 1, 8, 3, True), TIED, 0.02, [LIMITS])
     phases = {"decode, batch 1": {**found, "where": {"linear": 15.0, "rest": 5.0}}}
-    text = _text({"model": "m", "dtype": "bfloat16", "limits": limits, "phases": phases})
-    assert "reads 50.0 GB/s (best pass 60.0), 800 GFLOPS" in text
+    text = _text({"model": "m", "dtype": "bfloat16", "weight_bytes": 2600, "limits": LIMITS, "phases": phases})
+    assert "50.0 GB/s of reading (best pass 60.0), 800 GFLOPS of bfloat16 (best pass 900), 1600 GFLOPS of int8" in text
     assert next(line for line in text.splitlines() if line.startswith("linear")).split() == ["linear", "15.000", "75.0%"]
 
 
@@ -96,8 +114,8 @@ def test_phases_of_the_flags():
     ]  # fmt: skip
 
 
-def test_models_whose_work_headers_do_not_tell_are_refused():
+def test_models_whose_work_their_layers_do_not_tell_are_refused():
     config = make_config()
     info = msgspec.structs.replace(config.model.info, num_experts=8)
     with pytest.raises(ConfigError, match="8 experts"):
-        model_work(msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, info=info)))
+        refuse(msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, info=info)))
