@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import random
 from collections import Counter
@@ -89,12 +90,12 @@ def changed(dice: random.Random, body: dict[str, Any]) -> dict[str, Any]:
                 break
             place = dice.choice(inner)
         if isinstance(place, list):
-            place[dice.randrange(len(place))] = dice.choice(ODD)
+            place[dice.randrange(len(place))] = copy.deepcopy(dice.choice(ODD))
         elif dice.random() < 0.15 and len(place) > 1:
             del place[dice.choice(list(place))]
         else:
             name = dice.choice([*place, *NAMES] if place is found else list(place) or ["x"])
-            place[name] = dice.choice(ODD)
+            place[name] = copy.deepcopy(dice.choice(ODD))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -177,3 +178,25 @@ def test_a_request_while_loading_is_told_to_come_back(tmp_path: Path) -> None:
         server.process.terminate()
         server.process.wait(20)
     assert statuses == {200, 503}
+
+
+@pytest.mark.parametrize("victims", ["SEW", "EWS", "WS", "WES", "ES", "stopped W, S", "stopped E, S"])
+def test_no_orphan_in_any_order_of_kills(tmp_path: Path, victims: str) -> None:
+    """Server, engine and worker of ``-tp 2``: whoever is killed first, and whoever hangs meanwhile, nobody stays."""
+    with serve(tmp_path / "log", *FLAGS, "-tp", "2", "--distributed-executor-backend", "mp") as server:
+        Stream(server.url)
+        pids = family(server.process)
+        assert len(pids) == 3
+        named = {"S": server.process.pid, "E": server.engine_pid()}
+        (named["W"],) = set(pids) - set(named.values())
+        if victims.startswith("stopped"):
+            os.kill(named[victims[8]], signal.SIGSTOP)
+            victims = "S"
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(named[victim], signal.SIGKILL)
+            # Time for a restart to begin, so that its processes are among those that must go.
+            pids = list({*pids, *family(server.process)})
+            time.sleep(0.3)
+            pids = list({*pids, *family(server.process)})
+        assert_gone(pids)

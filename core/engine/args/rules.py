@@ -78,6 +78,8 @@ def _partners(args: EngineArgs) -> Iterator[Problem]:
         yield Problem("--skip-tokenizer-init and --tokenizer contradict each other.", "leave one of them out")
     if bool(args.ssl_keyfile) != bool(args.ssl_certfile):
         yield Problem("--ssl-keyfile and --ssl-certfile belong together.", "give both, or neither")
+    if args.enable_ssl_refresh and not args.ssl_certfile:
+        yield Problem("--enable-ssl-refresh needs --ssl-certfile.", "--ssl-certfile FILE --ssl-keyfile FILE")
 
 
 def _scheduling(args: EngineArgs) -> Iterator[Problem]:

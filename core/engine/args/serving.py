@@ -42,7 +42,7 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
         disable_log_stats=args.disable_log_stats, disable_log_requests=args.disable_log_requests, max_log_len=args.max_log_len,
         uvicorn_log_level=args.uvicorn_log_level, disable_uvicorn_access_log=args.disable_uvicorn_access_log,
         root_path=args.root_path or "", ssl_keyfile=args.ssl_keyfile, ssl_certfile=args.ssl_certfile, ssl_ca_certs=args.ssl_ca_certs,
-        ssl_cert_reqs=args.ssl_cert_reqs, allow_credentials=args.allow_credentials, allowed_origins=tuple(args.allowed_origins),
+        ssl_cert_reqs=args.ssl_cert_reqs, ssl_refresh=args.enable_ssl_refresh, allow_credentials=args.allow_credentials, allowed_origins=tuple(args.allowed_origins),
         allowed_methods=tuple(args.allowed_methods), allowed_headers=tuple(args.allowed_headers), middleware=tuple(args.middleware),
         frontend_multiprocessing=not args.disable_frontend_multiprocessing, restart=not args.disable_engine_restart,
         silence_timeout=args.engine_silence_timeout, step_timeout=args.step_timeout, drain_timeout=args.drain_timeout,

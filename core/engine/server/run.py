@@ -184,12 +184,27 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     http = _server(settings)
     if ending is not None:
         ending.server = http
+    watching = _watch_certificates(settings, server)
     address = listening.getsockname()
     log.info("Serving on http%s://%s:%s", "s" if server.ssl_certfile else "", address[0], address[1])
     await http.serve(sockets=[listening])
+    if watching is not None:
+        watching.cancel()
     if http.force_exit:
         # uvicorn leaves the application's lifespan hanging then; cancelled with the loop, it would complain
         await http.lifespan.shutdown()
+
+
+def _watch_certificates(settings: uvicorn.Config, server: ServerConfig) -> asyncio.Task[None] | None:
+    """With --enable-ssl-refresh: listen with a context that follows the files."""
+    if not server.ssl_refresh or server.ssl_certfile is None:
+        return None
+    from engine.server.certificates import Certificates
+
+    certificates = Certificates(server)
+    settings.load()
+    settings.ssl = certificates.context
+    return asyncio.create_task(certificates.watch())
 
 
 def _door(app: FastAPI, server: ServerConfig) -> Door | None:
