@@ -116,7 +116,6 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     ssl_ca_certs: str | None = None
     ssl_cert_reqs: int = 0
     ssl_refresh: bool = False
-    ssl_refresh: bool = False
     allow_credentials: bool = False
     allowed_origins: tuple[str, ...] = ()
     allowed_methods: tuple[str, ...] = ("*",)
