@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.errors import UnavailablePlugin
-from engine.plugin import AttentionBackend, Device, Memory, Recorder
+from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, PackedWeight, Recorder
 from engine_devices._cuda_graphs import GraphRecorder
 from engine_devices.cuda import DTYPES
 
@@ -42,6 +42,12 @@ class CUDADevice(Device):
         """None: the core's built-in Triton attention."""
         return None
 
+    def linear_kernel(self, packed: PackedWeight) -> LinearKernel | None:
+        """Triton kernels for quantized layouts; dense weights are torch's."""
+        from engine_devices._cuda_linear import linear_kernel
+
+        return linear_kernel(packed)
+
     def recorder(self) -> Recorder:
         """CUDA graphs."""
         return GraphRecorder(self._device)
@@ -61,7 +67,7 @@ class CUDADevice(Device):
     def describe(self) -> dict[str, str]:
         """What ``engine plan`` shows."""
         return {
-            "name": torch.cuda.get_device_name(self._device), "linear": "torch",
+            "name": torch.cuda.get_device_name(self._device), "linear": "torch; Triton for quantized weights",
             "attention": "Triton, paged", "decode": "recorded as CUDA graphs",
         }  # fmt: skip
 

@@ -15,6 +15,8 @@ PRIORITY = 100
 DTYPES = ("bfloat16", "float16", "float32")
 #: bfloat16 and tf32 on tensor cores; older GPUs also have too little shared memory for the attention's tiles.
 LEAST_CAPABILITY = (8, 0)
+#: Quantized layouts that the Triton kernels multiply, in groups of a multiple of 16 or one per output.
+LAYOUTS = ("grouped_int 4", "grouped_int 8", "scaled_float8", "codebook 4", "codebook 8")
 
 
 @hookimpl
@@ -37,7 +39,7 @@ def engine_probe_device() -> DeviceFacts:
     total = min(gpu.total_memory for gpu in gpus)
     return DeviceFacts(
         name="cuda", available=True, reason=f"{len(gpus)} GPU(s) visible", priority=PRIORITY, count=len(gpus),
-        total_memory=total, free_memory=total, block_size=16, dtypes=DTYPES, description=gpus[0].name,
+        total_memory=total, free_memory=total, block_size=16, dtypes=DTYPES, layouts=LAYOUTS, description=gpus[0].name,
     )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ def test_deepspeed_needs_its_file(llama):
     [
         ("tpu_int8", "1", {"grouped_int 8": "a kernel of cpu"}),
         ("tpu_int8", "0", {"grouped_int 8": "none of cpu: dequantized in slices at each product"}),
-        ("bitsandbytes", "1", {"codebook 4": "none of cpu: dequantized in slices at each product"}),
+        ("bitsandbytes", "1", {"codebook 4": "a kernel of cpu"}),
     ],
 )
 def test_the_plan_says_what_has_a_kernel(llama, monkeypatch, method, native, kernels):

@@ -20,7 +20,7 @@ from tests.core.attention.attention_cases import Case, make
 KERNELS = ("store_kernel", "decode_kernel", "merge_kernel", "prefill_kernel")
 POINTERS = {
     torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64",
-    torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5",
+    torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5", torch.int8: "*i8", torch.uint8: "*u8",
 }  # fmt: skip
 OPTIONS = ("num_warps", "num_stages")
 
