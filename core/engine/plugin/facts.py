@@ -123,8 +123,8 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     ``total_memory`` is what may be used at all (cgroup limits counted), ``free_memory`` what is left now.
     ``shared_memory`` True: device memory is the host's (so a swap space takes from the same pool).
     ``fills_host``: its steps keep every processor busy that the engine may use, so that whatever the host does beside them delays them.
-    ``mixed_tokens``: tokens of a step with prompts and running sequences together, where the user sets no budget and less than a whole
-    step's tokens wait; 0: as others.
+    ``mixed_tokens``: tokens of a step with prompts and running sequences together, where the user sets no budget, until steps have shown
+    how long they take; 0: as others.
     ``layouts``: quantized layouts that it has kernels for, as :meth:`Quantizer.layouts` spells them; None: not said.
     ``runtime_bytes``: what the processes of a server occupy beside weights and cache (interpreters, libraries), measured.
     """

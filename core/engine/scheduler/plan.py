@@ -36,9 +36,10 @@ class StepPlan:
         if draft:
             self.drafts[sequence] = draft
 
-    def limit(self, tokens: int) -> None:
-        """Take at most so many tokens in all."""
-        self.tokens_left = min(self.tokens_left, max(0, tokens - sum(self.counts.values())))
+    def limit(self, tokens: int | None) -> None:
+        """Take at most so many tokens in all, if that is given."""
+        if tokens is not None:
+            self.tokens_left = min(self.tokens_left, max(0, tokens - sum(self.counts.values())))
 
     def drop(self, sequence: Sequence) -> None:
         """``sequence`` computes nothing in this step after all."""

@@ -17,6 +17,7 @@ from engine.scheduler.admission import Admission
 from engine.scheduler.commit import settle
 from engine.scheduler.delay import AdmissionDelay
 from engine.scheduler.entry import Entrance
+from engine.scheduler.mixing import Mixing
 from engine.scheduler.plan import StepPlan
 from engine.scheduler.preempt import Preemption
 from engine.scheduler.prefills import PrefillShares
@@ -52,6 +53,7 @@ class Scheduler:
         self._cache: KVCache[Sequence] = KVCache(cache)
         self._entrance = Entrance(self._cache, policy, max_model_len)
         self._shares = PrefillShares(config, max_model_len)
+        self._mixing = Mixing(config)
         self._roster = Roster(self._shares.threshold, AdmissionDelay(config.delay_factor))
         self._preemption = Preemption(self._cache, self._roster, preemption)
         self._admission = Admission(
@@ -107,9 +109,7 @@ class Scheduler:
         plan = StepPlan(self._config.max_num_batched_tokens)
         if self._config.chunked_prefill:
             self._continue_decodes(plan)
-            if plan.counts and self._config.mixed_tokens and self._roster.backlog < self._config.max_num_batched_tokens:
-                plan.limit(self._config.mixed_tokens)
-            self._continue_prompts(plan)
+            self._continue_prompts(plan, mixed=True)
             self._admission.fill(plan)
             self._shares.top_up(plan)
         else:
@@ -178,6 +178,7 @@ class Scheduler:
             self._spending.ran(step, result)
         if self._with_prompts.popleft():
             self._roster.delay.observe(result.seconds)
+            self._mixing.observe(step.num_tokens, result.seconds)
 
     def stats(self) -> Stats:
         """The state now."""
@@ -236,9 +237,12 @@ class Scheduler:
             spare -= len(draft)
             plan.take(sequence, 1 + len(draft), draft)
 
-    def _continue_prompts(self, plan: StepPlan) -> None:
-        """The prompts that are under way share what the decodes left."""
+    def _continue_prompts(self, plan: StepPlan, mixed: bool = False) -> None:
+        """The prompts that are under way share what the decodes left; ``mixed``: and what :class:`Mixing` leaves."""
         prompts = [sequence for sequence in self._roster.running if sequence.remaining > 1]
+        if mixed:
+            under_way = sum(sequence.remaining for sequence in prompts)
+            plan.limit(self._mixing.limit(len(plan.counts), len(prompts) + self._roster.ready(True), under_way + self._roster.backlog))
         for index, sequence in enumerate(prompts):
             others = len(prompts) - index - 1 + self._roster.ready(self._shares.long_allowed(plan))
             count = self._shares.chunk(plan, sequence.remaining, others)

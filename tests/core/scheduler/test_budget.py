@@ -149,7 +149,7 @@ def test_prompts_take_small_steps_while_others_decode() -> None:
     bench.add(request("b", [2] * 50, max_tokens=2), request("c", [3] * 10, max_tokens=2))
     bench.run()
     bench.verify()
-    assert [step.num_tokens for step in bench.steps[:5]] == [50, 20, 20, 20, 5]
+    assert [step.num_tokens for step in bench.steps[:4]] == [50, 20, 20, 23]
     assert [work.count for work in bench.steps[1].work] == [1, 19]
 
 
@@ -161,3 +161,13 @@ def test_where_a_whole_step_of_prompts_waits_it_is_taken() -> None:
     bench.run()
     bench.verify()
     assert [step.num_tokens for step in bench.steps[:3]] == [50, 64, 13]
+
+
+def test_one_prompt_of_more_than_a_step_is_no_crowd() -> None:
+    bench = Bench(budget=64, mixed_tokens=20)
+    bench.add(request("a", [1] * 50, max_tokens=30, ignore_eos=True))
+    bench.step()
+    bench.add(request("b", [2] * 70, max_tokens=2))
+    bench.run()
+    bench.verify()
+    assert [step.num_tokens for step in bench.steps[:5]] == [50, 20, 20, 20, 14]
