@@ -37,6 +37,7 @@ COMMAND = Command(
         Flag("--concurrency", "int", 32, "Most requests at once; the next is sent when one ends."),
         Flag("--request-rate", "float", 0.0, "Requests per second, at random times (Poisson); 0: as soon as --concurrency allows."),
         Flag("--repeats", "int", 1, "Measured repetitions; medians count."),
+        Flag("--pause", "float", 0.0, "Seconds before each repetition; other servers' threads may spin after theirs.", metavar="SECONDS"),
         Flag("--warmup", "int", 1, "Requests before measuring."),
         Flag("--goodput", "counts", None, "Milliseconds that a request may take to count as good: ttft=500,tpot=50,e2e=5000."),
         Flag("--extra-body", "json", None, "Merged into every request."),
@@ -111,6 +112,7 @@ async def _measure(own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, li
             await run_round(server, {**own, "num_prompts": own["warmup"], "request_rate": 0.0}, f"{own['prompt_seed']}/warm-up")
     for repeat in range(own["repeats"]):
         for server in servers if repeat % 2 == 0 else servers[::-1]:
+            await asyncio.sleep(own["pause"])
             print(f"engine bench: {server.target.url}: {repeat + 1} of {own['repeats']}", file=sys.stderr)
             rounds[server.target.url].append(await run_round(server, own, f"{own['prompt_seed']}/{repeat}"))
     shown = {name: own[name] for name in _SETTING}
