@@ -134,6 +134,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_options: dict[str, Any] = {}
     tool_options: dict[str, Any] = {}
     extensions: tuple[str, ...] = ()
+    extension_options: dict[str, Any] = {}
 
 
 class GuidedConfig(msgspec.Struct, frozen=True, kw_only=True):

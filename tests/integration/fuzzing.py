@@ -155,19 +155,20 @@ class Fuzzer:
             one = shot(self.dice)
             try:
                 async with asyncio.timeout(120):
-                    answer = await self._exchange(one.data)
+                    answer = await self._exchange(one)
             except TimeoutError:
                 self.wrong.append((one.data, b"no end of the answer"))
                 continue
             self._judge(one, answer)
 
-    async def _exchange(self, data: bytes) -> bytes:
+    async def _exchange(self, one: Shot) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
         with contextlib.suppress(ConnectionError):
-            writer.write(data)
-            # A damaged request may promise bytes that never come; without an end of ours the server would wait for them.
-            writer.write_eof()
+            writer.write(one.data)
+            if not one.whole:
+                # It may promise bytes that never come; without an end of ours the server would wait for them.
+                writer.write_eof()
             while piece := await reader.read(65536):
                 answer += piece
         writer.close()

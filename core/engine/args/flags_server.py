@@ -80,6 +80,7 @@ HTTP = (
          metavar="MODULE.NAME"),
     Flag("--extensions", "names", None, "Extensions (observers and routes) to run, with commas; unset is none.",
          kind="extension", metavar="NAME,…"),
+    Flag("--extension-options", "json", None, 'Options of extensions: a JSON object by name, as {"key_limits": {"requests": 4}}.'),
     Flag("--plugin", "each", [],
          "Python file that is one more plugin, of the kind whose hook it defines, called by the file's name without .py. Repeatable.",
          metavar="FILE.py", engine=True),

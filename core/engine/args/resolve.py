@@ -170,8 +170,7 @@ class Resolver:
                 name, _ = split_options(str(kind.flag), flag)
                 template = serving.read_template(args.chat_template)
                 self.choices[kind.name] = choose_parser(kind, name, host, checkpoint, template)
-        for name in args.extensions or ():
-            host.resolve(kinds.EXTENSION, name)
+        serving.check_extensions(host, args)
 
     def _weigh(self, checkpoint: Checkpoint, info: ModelInfo) -> plan.Weights:
         options = self.args.model_loader_extra_config or {}

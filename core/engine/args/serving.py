@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from engine.args.parsers import split_options
 from engine.config import ServerConfig
 from engine.errors import ConfigError
+from engine.plugin import kinds
 
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
+    from engine.plugin.host import PluginHost
 
 #: Sampling defaults that a generation config may set: name → (type, smallest, largest). A request must be able to live with them.
 _DEFAULTS: dict[str, tuple[tuple[type, ...], float, float]] = {
@@ -48,10 +50,23 @@ def server_config(args: EngineArgs, generation: dict[str, Any]) -> ServerConfig:
         silence_timeout=args.engine_silence_timeout, step_timeout=args.step_timeout, drain_timeout=args.drain_timeout,
         max_queued_requests=args.max_queued_requests or None, max_queued_tokens=args.max_queued_tokens or None,
         default_sampling=defaults, max_new_tokens=limit,
-        extensions=tuple(args.extensions or ()), auto_tool_choice=args.enable_auto_tool_choice,
+        extensions=tuple(args.extensions or ()), extension_options=args.extension_options or {}, auto_tool_choice=args.enable_auto_tool_choice,
         reasoning_options=split_options("--reasoning-parser", args.reasoning_parser or "")[1],
         tool_options=split_options("--tool-call-parser", args.tool_call_parser or "")[1],
     )  # fmt: skip
+
+
+def check_extensions(host: PluginHost, args: EngineArgs) -> None:
+    """Raises PluginError for an extension that is not installed, ConfigError for options that it does not have."""
+    options = args.extension_options or {}
+    for name in args.extensions or ():
+        given = options.get(name, {})
+        if not isinstance(given, dict):
+            raise ConfigError(f"--extension-options: {name} must have a JSON object.", fix=f'--extension-options \'{{"{name}": {{}}}}\'')
+        host.options(kinds.EXTENSION, host.resolve(kinds.EXTENSION, name), given)
+    for name in options:
+        if name not in (args.extensions or ()):
+            raise ConfigError(f"--extension-options: the extension {name} is not enabled.", fix=f"--extensions {name}")
 
 
 def generation_config(args: EngineArgs, own: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from engine.caller import CALLER
 from engine.messages import Output, Stats
 from engine.metrics.state import Queue, StateCollector, Totals
 from engine.metrics.times import RequestTimes
@@ -129,6 +130,7 @@ class Metrics:
                 ttft=max(times.first - times.arrival, 0.0),
                 e2e=times.whole,
                 endpoint=job.endpoint,
+                key=CALLER.get(),
             )
             for observe in self._observers:
                 observe(record)

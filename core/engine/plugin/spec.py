@@ -200,7 +200,11 @@ def engine_add_arguments(parser: _ArgumentGroup) -> None:
 
 @hookspec
 def engine_add_routes(app: Any, client: Any) -> None:
-    """Extension: add routes to the FastAPI application; they stand behind the API key like every other."""
+    """Extension: add routes (and middleware) to the FastAPI application; they stand behind the API key like every other.
+
+    ``app.state.extension_options`` has the JSON object of --extension-options, by extension; the extension's own part has been checked
+    against its ``Options``. ``request.state.key`` is the name of the caller's API key (``key1`` for the server's first).
+    """
 
 
 @hookspec

@@ -68,6 +68,7 @@ def create_app(
         **docs,
     )
     app.state.service = service
+    app.state.extension_options = server.extension_options
     describe_bodies(app)
     _add_routes(app, service)
     if add_routes is not None:

@@ -6,6 +6,7 @@ import base64
 import hmac
 from collections.abc import Sequence
 
+from engine.caller import CALLER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.server.errors import error_response
@@ -23,7 +24,11 @@ class ApiKeys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] == "lifespan" or route_path(scope) in OPEN_PATHS or self.allowed(scope):
+        number = 0 if scope["type"] == "lifespan" else self.allowed(scope)
+        if number or scope["type"] == "lifespan" or route_path(scope) in OPEN_PATHS:
+            if number:
+                CALLER.set(f"key{number}")
+                scope.setdefault("state", {})["key"] = CALLER.get()
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -38,11 +43,12 @@ class ApiKeys:
         )
         await response(scope, receive, send)
 
-    def allowed(self, scope: Scope) -> bool:
-        """Whether the request brings one of the keys."""
+    def allowed(self, scope: Scope) -> int:
+        """Which of the keys the request brings, counted from 1; 0 where it brings none."""
         # Every key is compared, each in constant time.
-        matches = [hmac.compare_digest(given, key) for given in _given(scope) for key in self._keys]
-        return any(matches)
+        given = _given(scope)
+        matches = [any([hmac.compare_digest(one, key) for one in given]) for key in self._keys]
+        return matches.index(True) + 1 if True in matches else 0
 
 
 def _challenge(path: str) -> str:

@@ -69,7 +69,10 @@ class KVConnector(ABC):
 
 
 class RequestRecord(msgspec.Struct, frozen=True):
-    """A finished request, as observers see it. Times are seconds; ``ttft`` from arrival to the first token."""
+    """A finished request, as observers see it. Times are seconds; ``ttft`` from arrival to the first token.
+
+    ``key``: the name of the caller's API key (``key1`` for the server's first; never the key), empty where the server has no keys.
+    """
 
     id: str
     model: str
@@ -81,3 +84,4 @@ class RequestRecord(msgspec.Struct, frozen=True):
     ttft: float
     e2e: float
     endpoint: str = ""
+    key: str = ""

@@ -1,0 +1,1 @@
+"""Observers, routes and limits around a running server."""
