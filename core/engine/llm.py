@@ -19,7 +19,6 @@ from engine.client import EngineClient
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.guided.fields import plain
-from engine.guided.service import GuideService
 from engine.messages import Stats
 from engine.outputs import CompletionOutput, RequestOutput, name_logprobs
 from engine.plugin.contracts.text import Tokenizer
@@ -31,6 +30,7 @@ from engine.server.generation import Generation, Job
 from engine.server.openai.answer import Collected
 from engine.server.processors import check as check_processors
 from engine.server.service import Service
+from engine.tracing import Traces
 
 Messages = list[dict[str, Any]]
 
@@ -52,7 +52,7 @@ class LLM:
         except BaseException:
             self.close()
             raise
-        self._finalizer = weakref.finalize(self, _shut_down, self._background, self._client, self._service.guides)
+        self._finalizer = weakref.finalize(self, _shut_down, self._background, self._client, self._service)
         # An LLM that is still alive at the interpreter's end must stop its engine while threads still run.
         atexit.register(self._finalizer)
 
@@ -231,14 +231,17 @@ def create_service(config: EngineConfig, client: EngineClient) -> Service:
     from engine.render.pool import open_tokenizer
 
     tokenizer, pool = open_tokenizer(config, PluginHost())
-    return Service(config, client, tokenizer, policy=load(config.choices["policy"], POLICY), pool=pool)
+    policy = load(config.choices["policy"], POLICY)
+    return Service(config, client, tokenizer, policy=policy, pool=pool, traces=Traces.of(config))
 
 
-def _shut_down(background: Background, client: EngineClient, guides: GuideService | None = None) -> None:
+def _shut_down(background: Background, client: EngineClient, service: Service | None = None) -> None:
     if background.open:
         background.wait(client.stop())
-        if guides is not None:
-            background.wait(guides.stop())
+        if service is not None:
+            background.wait(service.guides.stop())
+            if service.traces is not None:
+                background.wait(service.traces.close())
         background.close()
 
 

@@ -17,6 +17,7 @@ from engine.render.prompt import PromptEncoder
 from engine.render.requested import RequestTemplates
 from engine.render.specials import Piece
 from engine.render.template import RESERVED, ChatTemplate, TemplateSet
+from engine.tracing import piece
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,10 @@ class ChatRenderer:
 
     async def encode(self, conversation: Conversation) -> list[int]:
         """Token ids of a conversation. Raises RequestError."""
+        with piece("render", "tokenizer"):
+            return await self._encode(conversation)
+
+    async def _encode(self, conversation: Conversation) -> list[int]:
         check_options(conversation)
         own = await self._rendered_by_tokenizer(conversation)
         if own is not None:

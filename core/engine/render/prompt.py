@@ -11,6 +11,7 @@ from engine.errors import RequestError
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
 from engine.render.params import Limits, check_token_ids, too_long
 from engine.render.specials import Piece, SpecialTexts
+from engine.tracing import piece as timed
 
 Prompt = str | list[int]
 MAX_PROMPTS = 4096
@@ -95,14 +96,16 @@ class PromptEncoder:
         at_least = len(text) // self._longest
         if bounded and at_least > self.limits.max_model_len:
             raise too_long(at_least, None, self.limits.max_model_len, param, at_least=True)
-        if len(text) <= SHORT_TEXT:
-            return tokenizer.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
-        if self._pool is not None:
-            return await self._pool.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
-        )
+        pooled = self._pool is not None and len(text) > SHORT_TEXT
+        with timed("tokenize", "tokenizer_pool" if pooled else "tokenizer"):
+            if len(text) <= SHORT_TEXT:
+                return tokenizer.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
+            if self._pool is not None:
+                return await self._pool.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._threads, lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens, allow_special=allow_special)
+            )
 
     def fit(self, ids: list[int], truncate: int | None, param: str) -> list[int]:
         """``ids``, truncated as asked; refused where they leave no room or the model lacks one of them."""

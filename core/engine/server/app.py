@@ -34,8 +34,14 @@ from engine.server.parsing import Parsers
 from engine.server.responses.route import find_response, respond
 from engine.server.service import Client, Service
 from engine.server.sse import Disconnected
+from engine.server.tracing import TraceRequests
+from engine.tracing import Traces
 
 Endpoint = Callable[[Service, Request], Coroutine[Any, Any, Response]]
+#: What generates.
+GENERATING: dict[str, Endpoint] = {
+    "/v1/completions": complete, "/v1/chat/completions": chat, "/v1/responses": respond, "/v1/messages": message,
+}  # fmt: skip
 STATS_SECONDS = 10.0
 #: The status by which logs tell that nobody waited for the answer; it reaches no client.
 CLIENT_GONE = 499
@@ -51,13 +57,15 @@ def create_app(
     endpoints: frozenset[str] = frozenset({"completions", "chat"}),
     parsers: Parsers | None = None,
     observers: Sequence[Observer] = (),
+    traces: Traces | None = None,
     add_routes: Callable[[FastAPI], None] | None = None,
 ) -> FastAPI:
     """The application for a started engine. ``add_routes``: the extensions' routes, which stand behind the API key like ours."""
     server = config.server
     metrics = Metrics(config, client, observers)
     service = Service(
-        config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints, parsers=parsers
+        config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints, parsers=parsers,
+        traces=traces,
     )
     docs: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None} if server.disable_fastapi_docs else {}
     app = FastAPI(
@@ -76,15 +84,12 @@ def create_app(
     app.add_exception_handler(EngineError, _answer_engine_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Disconnected, _answer_nobody)
-    _add_layers(app, server)
+    _add_layers(app, server, traces)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    generating: list[tuple[str, Endpoint]] = [
-        ("/v1/completions", complete), ("/v1/chat/completions", chat), ("/v1/responses", respond), ("/v1/messages", message),
-    ]  # fmt: skip
-    for path, endpoint in generating:
+    for path, endpoint in GENERATING.items():
         app.add_api_route(path, _bound(service, endpoint, tracked=service.config.server.enable_server_load_tracking), methods=["POST"])
     posted: list[tuple[str, Endpoint]] = [("/tokenize", tokenize.tokenize), ("/detokenize", tokenize.detokenize)]
     posted += [("/v1/messages/count_tokens", count_tokens), ("/v1/responses/{name}/cancel", find_response)]
@@ -151,6 +156,8 @@ def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncC
             for task in tasks:
                 task.cancel()
             service.close()
+            if service.traces is not None:
+                await service.traces.close()
 
     return lifespan
 
@@ -163,12 +170,14 @@ async def _log_stats(service: Service) -> None:
             stats_log.info(line)
 
 
-def _add_layers(app: FastAPI, server: ServerConfig) -> None:
-    """Innermost first: the operator's middleware, the API key, the request's identity, CORS."""
+def _add_layers(app: FastAPI, server: ServerConfig, traces: Traces | None) -> None:
+    """Innermost first: the operator's middleware, the API key, the trace, the request's identity, CORS."""
     for path in server.middleware:
         _add_middleware(app, path)
     if server.api_keys:
         app.add_middleware(ApiKeys, keys=server.api_keys)
+    if traces is not None:
+        app.add_middleware(TraceRequests, traces=traces, paths=frozenset(GENERATING))
     app.add_middleware(RequestIdentity)
     if server.allowed_origins:
         app.add_middleware(

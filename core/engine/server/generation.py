@@ -17,6 +17,7 @@ from engine.plugin.request import FinishReason, Request, SamplingParams
 from engine.render.params import choice_seed
 from engine.server.parsing import Parsing
 from engine.server.service import Service
+from engine.tracing import Generated, RequestTrace, current
 
 Event = tuple[int, ChoiceDelta]
 
@@ -49,6 +50,8 @@ class Generation:
     def __init__(self, service: Service, job: Job) -> None:
         first = job.params[0]
         self.job = job
+        self._trace = current() or service.begin_trace(job.arrival)
+        self._error: str | None = None
         self.count = first.n
         self.width = max(first.n, first.best_of or first.n)
         self._service = service
@@ -56,6 +59,7 @@ class Generation:
         self._requests = [
             self._request(group, place, index) for place in range(len(job.prompts)) for index in range(self.width)
         ]
+        self._times = [RequestTimes(arrival=job.arrival) for _ in self._requests]
         self.choices = [self._choice(request) for request in self._requests]
 
     async def events(self) -> AsyncIterator[Event]:
@@ -63,30 +67,37 @@ class Generation:
         self._service.admission.check()
         for params in self.job.params:
             self._service.metrics.asked(params)
-        if len(self._requests) == 1:
-            stream = self._sequence(0)
-            try:
-                async for event in stream:
-                    yield event
-            finally:
-                await close(stream)
-            return
-        queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(maxsize=2 * len(self._requests))
-        tasks = [asyncio.create_task(self._pump(index, queue)) for index in range(len(self._requests))]
         try:
-            running = len(tasks)
-            while running:
-                item = await queue.get()
-                if item is None:
-                    running -= 1
-                elif isinstance(item, BaseException):
-                    raise item
-                else:
-                    yield item
+            if len(self._requests) == 1:
+                stream = self._sequence(0)
+                try:
+                    async for event in stream:
+                        yield event
+                finally:
+                    await close(stream)
+                return
+            queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(maxsize=2 * len(self._requests))
+            tasks = [asyncio.create_task(self._pump(index, queue)) for index in range(len(self._requests))]
+            try:
+                running = len(tasks)
+                while running:
+                    item = await queue.get()
+                    if item is None:
+                        running -= 1
+                    elif isinstance(item, BaseException):
+                        raise item
+                    else:
+                        yield item
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        except Exception as error:
+            self._error = str(error)
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._trace is not None:
+                self._tell(self._trace)
 
     def reasoning_tokens(self) -> int | None:
         """How many of the generated tokens were reasoning; None where nothing tells reasoning apart."""
@@ -139,8 +150,22 @@ class Generation:
         parsing, prompt = self.job.parsing, request.prompt_token_ids
         if parsing is None:
             return Choice(self._service.tokenizer, request.params, prompt)
-        parser = parsing.start(prompt)
+        parser = parsing.start(prompt, None if self._trace is None else self._trace.meter)
         return Choice(self._service.tokenizer, request.params, prompt, parser=parser, shown=parsing.shown)
+
+    def _tell(self, trace: RequestTrace) -> None:
+        """Add this generation to the request's trace."""
+        job = self.job
+        for times in self._times:
+            if not times.ended:  # its task was cancelled before it began
+                times.end(time.monotonic())
+        made = Generated(
+            model=job.model, endpoint=job.endpoint, params=job.params[0], prompt_tokens=self.prompt_tokens(),
+            completion_tokens=self.completion_tokens(), times=self._times, error=self._error,
+        )  # fmt: skip
+        trace.generated.append(made)
+        if current() is None:
+            self._service.end_trace(trace)
 
     async def _pump(self, index: int, queue: asyncio.Queue[Event | BaseException | None]) -> None:
         stream = self._sequence(index)
@@ -156,7 +181,7 @@ class Generation:
     async def _sequence(self, index: int) -> AsyncIterator[Event]:
         request, choice = self._requests[index], self.choices[index]
         metrics = self._service.metrics
-        times = RequestTimes(arrival=request.arrival)
+        times = self._times[index]
         ticket = self._service.admission.enter(len(request.prompt_token_ids))
         outputs = self._service.client.generate(request)
         reason = FinishReason.ABORT.value

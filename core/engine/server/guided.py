@@ -10,6 +10,7 @@ from engine.errors import RequestError
 from engine.guided.fields import GuidedFields, read_guide
 from engine.plugin.request import GuideSpec, SamplingParams
 from engine.server.service import Service
+from engine.tracing import piece
 
 
 async def constrain(
@@ -29,5 +30,7 @@ async def constrain(
     field, spec = asked
     if service.tokenizer is None:
         raise RequestError(f"{field} needs a tokenizer, and this server runs without one (--skip-tokenizer-init).", param=field)
-    guide = await service.guides.prepare(field, place(spec) if place is not None else spec)
+    with piece("compile_guide", "guided_decoding") as compiled:
+        guide = await service.guides.prepare(field, place(spec) if place is not None else spec)
+        compiled.plugin = guide.backend
     return [msgspec.structs.replace(each, guide=guide) for each in params]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.assemble.message import MessageParser
-from engine.plugin.contracts.text import ReasoningParser, Thinking, Tokenizer, ToolParser
+from engine.plugin.contracts.text import ParserState, ReasoningParser, Thinking, Tokenizer, ToolParser
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
@@ -56,10 +56,13 @@ class Parsing:
         self._single = single_call
         self._bare = bare
 
-    def start(self, prompt: Sequence[int]) -> MessageParser:
-        """The parsers of one choice that continues ``prompt``."""
+    def start(self, prompt: Sequence[int], wrap: Callable[[str, ParserState], ParserState] | None = None) -> MessageParser:
+        """The parsers of one choice that continues ``prompt``. ``wrap``: puts something around each, by its kind."""
         reasoning = self._reasoning.start(prompt) if self._reasoning is not None else None
         tools = self._caller.start(self._tools) if self._caller is not None else None
+        if wrap is not None:
+            reasoning = reasoning and wrap("reasoning_parser", reasoning)
+            tools = tools and wrap("tool_parser", tools)
         return MessageParser(reasoning, tools, single_call=self._single, bare=self._bare)
 
 

@@ -132,6 +132,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     from engine.server import patience, start_report  # noqa: F401
     from engine.server.app import create_app
     from engine.server.parsing import make_parsers
+    from engine.tracing import Traces
 
     host = PluginHost()
     tokenizer, pool = open_tokenizer(config, host)
@@ -147,6 +148,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
         endpoints=endpoints,
         parsers=parsers,
         observers=[extensions.request_finished],
+        traces=Traces.of(config),
         add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
     )
     trim()

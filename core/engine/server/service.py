@@ -29,6 +29,7 @@ from engine.render.requested import RequestTemplates
 from engine.render.template import load_templates
 from engine.server.admission import Admission
 from engine.server.parsing import Parsers
+from engine.tracing import RequestTrace, Traces
 
 log = logging.getLogger("engine.requests")
 
@@ -76,6 +77,7 @@ class Service:
         metrics: Metrics | None = None,
         endpoints: frozenset[str] = frozenset({"completions", "chat"}),
         parsers: Parsers | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """``policy`` None: priorities are refused. ``endpoints``: what the task serves. ``parsers`` None: answers are plain text."""
         self.config = config
@@ -83,6 +85,7 @@ class Service:
         self.tokenizer = tokenizer
         self.policy = policy
         self.endpoints = endpoints
+        self.traces = traces
         self.parsers = parsers or Parsers()
         self.limits = Limits.of(config)
         self.admission = Admission(config.server)
@@ -113,6 +116,15 @@ class Service:
     def new_id(self) -> str:
         """An engine request id, unique in the server's life."""
         return f"{self._instance}-{next(self._numbers)}"
+
+    def begin_trace(self, arrival: float) -> RequestTrace | None:
+        """For a request that did not come by HTTP; None where nothing is traced."""
+        return RequestTrace(self.new_id(), {}, began=arrival) if self.traces is not None else None
+
+    def end_trace(self, trace: RequestTrace) -> None:
+        """Hand it on."""
+        if self.traces is not None:
+            self.traces.send(trace, time.monotonic())
 
     def take_turn(self) -> int:
         """The place of a request that has just come among all of the server's life."""
