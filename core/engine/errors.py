@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class EngineError(Exception):
@@ -65,6 +65,17 @@ class ContractViolation(PluginError):
 
 class UnavailablePlugin(PluginError):
     """The plugin is sound, but what it stands for (a device, a runtime) is absent on this machine."""
+
+
+class PluginFault(PluginError):
+    """A plugin failed while it served a request, which fails with it; the message names plugin, distribution and version.
+
+    ``plugin``: its :class:`engine.plugin.api.Choice`.
+    """
+
+    def __init__(self, cause: str, *, plugin: Any, fix: str | None = None) -> None:
+        super().__init__(cause, fix=fix)
+        self.plugin = plugin
 
 
 class ModelFileError(EngineError):

@@ -143,6 +143,7 @@ def agree_on_pages(config: EngineConfig, budgets: list[CacheBudget]) -> tuple[in
 
 def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages: int, link: Link) -> EngineLoop:
     """The scheduler and the loop around the executor."""
+    from engine.plugin.guarded import GuardedPolicy
     from engine.plugin.host import load
     from engine.plugin.kinds import POLICY, PREEMPTION
     from engine.scheduler import Scheduler
@@ -151,7 +152,7 @@ def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages
     scheduler = Scheduler(
         config.scheduler,
         cache,
-        load(config.choices["policy"], POLICY),
+        GuardedPolicy(config.choices["policy"].name, load(config.choices["policy"], POLICY)),
         load(config.choices["preemption"], PREEMPTION),
         config.model.max_model_len,
         timed=bool(config.observability.details),
@@ -221,9 +222,12 @@ def main() -> int:
     """Entry of the engine process."""
     import signal
 
+    from engine.plugin import alarm
+
     # Ctrl-C reaches the whole process group; the front end decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    alarm.install()
     try:
         return serve(connect(sys.argv[1]))
     except EngineError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.plugin.facts import AttentionSpec, ModelInfo
 from engine.plugin.testing import (
     ConfigFormatContract,
     LoaderContract,
@@ -18,6 +19,7 @@ from engine.plugin.testing import (
 )
 from engine.plugin.testing.checkpoint import tiny_tensors
 from engine.plugin.testing.loading import checkpoint_at
+from tests.contract.quantizers import QUANTIZERS
 
 
 class Dummy(LoaderContract):
@@ -46,8 +48,64 @@ class OriginalMistral(LoaderContract):
         write(tmp_path / "checkpoint")
         return tmp_path / "checkpoint"
 
+    @pytest.fixture
+    def hook_args(self, place: Path) -> dict:
+        heads = AttentionSpec(num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+        info = ModelInfo("MistralForCausalLM", vocab_size=160, hidden_size=64, layers=(heads, heads), max_model_len=256)
+        return {"checkpoint": checkpoint_at(place), "info": info, "options": {}}
+
+
+class Gguf(LoaderContract):
+    """Changes the tensors' layout on the way; its own tests compare them."""
+
+    supports = frozenset()
+
+    @pytest.fixture
+    def place(self, tiny_checkpoint: Path, tmp_path: Path) -> Path:
+        pytest.importorskip("gguf")
+        from tests.gguf.producer import write_gguf
+
+        write_gguf(tmp_path / "model.gguf", tiny_checkpoint, "llama")
+        return tmp_path / "model.gguf"
+
+
+class Tensorizer(LoaderContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        tensorizer = pytest.importorskip("tensorizer")
+        (tmp_path / "checkpoint").mkdir()
+        serializer = tensorizer.TensorSerializer(str(tmp_path / "checkpoint" / "model.tensors"))
+        serializer.write_state_dict(dict(tiny_tensors()))
+        serializer.close()
+        return tmp_path / "checkpoint"
+
+    @pytest.fixture
+    def hook_args(self, place: Path) -> dict:
+        return {"checkpoint": checkpoint_at(place), "info": None, "options": {"tensorizer_uri": str(place / "model.tensors")}}
+
+
+class ShardedState(LoaderContract):
+    """Reads the engine's own names of finished layers."""
+
+    @pytest.fixture
+    def place(self, tiny_checkpoint: Path, tmp_path: Path) -> Path:
+        from engine.cli import main
+
+        out = tmp_path / "checkpoint"
+        assert main(["save-sharded", str(tiny_checkpoint), "--out", str(out), "--dtype", "float32", "--device", "cpu"]) == 0
+        return out
+
+    @pytest.fixture
+    def reference(self, place: Path) -> dict:
+        from safetensors.torch import load_file
+
+        return {name: tensor for file in place.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
 
 class MistralConfig(ConfigFormatContract):
+    # The original configuration says neither an architecture nor a class; these are what it means.
+    expected = {"hidden_size": 64, "num_hidden_layers": 2, "architectures": ["MistralForCausalLM"]}
+
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
         from tests.plugins.loaders.original_mistral import write
@@ -162,7 +220,11 @@ ARCHITECTURES = {
 SPECIAL = {
     ("loader", "dummy"): Dummy,
     ("loader", "pt"): Torch,
+    ("loader", "npcache"): Torch,
     ("loader", "mistral"): OriginalMistral,
+    ("loader", "gguf"): Gguf,
+    ("loader", "tensorizer"): Tensorizer,
+    ("loader", "sharded_state"): ShardedState,
     ("config_format", "mistral"): MistralConfig,
     ("tokenizer", "mistral"): MistralTokenizer,
     ("tokenizer", "custom"): CustomTokenizer,
@@ -172,4 +234,4 @@ SPECIAL = {
     ("model", "GPT2LMHeadModel"): Gpt2,
     ("model", "OPTForCausalLM"): Opt,
     ("policy", "fcfs"): Fair,
-} | {("model", name): architecture(case) for name, case in ARCHITECTURES.items()}
+} | QUANTIZERS | {("model", name): architecture(case) for name, case in ARCHITECTURES.items()}

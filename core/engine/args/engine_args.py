@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.args.choices import check_flags, installed
 from engine.args.flag import Flag, Problem
-from engine.args.grammar import Grammar
+from engine.args.grammar import Grammar, Parsed
 from engine.args.rules import check_rules
 from engine.args.spelling import nearest
 from engine.args.table import FLAGS
@@ -86,9 +86,11 @@ class EngineArgs:
 class CommandLine:
     """A command line read: the engine's arguments, the command's own values and what is wrong."""
 
-    __slots__ = ("args", "help", "own", "problems")
+    __slots__ = ("args", "help", "more_help", "own", "problems")
 
-    def __init__(self, args: EngineArgs, own: dict[str, Any], problems: list[Problem], help: bool) -> None:
+    def __init__(self, args: EngineArgs, own: dict[str, Any], problems: list[Problem], help: bool, more_help: str = "") -> None:
+        """``more_help``: what the enabled extensions add to the help."""
+        self.more_help = more_help
         self.args = args
         self.own = own
         self.problems = problems
@@ -107,7 +109,7 @@ def read_command_line(
     flags = (*(flag for flag in FLAGS if flag.dest not in taken), *own)
     grammar = Grammar(flags)
     parsed = grammar.parse(argv)
-    problems = list(parsed.problems)
+    problems: list[Problem] = []
     given: dict[str, object] = {}
     path = parsed.values.pop("config", None)
     if path is not None:
@@ -118,6 +120,11 @@ def read_command_line(
             wrong.append(Problem(f"{path}: a configuration file cannot name another.", "merge the files"))
         problems.extend(wrong)
     given.update(parsed.values)
+    more_help = ""
+    if given.get("extensions"):
+        parsed, found, more_help = _take_extensions(grammar, argv, given, entries)
+        problems[:0] = found
+    problems[:0] = parsed.problems
     problems.extend(_take_model(parsed.words, parsed.values, given, not needs_model or bool(problems) or parsed.help))
     checked = [] if parsed.help else _check(flags, given, entries)
     if not http:
@@ -128,7 +135,28 @@ def read_command_line(
     if not parsed.help:
         problems.extend(checked)
         problems.extend(check_rules(args))
-    return CommandLine(args, mine, problems, parsed.help)
+    return CommandLine(args, mine, problems, parsed.help, more_help)
+
+
+def _take_extensions(
+    grammar: Grammar, argv: Sequence[str], given: dict[str, object], entries: Sequence[Entry] | None
+) -> tuple[Parsed, list[Problem], str]:
+    """The line read again without the flags of the enabled extensions, whose values become options of theirs in ``given``."""
+    from engine.args.extension_flags import ExtensionFlags
+
+    problems = _add_files(given)
+    names = given["extensions"]
+    flags = ExtensionFlags([str(name) for name in names] if isinstance(names, list | tuple) else [], entries)
+    rest, own = flags.take(argv)
+    if own:
+        stated = given.get("extension_options")
+        options: dict[str, Any] = dict(stated) if isinstance(stated, dict) else {}
+        for name, values in own.items():
+            options[name] = {**options.get(name, {}), **values}
+        given["extension_options"] = options
+    parsed = grammar.parse(rest)
+    parsed.values.pop("config", None)
+    return parsed, [*problems, *flags.problems], flags.help()
 
 
 def read_own(argv: Sequence[str], own: Sequence[Flag]) -> CommandLine:
@@ -158,13 +186,8 @@ def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, o
 def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence[Entry] | None) -> list[Problem]:
     asked = [flag for flag in flags if flag.dest in given]
     plugins: dict[str, list[str]] = {}
-    if files := given.get("plugin"):
-        from engine.plugin.files import add_files
-
-        try:
-            add_files([str(file) for file in files] if isinstance(files, list) else [str(files)])
-        except ConfigError as error:
-            return [Problem(str(error), error.fix)]
+    if problems := _add_files(given):
+        return problems
     if any(flag.kind and given[flag.dest] != flag.default for flag in asked):
         from engine.plugin.discovery import scan
 
@@ -172,6 +195,18 @@ def _check(flags: Sequence[Flag], given: Mapping[str, object], entries: Sequence
     if file := str(given.get("tool_parser_plugin") or ""):
         plugins.setdefault("tool_parser", []).append(file.rpartition("/")[2].removesuffix(".py"))
     return check_flags(asked, given, plugins)
+
+
+def _add_files(given: Mapping[str, object]) -> list[Problem]:
+    """Make the files of --plugin some of the installed plugins."""
+    if files := given.get("plugin"):
+        from engine.plugin.files import add_files
+
+        try:
+            add_files([str(file) for file in files] if isinstance(files, list) else [str(files)])
+        except ConfigError as error:
+            return [Problem(str(error), error.fix)]
+    return []
 
 
 def ordered(problems: Sequence[Problem]) -> list[Problem]:

@@ -32,6 +32,12 @@ def run(argv: list[str]) -> int:
             f"--kind {args.kind}: no plugin of that kind is installed.", fix=f"one of {', '.join(known)}"
         )
     chosen = [entry for entry in entries if args.kind in (None, entry.kind)]
+    if args.action == "list" and args.url:
+        from engine.cli.remote import plugin_standings
+
+        rows_of_server = [row for row in plugin_standings(args.url, args.api_key) if args.kind in (None, row["kind"])]
+        print(json.dumps(rows_of_server, indent=2) if args.json else _failures(rows_of_server))
+        return 0
     if args.action == "list":
         rows = describe(chosen)
         print(json.dumps([asdict(row) for row in rows], indent=2) if args.json else _table(rows))
@@ -49,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="every installed plugin, without importing any", allow_abbrev=False)
     listing.add_argument("--kind", help="only this kind, such as loader")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--url", help="which plugins of a running server have failed, and which it has switched off")
+    listing.add_argument("--api-key", help="the server's key, for --url")
     show = actions.add_parser("show", help="contract, options and documentation of one plugin", allow_abbrev=False)
     show.add_argument("name")
     show.add_argument("--kind", help="where several kinds have a plugin of that name")
@@ -76,6 +84,18 @@ def _table(rows: list[Listed]) -> str:
     return "\n".join(
         "  ".join([*(text.ljust(size) for text, size in zip(line, widths, strict=False)), line[4]])[:width].rstrip()
         for line in lines
+    )
+
+
+def _failures(rows: list[dict[str, Any]]) -> str:
+    """What a server says of its plugins."""
+    if not rows:
+        return "No plugin has failed."
+    return "\n".join(
+        f"{row['kind']} {row['name']} ({row['distribution']}): {row['failures']} failures, "
+        + (f"switched off for {row['quarantined_seconds']} s" if row["quarantined_seconds"] else "in use")
+        + f"; the last: {row['last']}"
+        for row in rows
     )
 
 

@@ -18,14 +18,42 @@ class RemoteFailure(EngineError):
     """The server cannot be reached, or refused."""
 
 
+class Server:
+    """A server's address and key. Raises ConfigError for what is no address."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--url {url}: not an http address.", fix=f"--url http://{url}")
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+
+    def open(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The answer to a GET, or to a POST of ``body``. Raises RemoteFailure."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, self._headers)
+        try:
+            return urllib.request.urlopen(request, timeout=_SECONDS)
+        except urllib.error.HTTPError as error:
+            raise RemoteFailure(f"{self.url}{path} answered {error.code}: {_body(error)}", fix=_hint(error.code)) from error
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise RemoteFailure(f"{self.url} does not answer: {reason}.", fix="engine serve MODEL, and its address as --url") from error
+
+
+def plugin_standings(url: str, api_key: str | None) -> list[dict[str, Any]]:
+    """What a server says of its plugins that have failed (``GET /health/plugins``). Raises RemoteFailure."""
+    with Server(url, api_key).open("/health/plugins") as answer:
+        found: list[dict[str, Any]] = json.load(answer)["plugins"]
+    return found
+
+
 class RemoteModel:
     """One model of a server. ``model`` None takes the first that the server lists."""
 
     def __init__(self, url: str, api_key: str | None, model: str | None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"--url {url}: not an http address.", fix=f"--url http://{url}")
-        self._url = url.rstrip("/").removesuffix("/v1")
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._server = Server(url, api_key)
+        self._url = self._server.url
+        self._open = self._server.open
         self._model = model or self._first_model()
 
     def answerer(self, own: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], Iterator[str]]:
@@ -60,17 +88,6 @@ class RemoteModel:
                 for choice in event.get("choices", []):
                     delta = choice.get("delta", {})
                     yield (delta.get("reasoning_content") or "") + (delta.get("content") or "")
-
-    def _open(self, path: str, body: dict[str, Any] | None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, self._headers)
-        try:
-            return urllib.request.urlopen(request, timeout=_SECONDS)
-        except urllib.error.HTTPError as error:
-            raise RemoteFailure(f"{self._url}{path} answered {error.code}: {_body(error)}", fix=_hint(error.code)) from error
-        except (urllib.error.URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            raise RemoteFailure(f"{self._url} does not answer: {reason}.", fix="engine serve MODEL, and its address as --url") from error
 
 
 def _body(error: urllib.error.HTTPError) -> str:

@@ -38,7 +38,7 @@ class Command:
         if line.help:
             from engine.args.help import render_help
 
-            print(render_help(self.name, self.usage, self.about, self.own, http=self.http, engine=self.engine))
+            print(render_help(self.name, self.usage, self.about, self.own, http=self.http, engine=self.engine) + line.more_help)
             return None
         raise_problems(line.problems)
         return line

@@ -15,6 +15,7 @@ from engine.errors import EngineError, RequestError
 from engine.guided.compiling import Compiling, TooBusy
 from engine.guided.messages import Judgement, Verdict
 from engine.guided.store import key_of
+from engine.plugin.faults import Faults
 from engine.plugin.request import GuideSpec
 
 #: Who is asked for what a backend lacks, in this order.
@@ -34,17 +35,20 @@ class Caller(Protocol):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The outcome for one constraint: the spec with its backend, and the seconds that it compiles; or why it is refused."""
+    """The outcome for one constraint: the spec with its backend, and the seconds that it compiles; or why it is refused.
+    ``broken``: the backend that failed on it."""
 
     spec: GuideSpec | None = None
     seconds: float = 0.0
     refusal: str = ""
+    broken: str = ""
 
 
 class GuideService:
     """One per server."""
 
-    def __init__(self, config: EngineConfig, client: Caller) -> None:
+    def __init__(self, config: EngineConfig, client: Caller, faults: Faults | None = None) -> None:
+        self._faults = faults or Faults()
         self._guided = config.guided
         self._client = client
         self._compiling = Compiling(config)
@@ -58,6 +62,8 @@ class GuideService:
         if not self._available:
             raise RequestError(f"{field} is not available: there is no guided-decoding backend.", param=field, code="not_available")
         wish = self._wish(spec)
+        if (choice := self._guided.choices.get(wish.backend or "")) is not None:
+            self._faults.check(choice)
         key = key_of(wish)
         decision = self._decisions.get(key)
         fresh = decision is None
@@ -113,6 +119,9 @@ class GuideService:
             decision = await asyncio.shield(task)
         except TooBusy as error:
             raise RequestError(f"{field}: {error}", param=field, code="too_many_constraints", http_status=429) from error
+        if decision.broken:
+            # Not remembered: the next request may find the backend in a better state.
+            raise self._faults.record(self._guided.choices[decision.broken], decision.refusal)
         self._decisions[key] = decision
         while len(self._decisions) > REMEMBERED:
             self._decisions.popitem(last=False)
@@ -173,6 +182,8 @@ class GuideService:
 def _decision(spec: GuideSpec, judgement: Judgement) -> Decision:
     if judgement.verdict is Verdict.READY:
         return Decision(spec, judgement.seconds)
+    if judgement.verdict is Verdict.BROKEN:
+        return Decision(refusal=judgement.text, broken=spec.backend or "")
     if judgement.verdict is Verdict.WRONG:
         return Decision(refusal=f"{judgement.text} ({spec.backend}).")
     return Decision(refusal=f"{judgement.text}{'' if judgement.text.endswith('.') else '.'}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from engine.errors import EngineError, RequestError
 from engine.plugin.activate import check_arguments, registered
 from engine.plugin.api import Choice
-from engine.plugin.blame import failure, origin
+from engine.plugin.blame import origin
+from engine.plugin.faults import Faults
 from engine.plugin.host import PluginHost
 from engine.plugin.kinds import EXTENSION
 
@@ -22,7 +24,8 @@ class Extensions:
     one that fails later is reported in the log with its distribution, and the request goes on.
     """
 
-    def __init__(self, host: PluginHost, names: Iterable[str]) -> None:
+    def __init__(self, host: PluginHost, names: Iterable[str], faults: Faults | None = None) -> None:
+        self._faults = faults or Faults()
         self._hooks: list[tuple[Choice, Any]] = []
         for name in names:
             choice = host.resolve(EXTENSION, name)
@@ -40,6 +43,14 @@ class Extensions:
         for choice, hooks in self._hooks:
             self._guarded(choice, hook, getattr(hooks, hook), args)
 
+    def add_routes(self, app: Any, client: Any, guard: Callable[[Any, Faults, Choice], None]) -> None:
+        """``engine_add_routes`` of each. ``guard`` is given every route that it added, and whose it is."""
+        for choice, hooks in self._hooks:
+            before = len(app.routes)
+            self._guarded(choice, "engine_add_routes", hooks.engine_add_routes, {"app": app, "client": client})
+            for route in app.routes[before:]:
+                guard(route, self._faults, choice)
+
     def request_finished(self, record: Any) -> None:
         """``engine_request_finished``, once per request: the list of those who listen is made at the start."""
         for choice, caller in self._finished:
@@ -47,6 +58,11 @@ class Extensions:
 
     def _guarded(self, choice: Choice, hook: str, caller: Any, args: dict[str, Any]) -> None:
         try:
-            caller(**args)
-        except Exception as error:  # noqa: BLE001 - an observer must not end what it observes; the log has the whole trace
-            _log.exception("%s in %s of %s", failure(EXTENSION, choice, error), hook, origin(EXTENSION, choice))
+            self._faults.check(choice)
+        except RequestError:
+            return  # in quarantine
+        try:
+            self._faults.call(choice, caller, **args)
+        except EngineError as error:
+            # An observer must not end what it observes; the log has the whole trace.
+            _log.error("%s in %s of %s", error, hook, origin(EXTENSION, choice), exc_info=error.__cause__)

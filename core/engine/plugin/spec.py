@@ -195,7 +195,8 @@ def engine_create_task(info: ModelInfo) -> Task | Use:
 
 @hookspec
 def engine_add_arguments(parser: _ArgumentGroup) -> None:
-    """Extension: add flags of its own, named ``--<extension>-…``."""
+    """Extension: add flags of its own, named ``--<extension>-…``. The value of ``--acme-most`` is the option ``most`` of the extension
+    ``acme``, as --extension-options would give it; a flag that is not given leaves the default of its ``Options``."""
 
 
 @hookspec

@@ -8,25 +8,32 @@ from engine.config import EngineConfig
 from engine.plugin.api import Choice
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
 from engine.plugin.facts import Checkpoint
+from engine.plugin.faults import Faults
+from engine.plugin.guarded import GuardedPool, GuardedTokenizer
 from engine.plugin.host import PluginHost
 from engine.plugin.kinds import TOKENIZER, TOKENIZER_POOL
 
 
-def open_tokenizer(config: EngineConfig, host: PluginHost) -> tuple[Tokenizer | None, TokenizerPool | None]:
-    """Both as the configuration says: no tokenizer with --skip-tokenizer-init, no pool unless --tokenizer-pool-size is above 0."""
+def open_tokenizer(
+    config: EngineConfig, host: PluginHost, faults: Faults | None = None
+) -> tuple[Tokenizer | None, TokenizerPool | None]:
+    """Both as the configuration says: no tokenizer with --skip-tokenizer-init, no pool unless --tokenizer-pool-size is above 0.
+    Guarded by ``faults`` where they are given."""
     model = config.model
     if model.skip_tokenizer_init:
         return None, None
     choice = config.choices["tokenizer"]
     # through the host: auto may answer with another tokenizer mode, which only the tokenizer's files decide
-    tokenizer = host.create(TOKENIZER, choice, checkpoint=model.checkpoint, name=model.tokenizer_name).plugin
+    made = host.create(TOKENIZER, choice, checkpoint=model.checkpoint, name=model.tokenizer_name)
+    tokenizer = made.plugin
+    guarded = tokenizer if faults is None else GuardedTokenizer(faults, made.choice, tokenizer)
     if not model.tokenizer_pool_size:
-        return tokenizer, None
+        return guarded, None
     pool = host.create(
         TOKENIZER_POOL, config.choices["tokenizer_pool"], tokenizer=tokenizer, size=model.tokenizer_pool_size,
         create=functools.partial(create_tokenizer, choice, model.checkpoint, model.tokenizer_name), options=model.tokenizer_pool_options,
-    ).plugin  # fmt: skip
-    return tokenizer, pool
+    )  # fmt: skip
+    return guarded, pool.plugin if faults is None else GuardedPool(faults, pool.choice, pool.plugin, tokenizer.size())
 
 
 def create_tokenizer(choice: Choice, checkpoint: Checkpoint, name: str | None) -> Tokenizer:

@@ -21,6 +21,7 @@ from engine.metrics import Metrics, Observer
 from engine.metrics import log as stats_log
 from engine.plugin.contracts.scheduling import SchedulingPolicy
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
+from engine.plugin.faults import Faults
 from engine.server import health, page, tokenize
 from engine.server.auth import ApiKeys, route_path
 from engine.server.errors import engine_response, error_response
@@ -59,12 +60,13 @@ def create_app(
     observers: Sequence[Observer] = (),
     traces: Traces | None = None,
     add_routes: Callable[[FastAPI], None] | None = None,
+    faults: Faults | None = None,
 ) -> FastAPI:
     """The application for a started engine. ``add_routes``: the extensions' routes, which stand behind the API key like ours."""
     server = config.server
     metrics = Metrics(config, client, observers)
     service = Service(
-        config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints, parsers=parsers,
+        config, client, tokenizer, policy=policy, pool=pool, metrics=metrics, endpoints=endpoints, parsers=parsers, faults=faults,
         traces=traces,
     )
     docs: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None} if server.disable_fastapi_docs else {}
@@ -97,7 +99,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         app.add_api_route(path, _bound(service, endpoint), methods=["POST"])
     got: list[tuple[str, Endpoint]] = [
         ("/v1/models", models.list_models), ("/v1/models/{name:path}", models.show_model), ("/tokenizer_info", tokenize.tokenizer_info),
-        ("/health", health.health), ("/health/ready", health.health), ("/health/live", health.live),
+        ("/health", health.health), ("/health/ready", health.health), ("/health/live", health.live), ("/health/plugins", health.plugins),
         ("/version", health.show_version), ("/load", health.load), ("/metrics", health.metrics),
         ("/v1/responses/{name}", find_response), ("/ui", page.page), ("/ui/", page.slash), ("/ui/plan", page.plan),
         ("/ui/{name}", page.page),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from engine.errors import EngineError, RequestError, WorkerDied
+from engine.errors import EngineError, PluginFault, RequestError, WorkerDied
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 #: Routes at and below it speak the Messages API, which has error types of its own.
@@ -33,6 +33,11 @@ def in_messages_shape(described: dict[str, Any], status: int) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": described["error"]["message"]}}
 
 
+def speaks_messages(path: str) -> bool:
+    """Whether a route speaks the Messages API."""
+    return path == MESSAGES_PATH or path.startswith(MESSAGES_PATH + "/")
+
+
 def error_response(
     message: str, status: int, *, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None, path: str = ""
 ) -> Response:
@@ -43,7 +48,7 @@ def error_response(
     else:
         sent["x-should-retry"] = "false"
     described = error_object(message, status, param=param, code=code)
-    if path == MESSAGES_PATH or path.startswith(MESSAGES_PATH + "/"):
+    if speaks_messages(path):
         described = in_messages_shape(described, status)
     return Response(msgspec.json.encode(described), status, sent, media_type="application/json")
 
@@ -52,6 +57,10 @@ def describe(error: EngineError) -> tuple[dict[str, Any], int]:
     """The error object and status of an engine failure."""
     if isinstance(error, RequestError):
         return error_object(_sentence(error), error.http_status, param=error.param, code=error.code), error.http_status
+    if isinstance(error, PluginFault):
+        described = error_object(str(error), 500, code="plugin_error")
+        described["error"]["type"] = "plugin_error"
+        return described, 500
     status = 503 if isinstance(error, WorkerDied) else 500
     return error_object(str(error), status, code="engine_error"), status
 
@@ -59,6 +68,8 @@ def describe(error: EngineError) -> tuple[dict[str, Any], int]:
 def engine_response(error: EngineError, path: str = "") -> Response:
     """The answer to a request at ``path`` that ended with an engine failure."""
     described, status = describe(error)
+    if isinstance(error, PluginFault) and not speaks_messages(path):
+        return Response(msgspec.json.encode(described), status, {"x-should-retry": "false"}, media_type="application/json")
     inner = described["error"]
     after = error.retry_after if isinstance(error, RequestError) else None
     headers = {"retry-after": str(after)} if after is not None else None

@@ -193,7 +193,7 @@ class Generation:
                 metrics.progressed(output, times)
                 if output.finish_reason is FinishReason.ERROR:
                     reason = FinishReason.ERROR.value
-                    raise GenerationFailed(f"Generating failed: {_cause(output)}")
+                    raise _failure(self._service, output)
                 delta = choice.feed(output)
                 if delta.finish_reason is not None:
                     reason = delta.finish_reason
@@ -216,5 +216,7 @@ async def close(stream: AsyncIterator[object]) -> None:
             await finish()
 
 
-def _cause(output: Output) -> str:
-    return output.error or "the engine gave no reason."
+def _failure(service: Service, output: Output) -> EngineError:
+    """The error behind an output that ended with one: a plugin's, where it names one."""
+    cause = output.error or "the engine gave no reason."
+    return service.faults.of_output(cause, service.plugin) or GenerationFailed(f"Generating failed: {cause}")

@@ -25,6 +25,11 @@ async def live(service: Service, request: Request) -> Response:
     return Response(status_code=200) if dead is None else engine_response(dead)
 
 
+async def plugins(service: Service, request: Request) -> Response:
+    """Every plugin that has failed since the start, and which are switched off; 200 whatever they are."""
+    return as_json({"plugins": service.faults.standings()})
+
+
 async def show_version(service: Service, request: Request) -> Response:
     """The version of the engine."""
     return as_json({"version": engine_version()})

@@ -10,6 +10,7 @@ from engine.plugin.contracts.text import ParserState, ReasoningParser, Thinking,
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
+    from engine.plugin.faults import Faults
     from engine.plugin.host import PluginHost
 
 
@@ -66,17 +67,23 @@ class Parsing:
         return MessageParser(reasoning, tools, single_call=self._single, bare=self._bare)
 
 
-def make_parsers(config: EngineConfig, host: PluginHost, tokenizer: Tokenizer | None) -> Parsers:
-    """The parsers that the flags name. Raises the :class:`engine.errors.PluginError` subclasses."""
+def make_parsers(config: EngineConfig, host: PluginHost, tokenizer: Tokenizer | None, faults: Faults | None = None) -> Parsers:
+    """The parsers that the flags name, guarded by ``faults``. Raises the :class:`engine.errors.PluginError` subclasses."""
     from engine.plugin import kinds
+    from engine.plugin.faults import Faults
+    from engine.plugin.guarded import GuardedReasoning, GuardedTools
+
+    faults = faults or Faults()
 
     reasoning, tools, server = None, None, config.server
     chosen = config.choices.get(kinds.REASONING_PARSER.name)
     if chosen is not None and tokenizer is not None:
-        reasoning = host.create(kinds.REASONING_PARSER, chosen, tokenizer=tokenizer, options=server.reasoning_options).plugin
+        made = host.create(kinds.REASONING_PARSER, chosen, tokenizer=tokenizer, options=server.reasoning_options)
+        reasoning = GuardedReasoning(faults, made.choice, made.plugin)
     chosen = config.choices.get(kinds.TOOL_PARSER.name)
     if chosen is not None and tokenizer is not None:
-        tools = host.create(kinds.TOOL_PARSER, chosen, tokenizer=tokenizer, options=server.tool_options).plugin
+        found = host.create(kinds.TOOL_PARSER, chosen, tokenizer=tokenizer, options=server.tool_options)
+        tools = GuardedTools(faults, found.choice, found.plugin)
     return Parsers(tokenizer, reasoning, tools, auto_tools=server.auto_tool_choice)
 
 

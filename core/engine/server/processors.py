@@ -33,9 +33,14 @@ async def check(service: Service, params: SamplingParams) -> None:
     asked = params.logits_processors
     if not asked:
         return
+    for name, _ in asked:
+        service.faults.check(service.plugin("logits_processor", name))
     problems = (await service.client.call("check_processors", asked=[list(each) for each in asked]))[0]
     for index, problem in enumerate(problems):
         if problem is not None:
+            fault = service.faults.of_output(problem, service.plugin)
+            if fault is not None:
+                raise fault
             where = f"{FIELD}[{index}]"
             raise RequestError(f"{where} ({asked[index][0]}) cannot be used: {problem}.", param=where)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.config import EngineConfig, ServerConfig
 from engine.errors import EngineError, PortError
 from engine.footprint import age, trim
+from engine.plugin import alarm
 
 if TYPE_CHECKING:
     import uvicorn
@@ -57,6 +58,7 @@ def bind(host: str, port: int) -> socket.socket:
 def run(config: EngineConfig) -> int:
     """Serve until a signal; the exit status. Errors of the start are raised as EngineError."""
     listening = bind(config.server.host, config.server.port)
+    alarm.install()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, listening))
@@ -127,18 +129,21 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     import uvicorn  # noqa: F401
 
     from engine.plugin.extensions import Extensions
+    from engine.plugin.faults import Faults
     from engine.plugin.host import PluginHost
     from engine.render.pool import open_tokenizer
     from engine.server import patience, start_report  # noqa: F401
     from engine.server.app import create_app
     from engine.server.parsing import make_parsers
+    from engine.server.plugin_faults import guard_route
     from engine.tracing import Traces
 
     host = PluginHost()
-    tokenizer, pool = open_tokenizer(config, host)
+    faults = Faults()
+    tokenizer, pool = open_tokenizer(config, host, faults)
     policy, endpoints = _plugins(config, host)
-    parsers = make_parsers(config, host, tokenizer)
-    extensions = parts.extensions = Extensions(host, config.server.extensions)
+    parsers = make_parsers(config, host, tokenizer, faults)
+    extensions = parts.extensions = Extensions(host, config.server.extensions, faults)
     parts.app = create_app(
         config,
         client,
@@ -149,7 +154,8 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
         parsers=parsers,
         observers=[extensions.request_finished],
         traces=Traces.of(config),
-        add_routes=lambda app: extensions.call("engine_add_routes", app=app, client=client),
+        add_routes=lambda app: extensions.add_routes(app, client, guard_route),
+        faults=faults,
     )
     trim()
 

@@ -19,8 +19,10 @@ from engine.errors import EngineError, RequestError
 from engine.guided.service import GuideService
 from engine.messages import Output, Stats
 from engine.metrics import Metrics
+from engine.plugin.api import Choice
 from engine.plugin.contracts.scheduling import SchedulingPolicy
 from engine.plugin.contracts.text import Tokenizer, TokenizerPool
+from engine.plugin.faults import Faults
 from engine.plugin.request import Request
 from engine.render.chat import ChatRenderer
 from engine.render.params import Limits
@@ -29,6 +31,7 @@ from engine.render.requested import RequestTemplates
 from engine.render.template import load_templates
 from engine.server.admission import Admission
 from engine.server.parsing import Parsers
+from engine.server.plugin_faults import FaultsCollector
 from engine.tracing import RequestTrace, Traces
 
 log = logging.getLogger("engine.requests")
@@ -78,8 +81,11 @@ class Service:
         endpoints: frozenset[str] = frozenset({"completions", "chat"}),
         parsers: Parsers | None = None,
         traces: Traces | None = None,
+        faults: Faults | None = None,
     ) -> None:
-        """``policy`` None: priorities are refused. ``endpoints``: what the task serves. ``parsers`` None: answers are plain text."""
+        """``policy`` None: priorities are refused. ``endpoints``: what the task serves. ``parsers`` None: answers are plain text.
+        ``faults``: where failures of plugins are counted."""
+        self.faults = faults or Faults()
         self.config = config
         self.client = client
         self.tokenizer = tokenizer
@@ -91,6 +97,7 @@ class Service:
         self.admission = Admission(config.server)
         self.metrics = metrics or Metrics(config, client)
         self.metrics.watch_queue(self.admission)
+        self.metrics.registry.register(FaultsCollector(self.faults))
         self.texts = TokenTexts(tokenizer)
         self.encoder = PromptEncoder(tokenizer, self.limits, pool)
         server = config.server
@@ -104,7 +111,7 @@ class Service:
         )
         self.carried_template = carried
         self.eos_token_ids = _ending_tokens(config, tokenizer)
-        self.guides = GuideService(config, client)
+        self.guides = GuideService(config, client, self.faults)
         self.fingerprint = _fingerprint(config)
         self.started = int(time.time())
         self.load = 0
@@ -161,12 +168,18 @@ class Service:
         """``priority`` where the scheduling policy takes it. Raises RequestError."""
         if not -(2**63) <= priority < 2**63:
             raise RequestError(f"priority cannot be {priority}; allowed: a signed 64-bit integer.", param="priority")
-        problem = self.policy.check(priority) if self.policy is not None else None
+        problem = self.faults.call(self.plugin("policy", ""), self.policy.check, priority) if self.policy is not None else None
         if self.policy is None and priority != 0:
             problem = f"priority cannot be {priority}; allowed: 0"
         if problem is not None:
             raise RequestError(problem, param="priority")
         return priority
+
+    def plugin(self, kind: str, name: str) -> Choice:
+        """The plugin of that kind that requests chose by ``name``, or that the server runs with."""
+        named = {"logits_processor": self.config.processors.choices, "guided_decoding": self.config.guided.choices}.get(kind, {})
+        found = named.get(name) or self.config.choices.get(kind)
+        return found or Choice(kind=kind, name=name, module=name, distribution="no distribution", asked=name)
 
     def log_request(self, request_id: str, endpoint: str, prompts: list[list[int]], params: Any) -> None:
         """One line per request: lengths, and the ids of prompts only where --max-log-len asks for them."""

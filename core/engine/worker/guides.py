@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.errors import EngineError
 from engine.guided.store import GuideStore
 from engine.plugin.contracts.generation import Matcher
+from engine.plugin.faults import attributed, described
 from engine.plugin.request import GuideSpec
 from engine.plugin.step import NewSequence, SequenceResult
 from engine.worker.bits import allow, forbid, has, unpack
@@ -214,7 +215,10 @@ class Grammars:
         state = sequence.grammar
         if state is None or not result.token_ids or result.error is not None:
             return result
-        proposed = state.foresee(sequence, result.token_ids)
+        try:
+            proposed = state.foresee(sequence, result.token_ids)
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises is its own request's failure
+            return msgspec.structs.replace(result, error=_failed(sequence, error))
         return msgspec.structs.replace(result, proposed=proposed) if proposed else result
 
     def close(self) -> None:
@@ -230,8 +234,10 @@ class Grammars:
             try:
                 if self._fill_row(sequence, length, bits[place]):
                     masked.append(place)
-            except (EngineError, ValueError, RuntimeError, TimeoutError) as error:
-                errors[rows[place]] = f"guided decoding failed: {error}"
+            except _Refused as refused:
+                errors[rows[place]] = f"guided decoding failed: {refused}"
+            except Exception as error:  # noqa: BLE001 - whatever a backend raises is its own request's failure
+                errors[rows[place]] = _failed(sequence, error)
         chosen = bits if len(masked) == len(rows) else bits[masked]
         return Masks32([rows[place] for place in masked], chosen, errors, unpack(chosen) if self._host else None)
 
@@ -244,18 +250,18 @@ class Grammars:
         if not follows:
             if length > sequence.length:  # after a draft that the row before forbids: nobody reads this row
                 return False
-            raise ValueError("the output is outside the grammar")
+            raise _Refused("the output is outside the grammar")
         if state.ended:
             allow(bits, sequence.eos or (self._store.end,))
             return True
         began = time.thread_time()
         state.fill(bits)
         if time.thread_time() - began > MOST_SECONDS:
-            raise ValueError("finding the allowed tokens takes too long")
+            raise _Refused("finding the allowed tokens takes too long")
         if has(bits, self._store.end):
             allow(bits, sequence.eos)
         elif not bits.any():
-            raise ValueError("the grammar allows no token here")
+            raise _Refused("the grammar allows no token here")
         if length == sequence.num_prompt and sequence.params.guide is not None:
             allow(bits, sequence.params.guide.opens[:1])
         return True
@@ -264,11 +270,20 @@ class Grammars:
         if sequence.grammar is None:
             spec = sequence.params.guide
             if spec is None:
-                raise ValueError("the sequence has no constraint")
+                raise _Refused("the sequence has no constraint")
             guide = self._store.get(spec).result(PATIENCE)
             blanks = self._store.blanks if spec.start_after else ()
             sequence.grammar = GrammarState(guide.start(), sequence, spec.start_after, spec.opens, blanks)
         return sequence.grammar
+
+
+class _Refused(Exception):
+    """The constraint and the output do not go together; nothing is wrong with the backend."""
+
+
+def _failed(sequence: Sequence, error: Exception) -> str:
+    guide = sequence.params.guide
+    return attributed("guided_decoding", (guide.backend if guide is not None else None) or "auto", described(error))
 
 
 def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.config import ProcessorConfig
+from engine.plugin.alarm import PluginTimeout, limited
 from engine.plugin.contracts.generation import LogitsProcessor
+from engine.plugin.faults import attributed, described
 from engine.plugin.host import load
 from engine.plugin.kinds import LOGITS_PROCESSOR
 
@@ -43,9 +45,11 @@ class Processors:
     def problem(self, name: str, arguments: dict[str, Any]) -> str | None:
         """None, or why a request cannot use the processor with these arguments."""
         try:
-            return self.get(name).validate(arguments)
-        except Exception as error:  # noqa: BLE001 - a processor's own failure is the request's, not the engine's
-            return f"{type(error).__name__}: {error}"
+            with limited():
+                return self.get(name).validate(arguments)
+        except (Exception, PluginTimeout, SystemExit) as error:  # noqa: BLE001 - a processor's own failure is the request's, not the engine's
+            cause = described(error)
+            return attributed("logits_processor", name, cause) if name in self._config.choices else cause
 
     def _imported(self, name: str) -> LogitsProcessor:
         pattern = self._config.pattern
@@ -119,8 +123,11 @@ class Processing:
         self._each: list[tuple[str, LogitsProcessor, dict[str, Any]]] = []
         for name, arguments in sequence.params.logits_processors:
             try:
-                self._each.append((name, processor(name).begin(arguments), arguments))
-            except Exception as error:
+                with limited():
+                    self._each.append((name, processor(name).begin(arguments), arguments))
+            except PluginTimeout as late:
+                raise _failed(name, TimeoutError("it took too long")) from late
+            except (Exception, SystemExit) as error:
                 raise _failed(name, error) from error
 
     def apply(self, logits: Tensor, sequence: Sequence, length: int) -> None:
@@ -128,19 +135,31 @@ class Processing:
         kept = min(self._certain, length - sequence.num_prompt)
         self._output[kept:] = sequence.tokens[sequence.num_prompt + kept : length].tolist()
         self._certain = min(len(self._output), sequence.length - sequence.num_prompt)
+        sound = _is_sound(logits)
         for name, processor, arguments in self._each:
             try:
-                changed = processor.apply(logits, self._prompt, self._output, arguments)
+                with limited():
+                    changed = processor.apply(logits, self._prompt, self._output, arguments)
                 if not isinstance(changed, torch.Tensor) or changed.shape != logits.shape:
                     raise TypeError(f"it returned {_described(changed)} instead of logits of the same shape")
+                if sound and not _is_sound(changed):
+                    raise ValueError("it returned logits that are not numbers")
                 if changed is not logits:
                     logits.copy_(changed)
-            except Exception as error:
+            except PluginTimeout as late:
+                raise _failed(name, TimeoutError("it took too long")) from late
+            except (Exception, SystemExit) as error:
                 raise _failed(name, error) from error
 
 
-def _failed(name: str, error: Exception) -> RowError:
-    return RowError(f"logits processor {name!r} failed: {type(error).__name__}: {error}")
+def _failed(name: str, error: BaseException) -> RowError:
+    return RowError(attributed("logits_processor", name, described(error)))
+
+
+def _is_sound(logits: Tensor) -> bool:
+    """Whether no logit is NaN or +∞: what a processor may forbid is −∞."""
+    top = float(logits.max())
+    return top < float("inf")
 
 
 def _described(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorHandleNotFoundError, RayActorError
 
 from engine.errors import WorkerDied
 from engine.plugin import Tokenizer, TokenizerPool
@@ -62,7 +63,9 @@ class ActorPool(TokenizerPool):
 
     def close(self) -> None:
         for actor in self._actors:
-            ray.kill(actor)
+            # Another pool of this process may have ended the Ray that it started, and these actors with it.
+            with contextlib.suppress(ActorHandleNotFoundError):
+                ray.kill(actor)
         self._actors = []
         if self._owns and ray.is_initialized():
             ray.shutdown()

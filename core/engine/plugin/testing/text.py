@@ -99,7 +99,7 @@ class TokenizerPoolContract(PluginContract):
 
     @pytest.fixture
     def hook_args(self) -> dict[str, Any]:
-        return {"tokenizer": demo_tokenizer(), "size": 2, "options": dict(self.options)}
+        return {"tokenizer": demo_tokenizer(), "size": 2, "create": demo_tokenizer, "options": dict(self.options)}
 
     def test_it_encodes_as_the_tokenizer_does(self, plugin: TokenizerPool, hook_args: dict[str, Any]) -> None:
         async def all_at_once() -> list[list[int]]:
