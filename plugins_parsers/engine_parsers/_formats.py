@@ -49,5 +49,5 @@ class Format(ToolParser):
         before, after = self._around
         return tagged_calls(
             tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after, style=self._style,
-            number=self._number,
+            number=self._number, markers=self._markers,
         )  # fmt: skip

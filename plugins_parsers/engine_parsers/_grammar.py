@@ -10,12 +10,12 @@ from engine.plugin import GuideSpec
 
 def tagged_calls(
     tools: Sequence[dict[str, Any]], begin: Callable[[str], str], end: str, *, separator: str, parallel: bool, before: str = "",
-    after: str = "", style: str = "json", number: tuple[str, str] | None = None,
+    after: str = "", style: str = "json", number: tuple[str, str] | None = None, markers: Sequence[str] = (),
 ) -> GuideSpec:  # fmt: skip
     """Calls, each ``begin(name)``, the arguments as the tool's schema wants them, ``end``; ``before`` and ``after`` enclose them all.
 
     ``style``: how arguments are written: json, or qwen_xml, minimax_xml, deepseek_xml, glm_xml. ``number``: a pattern and a text that
-    stand between the beginning and the arguments.
+    stand between the beginning and the arguments. ``markers``: texts that come as one token where the vocabulary has them as such.
     """
 
     def content(tool: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,13 @@ def tagged_calls(
     # Models put line breaks between their thoughts and what follows.
     parts = [{"type": "regex", "pattern": "\\n{0,2}"}, _text(before), calls, _text(after)]
     whole = {"type": "sequence", "elements": [part for part in parts if part.get("value") != ""]}
-    return GuideSpec(kind="structural_tag", value={"type": "structural_tag", "format": whole})
+    return enforced(whole, markers)
+
+
+def enforced(whole: dict[str, Any], markers: Sequence[str], *, thinks: bool = False) -> GuideSpec:
+    """The constraint of a structural tag's format. ``thinks``: it describes the thinking before the calls, too."""
+    options = ({"markers": list(markers)} if markers else {}) | ({"thinks": True} if thinks else {})
+    return GuideSpec(kind="structural_tag", value={"type": "structural_tag", "format": whole}, options=options)
 
 
 def parameters(tool: dict[str, Any]) -> dict[str, Any]:

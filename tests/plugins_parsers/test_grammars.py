@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 from importlib import import_module
 
+import numpy as np
 import pytest
 
+from engine.plugin import GuideSpec
 from engine_parsers._recognise import choose
 from engine_parsers.reasoning import auto as reasoning_auto
 from engine_parsers.tools import auto
+from engine_plugins.guided_decoding.xgrammar import engine_create_guide
 from tests.data import shared
 from tests.plugins_parsers.kit import run, tool, tool_maker
-from tests.plugins_parsers.tool_formats import FORMATS
+from tests.plugins_parsers.letters import Letters
+from tests.plugins_parsers.tool_formats import FORMATS, gpt_oss
 
 TOOLS = [tool("get_weather", city={"type": "string"}, unit={"type": "string"}), tool("now")]
 CALLS = [("get_weather", {"city": "Paris", "unit": "c"}), ("now", {})]
 #: Read, but written otherwise when calls are enforced; or not enforceable.
 OTHERWISE = ("llama3_json", "mistral_2025")
-FREE = ("gpt_oss",)
+SINGLE = ("gpt_oss",)
 PYTHON = ("pythonic", "llama4_pythonic", "olmo3")
 ENFORCED = [
     pytest.param(module, write, id=f"{module}-{write.__name__}")
     for module, write, _, _ in FORMATS
-    if write.__name__ not in (*OTHERWISE, *FREE, *PYTHON) and not (module == "deepseek_v3" and write.__name__ == "deepseek_v31")
+    if write.__name__ not in (*OTHERWISE, *SINGLE, *PYTHON) and not (module == "deepseek_v3" and write.__name__ == "deepseek_v31")
 ]
 
 
@@ -85,9 +89,71 @@ def test_python_calls(module):
     assert parser(module).grammar([tool("f", **{"no-name": {}})]) is None
 
 
-@pytest.mark.parametrize("module", FREE)
-def test_formats_without_a_grammar(module):
-    assert parser(module).grammar(TOOLS) is None
+ANALYSIS = "<|channel|>analysis<|message|>They ask for the\nweather.<|end|><|start|>assistant"
+
+
+def test_channels_hold_one_call_after_an_analysis_or_none():
+    spec = parser("gpt_oss").grammar(TOOLS)
+    for call in CALLS:
+        assert accepts(spec, gpt_oss([call])) and accepts(spec, ANALYSIS + gpt_oss([call]))
+    for wrong in (gpt_oss(CALLS), gpt_oss([("other", {})]), "<|channel|>final<|message|>Hello<|return|>", ANALYSIS, "words", ""):
+        assert not accepts(spec, wrong)
+
+
+SPECIAL = [*ENFORCED, pytest.param("gpt_oss", gpt_oss, id="gpt_oss")]
+#: Markers that the format writes inside the arguments, which a schema describes: there they are spelled.
+INSIDE = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+
+
+@pytest.mark.parametrize(("module", "write"), SPECIAL)
+def test_markers_that_are_special_tokens_come_as_such(module, write):
+    """Where the vocabulary has a format's markers as special tokens, the grammar asks for these and refuses their letters."""
+    pytest.importorskip("xgrammar")
+    source = parser(module)
+    markers = [marker for marker in source.markers() if marker not in INSIDE]
+    tokenizer = Letters(markers)
+    spec = source.grammar(TOOLS, parallel=False)
+    guide = engine_create_guide(tokenizer=tokenizer, vocab_size=tokenizer.size()).compile(spec)
+    text = write(CALLS[:1]).rstrip()
+    ids, letters = tokenizer.encode(text), tokenizer.encode(text, allow_special=False)
+    written = ids != letters
+    assert written == (bool(markers) and module != "xlam")  # whose markers models may leave away
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert follows(guide, ids, tokenizer.size())
+    assert follows(guide, letters, tokenizer.size()) == (not written)
+    assert spec.options.get("markers", []) == list(source.markers())
+
+
+def follows(guide, ids, size) -> bool:
+    """Whether the masks allow the tokens one by one and the end after them; going back and forth on the way changes nothing."""
+    matcher = guide.start()
+    mask = np.zeros(-(-size // 32), np.int32)
+    for place, token in enumerate([*ids, Letters.END]):
+        mask.fill(0)
+        matcher.fill(mask)
+        if not int(mask.view(np.uint32)[token >> 5]) >> (token & 31) & 1:
+            return False
+        if token != Letters.END:
+            assert matcher.advance([token])
+        if place % 3 == 2 and token != Letters.END:
+            matcher.rollback(2)
+            assert matcher.advance(ids[place - 1 : place + 1])
+    return True
+
+
+def test_markers_in_strings_and_in_free_text_stay_letters():
+    """A value that quotes a marker does not become markup, and a request's own structural tags know no special tokens."""
+    pytest.importorskip("xgrammar")
+    tokenizer = Letters(("<|channel|>", "<|message|>", "<|call|>", "<|constrain|>", "<|start|>", "<|end|>"))
+    compiler = engine_create_guide(tokenizer=tokenizer, vocab_size=tokenizer.size())
+    guide = compiler.compile(parser("gpt_oss").grammar(TOOLS))
+    head, tail = (tokenizer.encode(part) for part in gpt_oss([("get_weather", {"city": "@", "unit": "c"})]).split("@"))
+    assert follows(guide, [*head, *b"<|call|>", *tail], tokenizer.size())
+    assert not follows(guide, [*head, *tokenizer.encode("<|call|>"), *tail], tokenizer.size())
+    tag = {"structures": [{"begin": "<f>", "schema": {"type": "integer"}, "end": "</f>"}], "triggers": ["<f"]}
+    free = compiler.compile(GuideSpec("structural_tag", tag))
+    assert follows(free, list(b"words <|call|> <f>1</f>"), tokenizer.size())
+    assert not follows(free, tokenizer.encode("words <|call|> <f>1</f>"), tokenizer.size())
 
 
 TEMPLATES = {

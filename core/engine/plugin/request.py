@@ -11,7 +11,9 @@ import msgspec
 class GuideSpec(msgspec.Struct, frozen=True):
     """One output constraint. ``kind``: json, json_object, regex, choice, grammar, structural_tag; ``value`` as the request gave it.
 
-    ``options``: ``whitespace_pattern`` (a regex) and ``any_whitespace`` (False: compact JSON); both say how JSON is laid out.
+    ``options``: ``whitespace_pattern`` (a regex) and ``any_whitespace`` (False: compact JSON); both say how JSON is laid out;
+    ``markers``: texts in a structural tag's fixed parts that are to come as one token where the vocabulary has them as special tokens;
+    ``thinks``: the constraint describes the thinking, too, and begins with the first token.
     ``start_after``: token ids after which the constraint begins (the end of thinking); empty: with the first token. A few line breaks
     may come between.
     ``opens``: the id that, where it comes first, makes the output think before the constraint begins; without it the constraint begins

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from engine.plugin import Guide, GuideCompiler, GuideSpec, Matcher, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
+from engine.plugin import Guide, GuideCompiler, GuideSpec, Tokenizer, UnsupportedConstraint, Vocabulary, hookimpl
 
 from ._formats import spelled
+from ._marked import marked
 from ._rewrite import bounded, choice_grammar
 from ._rules import XGRAMMAR, unmet
+from ._xgrammar import Encode, XGrammarGuide
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Encode = Callable[[str], list[int]]
 ENGINE_API = 1
 #: Longest run of white space between the parts of a JSON text: models that may write more sometimes never stop.
 MAX_WHITESPACE = 24
+#: What special tokens are to the library: a byte that no text has, so only a grammar that names their ids allows them. The library never
+#: allows a token without bytes. Text between triggered tags is any bytes to it; there a guide's ``never`` takes them out.
+UNSPELLABLE = b"\xff"
 
 
 @hookimpl
@@ -26,21 +27,24 @@ def engine_create_guide(tokenizer: Tokenizer, vocab_size: int) -> GuideCompiler:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False, allow_special=False)
 
-    return XGrammarCompiler(Vocabulary.of(tokenizer, vocab_size), encode)
+    special = {tokenizer.token_text(i): i for i in tokenizer.special_ids() if 0 <= i < vocab_size}
+    return XGrammarCompiler(Vocabulary.of(tokenizer, vocab_size), encode, special)
 
 
 class XGrammarCompiler(GuideCompiler):
     """One compiler per vocabulary; its own cache is off, the host has one."""
 
-    def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
-        """``encode``: the token ids of a text, as a model would write it."""
+    def __init__(self, vocabulary: Vocabulary, encode: Encode, special: Mapping[str, int] | None = None) -> None:
+        """``encode``: the token ids of a text, as a model would write it. ``special``: the special tokens, by what they look like."""
         import xgrammar
 
         self._library = xgrammar
         self._encode = encode
-        info = xgrammar.TokenizerInfo(
-            vocabulary.tokens, xgrammar.VocabType.RAW, vocab_size=len(vocabulary.tokens), stop_token_ids=[vocabulary.end]
-        )
+        self._special = {text: i for text, i in (special or {}).items() if text and i != vocabulary.end}
+        tokens = list(vocabulary.tokens)
+        for token in self._special.values():
+            tokens[token] = UNSPELLABLE
+        info = xgrammar.TokenizerInfo(tokens, xgrammar.VocabType.RAW, vocab_size=len(tokens), stop_token_ids=[vocabulary.end])
         self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
     def unsupported(self, spec: GuideSpec) -> str | None:
@@ -50,10 +54,13 @@ class XGrammarCompiler(GuideCompiler):
 
     def compile(self, spec: GuideSpec) -> Guide:
         try:
-            return XGrammarGuide(self._library, self._compile(spec), self._encode)
+            grammar = self._compile(spec)
         except (RuntimeError, TypeError) as error:
             reason = _reason(error)
             raise (UnsupportedConstraint if "not support" in reason else ValueError)(reason) from error
+        # Free text stands in no other kind.
+        plain = spec.kind == "structural_tag" and not spec.options.get("markers")
+        return XGrammarGuide(self._library, grammar, self._encode, self._special.values() if plain else ())
 
     def _compile(self, spec: GuideSpec) -> Any:
         compiler = self._compiler
@@ -70,66 +77,21 @@ class XGrammarCompiler(GuideCompiler):
         if spec.kind == "choice":
             return compiler.compile_grammar(choice_grammar(spec.value))
         if spec.kind == "structural_tag":
-            return self._structural_tag(spec.value)
+            return self._structural_tag(spec)
         if _is_gbnf(spec.value):
             return compiler.compile_grammar(spec.value)
         return compiler.compile_lark(spec.value)
 
-    def _structural_tag(self, value: dict[str, Any]) -> Any:
+    def _structural_tag(self, spec: GuideSpec) -> Any:
+        value = spec.value
         if "format" in value:
-            return self._compiler.compile_structural_tag(json.dumps(value))
+            ids = {text: self._special[text] for text in spec.options.get("markers", ()) if text in self._special}
+            return self._compiler.compile_structural_tag(json.dumps({**value, "format": marked(value["format"], ids)}))
         items = [
             self._library.StructuralTagItem(begin=item["begin"], schema=json.dumps(item["schema"]), end=item["end"])
             for item in value["structures"]
         ]
         return self._compiler.compile_structural_tag(items, value["triggers"])
-
-
-class XGrammarGuide(Guide):
-    """A compiled grammar."""
-
-    def __init__(self, library: Any, grammar: Any, encode: Encode) -> None:
-        self._library = library
-        self._grammar = grammar
-        self._encode = encode
-
-    def start(self) -> Matcher:
-        return XGrammarMatcher(self._library.GrammarMatcher(self._grammar), self._encode)
-
-    def nbytes(self) -> int:
-        return int(self._grammar.memory_size_bytes)
-
-
-class XGrammarMatcher(Matcher):
-    """One sequence's matcher."""
-
-    def __init__(self, matcher: Any, encode: Encode) -> None:
-        self._matcher = matcher
-        self._encode = encode
-
-    def fill(self, mask: np.ndarray[Any, np.dtype[np.int32]]) -> None:
-        if not self._matcher.fill_next_token_bitmask(mask):
-            mask.fill(-1)
-
-    def advance(self, token_ids: Sequence[int]) -> bool:
-        for taken, token in enumerate(token_ids):
-            if not self._matcher.accept_token(token):
-                if taken:
-                    self._matcher.rollback(taken)
-                return False
-        return True
-
-    def rollback(self, count: int) -> None:
-        self._matcher.rollback(count)
-
-    def finished(self) -> bool:
-        # Nothing can follow where the only completion of the text is the empty one and the sentence is whole.
-        return bool(self._matcher.is_terminated())
-
-    def forced(self) -> Sequence[int]:
-        text = self._matcher.find_jump_forward_string()
-        # The last token of the text might be the beginning of a longer one that also holds what follows.
-        return self._encode(text)[:-1] if text else ()
 
 
 def _is_gbnf(grammar: str) -> bool:

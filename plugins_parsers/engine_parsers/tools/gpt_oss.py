@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from engine.plugin import ToolParser, hookimpl
+from collections.abc import Sequence
+from typing import Any
+
+from engine.plugin import GuideSpec, ToolParser, hookimpl
 from engine_parsers._formats import Format
-from engine_parsers._harmony import CALL, ENDS, MARKERS
+from engine_parsers._grammar import enforced, parameters
+from engine_parsers._harmony import CALL, CHANNEL, CONSTRAIN, ENDS, MARKERS, MESSAGE, START
 from engine_parsers._named import NamedCalls
 
 ENGINE_API = 1
@@ -12,6 +16,26 @@ BEGIN = (CALL, "<|channel|>analysis to=functions.", "<|start|>assistant to=funct
 HEADER = r"(?P<name>[\w.\-]+)[^{]*<\|message\|>\s*"
 
 
+class ChannelCalls(Format):
+    """The channels as a format."""
+
+    def grammar(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec:
+        """One call, after an analysis or none: the model ends its turn with each call. The prompt ends with the assistant's start."""
+        end, call = ENDS[:2]
+        analysis = {"type": "tag", "begin": f"{CHANNEL}analysis{MESSAGE}", "content": {"type": "any_text"}, "end": end}
+        again = {"type": "const_string", "value": f"{START}assistant"}
+        calls = [
+            {
+                "type": "tag", "begin": f"{CALL}{tool['function']['name']} {CONSTRAIN}json{MESSAGE}", "end": call,
+                "content": {"type": "json_schema", "json_schema": parameters(tool), "max_whitespace_cnt": 1},
+            }
+            for tool in tools
+        ]  # fmt: skip
+        thought = {"type": "optional", "content": {"type": "sequence", "elements": [analysis, again]}}
+        whole = {"type": "sequence", "elements": [thought, {"type": "or", "elements": calls}]}
+        return enforced(whole, MARKERS, thinks=True)
+
+
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    return Format(lambda tools: NamedCalls(BEGIN, HEADER, ENDS, dropped=("<|start|>assistant",)), MARKERS)
+    return ChannelCalls(lambda tools: NamedCalls(BEGIN, HEADER, ENDS, dropped=("<|start|>assistant",)), MARKERS)

@@ -49,7 +49,7 @@ def thinking_limit(body: ChatBody, thinking: Thinking | None) -> ThinkingLimit |
 
 def after_thinking(guide: GuideSpec, thinking: Thinking | None) -> GuideSpec:
     """``guide`` for the answer alone: it begins when the thinking ends, or with the first token where there is none."""
-    if thinking is None or thinking.state == "closed":
+    if thinking is None or thinking.state == "closed" or guide.options.get("thinks"):
         return guide
     if thinking.state == "possible":
         if not (thinking.start and thinking.end):

@@ -29,7 +29,9 @@ class Calling(msgspec.Struct, frozen=True, kw_only=True):
         """``guide`` of a request whose answer obeys it or calls tools. Raises RequestError where the two cannot be joined."""
         if not self.tools or self.guide is not None:
             return guide
-        if guide.kind not in ("json", "json_object") or self.instead is None or self.instead.kind != "structural_tag":
+        calls = self.instead
+        joins = calls is not None and calls.kind == "structural_tag" and not calls.options.get("thinks")
+        if calls is None or not joins or guide.kind not in ("json", "json_object"):
             raise RequestError(
                 "tools with tool_choice 'auto' and this constraint on the output do not go together on this server; "
                 "send tool_choice 'none' or 'required', or no constraint.", param="tool_choice", code="not_available",
@@ -37,10 +39,13 @@ class Calling(msgspec.Struct, frozen=True, kw_only=True):
         schema = guide.value if guide.kind == "json" else {"type": "object"}
         answer = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
         shaped = {"type": "sequence", "elements": [{"type": "regex", "pattern": "\\n{0,2}"}, answer]}
-        either = {"type": "or", "elements": [shaped, self.instead.value["format"]]}
+        either = {"type": "or", "elements": [shaped, calls.value["format"]]}
         return GuideSpec(
             "structural_tag", {"type": "structural_tag", "format": either}, backend=guide.backend,
-            options={name: value for name, value in guide.options.items() if name == "fallback"},
+            options={
+                **{name: value for name, value in guide.options.items() if name == "fallback"},
+                **{name: value for name, value in calls.options.items() if name == "markers"},
+            },
         )  # fmt: skip
 
 
