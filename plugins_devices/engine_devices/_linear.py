@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.layers.packed import DensePacked
+from engine.layers.packed_parts import pieces_of
 from engine.layers.packed_quantized import (
     Codebook,
     GroupedInteger,
@@ -152,7 +153,7 @@ def takes(packed: PackedWeight) -> bool:
     if not packed.outputs or not packed.inputs:
         return False
     if isinstance(packed, DensePacked):
-        return packed.weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        return pieces_of(packed)[0].dtype in (torch.float32, torch.bfloat16, torch.float16)
     if isinstance(packed, RowBlocks):
         return packed.kind.nearest is not None and not exact_activations()
     if isinstance(packed, ScaledFloat8):
@@ -167,7 +168,7 @@ def leaf_kernel(native: Native, packed: PackedWeight) -> NativeLinear:
     """
     panels, x_group = None, 0
     if isinstance(packed, DensePacked):
-        panels = pack_dense(native, packed.weight)
+        panels = pack_dense(native, pieces_of(packed))
     elif isinstance(packed, GroupedInteger):
         panels, x_group = _integer_panels(native, packed)
     elif isinstance(packed, RowBlocks) and packed.kind.nearest is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,16 +65,21 @@ class Panels:
         return sum(part.nbytes for part in (self.weight, self.scale, self.shift, self.outer) if part is not None)
 
 
-def pack_dense(native: Native, weight: Tensor) -> Panels:
-    """[outputs, inputs] of float32, bfloat16 or float16 → panels; the pool's threads share the work."""
-    outputs, inputs = weight.shape
-    if weight.stride(1) != 1:
-        weight = weight.contiguous()
-    panels = -(-outputs // PANEL)
-    packed = allocate(panels * PANEL * (inputs + inputs % 2), weight.dtype)
-    kind = ELEMENT_TYPES[str(weight.dtype).removeprefix("torch.")]
-    arguments = PackArgs(weight.data_ptr(), packed.data_ptr(), weight.stride(0), outputs, inputs, kind)
-    native.run("engine_pack_dense", arguments, weight, packed)
+def pack_dense(native: Native, pieces: Sequence[Tensor]) -> Panels:
+    """[rows, inputs] each, of float32, bfloat16 or float16, one below the other → panels; the pool's threads share the work."""
+    if any(len(piece) % PANEL for piece in pieces[:-1]):
+        pieces = (torch.cat(tuple(pieces)),)
+    outputs, inputs = sum(len(piece) for piece in pieces), pieces[0].shape[1]
+    row_size = inputs + inputs % 2
+    packed = allocate(-(-outputs // PANEL) * PANEL * row_size, pieces[0].dtype)
+    kind = ELEMENT_TYPES[str(packed.dtype).removeprefix("torch.")]
+    row = 0
+    for piece in pieces:
+        piece = piece if piece.stride(1) == 1 else piece.contiguous()
+        to = packed[row * row_size :]
+        arguments = PackArgs(piece.data_ptr(), to.data_ptr(), piece.stride(0), len(piece), inputs, kind)
+        native.run("engine_pack_dense", arguments, piece, to)
+        row += len(piece)
     return Panels(packed, outputs, inputs, kind)
 
 

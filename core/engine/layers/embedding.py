@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.layers.linear import Linear, collect
 from engine.layers.loading import CheckpointLayer, Slot, copy_slot
-from engine.layers.packed import DensePacked
+from engine.layers.packed_parts import DenseParts
 from engine.layers.shards import Part, Piece
 from engine.plugin.contracts.model import ModelContext, Parallel
 from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight
@@ -42,9 +42,12 @@ class VocabParallelEmbedding(CheckpointLayer):
         answer = context.quantizer.embedding(shape) if context.quantizer else None
         self.collected = collect(context, shape, (Part(name, vocab, (self.share,)),), Piece(0, size), answer)
         self.packed: PackedWeight | None = None
+        #: The plain weight, until a tied head's kernel has it; and before ``finish`` the rows as they came.
         self.weight: Tensor | None = None
-        if not self.collected:
-            self.weight = torch.zeros(self.rows, size, dtype=context.dtype, device=context.device)
+        self.held: Tensor | None = None
+        self.plain = not self.collected
+        #: Whether a tied head shares the weight.
+        self.tied = False
         #: What multiplies by the weight, for a tied head; and the same where it gives back rows, which then come from it.
         self.multiplies: LinearKernel | None = None
         self.kernel: LinearKernel | None = None
@@ -61,7 +64,7 @@ class VocabParallelEmbedding(CheckpointLayer):
     def rows_of(self, ids: Tensor) -> Tensor:
         """This rank's rows, from the weight or from a kernel that has it."""
         if self.kernel is not None:
-            return self.kernel.gather(ids, self.scale, *([] if self.weight is not None else [self.context.dtype]))
+            return self.kernel.gather(ids, self.scale, *([] if self.plain else [self.context.dtype]))
         if self.weight is not None:
             return self.ops.embed(ids, self.weight, scale=self.scale)
         if self.packed is None:
@@ -74,14 +77,22 @@ class VocabParallelEmbedding(CheckpointLayer):
         self.finish_once()
         if self.multiplies is not None:
             return self.multiplies
-        if self.weight is None:
+        if self.held is None:
             raise RuntimeError(f"{self.name} has no weight to share")
-        return self._follow(self.context.kernel(DensePacked(self.weight.narrow(0, 0, self.share.size), exclusive=True)))
+        packed, self.held = DenseParts([self.held], self.context.device), None
+        kernel = self._follow(self.context.kernel(packed))
+        if not kernel.gathers:
+            self.weight = self._never_empty(packed.weight)
+        return kernel
 
     def hold(self, packed: PackedWeight) -> None:
         """A quantized weight: this rank's rows. It is the kernel's alone where that gives back rows."""
-        self.packed, self.weight, self.collected = packed, None, ()
+        self.packed, self.plain, self.collected = packed, False, ()
         self._follow(self.context.kernel(packed))
+
+    def hold_plain(self, weight: Tensor) -> None:
+        """A plain weight, instead of what the slots would take: this rank's rows."""
+        self.plain, self.collected, self.held = True, (), weight.to(self.context.dtype)
 
     def _follow(self, kernel: LinearKernel) -> LinearKernel:
         """Keep the kernel for a tied head, and take rows from it from now on, where it has them."""
@@ -97,15 +108,20 @@ class VocabParallelEmbedding(CheckpointLayer):
             return
 
         def take(tensor: Tensor) -> None:
-            if self.weight is not None:
-                self.weight.narrow(0, 0, self.share.size).copy_(tensor.narrow(0, self.share.start, self.share.size))
+            self.held = tensor.narrow(0, self.share.start, self.share.size).to(self.context.dtype)
 
         yield Slot(f"{self.name}.weight", (self.vocab, self.size), take)
 
     def finish(self) -> None:
-        """Pack a quantized weight."""
+        """Pack a quantized weight; a plain one that no head shares gets memory of its own."""
         if self.collected:
             self.hold(self.collected[0].pack())
+        elif not self.tied and self.held is not None:
+            self.weight, self.held = self._never_empty(DenseParts([self.held], self.context.device).weight), None
+
+    def _never_empty(self, weight: Tensor) -> Tensor:
+        """A rank that holds no rows looks up row 0 for all ids, and drops what it finds."""
+        return weight if len(weight) else weight.new_zeros(1, self.size)
 
 
 class PositionEmbedding(CheckpointLayer):
@@ -147,6 +163,8 @@ class LMHead(Linear):
         self.vocab = vocab
         # A plain attribute would register the embedding a second time as this layer's child.
         self.tied = (tied,) if tied is not None else ()
+        for embedding in self.tied:
+            embedding.tied = True
 
     def slots(self) -> Iterable[Slot]:
         """Nothing of its own where the weight is tied."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from engine.layers.collecting import Collected, PlainFormat
 from engine.layers.loading import CheckpointLayer, Slot
-from engine.layers.packed import DensePacked
 from engine.layers.packed_joining import join
+from engine.layers.packed_parts import DenseParts
 from engine.layers.shards import Part, Piece, copy_pieces, fused_parts, shard, shard_kv_heads
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
 from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight, PartFormats, WeightFormat
@@ -20,13 +20,12 @@ from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeig
 class Linear(CheckpointLayer):
     """y = x Wᵀ + b over this rank's shard. Subclasses say which outputs and inputs the rank holds.
 
-    ``shape`` is the whole layer; ``parts`` its checkpoint prefixes; ``inputs`` the inputs that this rank holds. A dense weight
-    is allocated once in its final form and tensors are copied into it; a quantized one is collected as its
-    :class:`WeightFormat` asks (:class:`~engine.layers.collecting.Collected`). ``transposed``: plain tensors are [inputs, outputs].
-    ``shared``: the weight is another layer's.
+    ``shape`` is the whole layer; ``parts`` its checkpoint prefixes; ``inputs`` the inputs that this rank holds. The parts of a
+    dense weight are held as they come, mapped files as a rule, until ``finish`` (:class:`~engine.layers.packed_parts.DenseParts`);
+    a quantized one is collected as its :class:`WeightFormat` asks (:class:`~engine.layers.collecting.Collected`). ``transposed``:
+    plain tensors are [inputs, outputs]. ``shared``: the weight is another layer's.
     """
 
-    weight: Tensor | None
     bias: Tensor | None
 
     def __init__(
@@ -42,8 +41,7 @@ class Linear(CheckpointLayer):
         self.outputs = sum(piece.size for part in parts for piece in part.pieces)
         self.kernel: LinearKernel | None = None
         self.collected = () if shared else collect(context, shape, parts, inputs, self._format(), transposed)
-        own = not self.collected and not shared
-        self.weight = torch.empty(self.outputs, inputs.size, dtype=context.dtype, device=context.device) if own else None
+        self.held: dict[int, list[Tensor]] = {}
         self.bias = torch.zeros(self.outputs, dtype=context.dtype, device=context.device) if bias else None
         #: Where a LoRA term belongs: called with x and the batch's adapters, its result is added to the rank's output.
         self.adapter: Callable[[Tensor, AdapterBatch], Tensor] | None = None
@@ -66,7 +64,7 @@ class Linear(CheckpointLayer):
         row = 0
         for index, part in enumerate(self.parts):
             if not self.collected:
-                yield self._weight_slot(part, row)
+                yield self._weight_slot(part, index)
             else:
                 collected, own = self._of_part(index)
                 yield from collected.slots(own)
@@ -90,12 +88,22 @@ class Linear(CheckpointLayer):
         """Pack the weight and make its kernel; the raw tensors are let go."""
         if self.kernel is not None:
             raise RuntimeError(f"{self.shape.name} is finished twice")
-        self.kernel = self.context.kernel(self._packed())
-        self.weight, self.collected = None, ()
+        packed = self._packed()
+        self.kernel = self.context.kernel(packed)
+        if isinstance(packed, DenseParts):
+            packed.settle()
+        self.collected = ()
+
+    def hold_plain(self, weight: Tensor) -> None:
+        """A plain weight [outputs, inputs] of this rank, instead of what the slots would take."""
+        self.collected = ()
+        self.held = {index: [weight.to(self.context.dtype)] if index == 0 else [] for index in range(len(self.parts))}
 
     def _packed(self) -> PackedWeight:
-        if self.weight is not None:
-            return DensePacked(self.weight, exclusive=True)
+        if not self.collected:
+            held = [piece for index in range(len(self.parts)) for piece in self.held[index]]
+            self.held = {}
+            return DenseParts(held, self.context.device)
         packed = [each.pack() for each in self.collected]
         return join(packed)
 
@@ -107,13 +115,15 @@ class Linear(CheckpointLayer):
         """What collects a part's tensors, and the part's number there."""
         return (self.collected[0], index) if len(self.collected) == 1 else (self.collected[index], 0)
 
-    def _weight_slot(self, part: Part, row: int) -> Slot:
+    def _weight_slot(self, part: Part, index: int) -> Slot:
         def take(tensor: Tensor) -> None:
-            if self.weight is None:
+            if self.kernel is not None:
                 raise RuntimeError(f"{self.shape.name} is loaded after finish()")
             whole = tensor.t() if self.transposed else tensor
             columns = whole.narrow(1, self.inputs.start, self.inputs.size)
-            copy_pieces(columns, part.pieces, self.weight, row)
+            pieces = [columns.narrow(0, piece.start, piece.size).to(self.context.dtype) for piece in part.pieces]
+            # adjacent columns are what kernels read; pieces of another order or dtype are memory of their own from here on
+            self.held[index] = [piece if piece.stride(1) == 1 else piece.contiguous() for piece in pieces]
 
         whole = (part.outputs, self.shape.inputs)
         return Slot(f"{part.name}.weight", whole[::-1] if self.transposed else whole, take)

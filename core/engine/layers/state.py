@@ -63,7 +63,8 @@ def owners(root: nn.Module) -> dict[str, CheckpointLayer]:
         if not isinstance(module, CheckpointLayer) or (isinstance(module, LMHead) and module.tied):
             continue
         name = module.shape.name if isinstance(module, Linear) else str(getattr(module, "name", path))
-        if isinstance(module, Linear) or any(True for _ in _plain(module)) or _packed(module) is not None or _collects(module):
+        owns = any(True for _ in _plain(module)) or _packed(module) is not None or _collects(module)
+        if owns or isinstance(module, Linear | VocabParallelEmbedding):
             if name in found:
                 raise ConfigError(f"Two layers are called {name!r}, so this network's state has no names.", fix="--load-format auto")
             found[name] = module
@@ -133,8 +134,8 @@ def _restore(name: str, layer: CheckpointLayer, tensors: dict[str, Tensor], layo
         device = layer.context.device if isinstance(layer, Linear | VocabParallelEmbedding) else torch.device("cpu")
         packed, used = rebuild(layout, tensors, name, device)
         tensors = {key: value for key, value in tensors.items() if key not in used}
-    elif f"{name}.weight" in tensors and "weight" not in plain:
-        packed = DensePacked(_cast(tensors.pop(f"{name}.weight"), layer), exclusive=True)
+    elif f"{name}.weight" in tensors and isinstance(layer, Linear | VocabParallelEmbedding):
+        layer.hold_plain(_fitted(f"{name}.weight", tensors.pop(f"{name}.weight"), layer, padded=vocabulary))
     for key, tensor in tensors.items():
         target = plain.get(key.removeprefix(f"{name}."))
         if target is None:
@@ -148,22 +149,30 @@ def _restore(name: str, layer: CheckpointLayer, tensors: dict[str, Tensor], layo
 def _hand_over(name: str, layer: CheckpointLayer, packed: PackedWeight) -> None:
     if not isinstance(layer, Linear | VocabParallelEmbedding):
         raise ModelFileError(f"The saved state has a packed weight for {name!r}, which is no linear layer.", fix=_FIX)
-    wanted = (layer.outputs, layer.inputs.size) if isinstance(layer, Linear) else (layer.share.size, layer.size)
+    wanted = _wanted(layer)
     if (packed.outputs, packed.inputs) != wanted:
         raise ModelFileError(
             f"The saved weight of {name!r} is [{packed.outputs}, {packed.inputs}], but the configuration asks for {list(wanted)}.", fix=_FIX
         )
-    layer.weight, layer.collected, layer.finished = None, (), True
+    layer.collected, layer.finished = (), True
     if isinstance(layer, Linear):
         layer.kernel = layer.context.kernel(packed)
     else:
         layer.hold(packed)
 
 
-def _cast(tensor: Tensor, layer: CheckpointLayer) -> Tensor:
-    context: Any = layer.context
-    cast: Tensor = tensor.to(context.device, context.dtype, copy=True)
-    return cast
+def _wanted(layer: Linear | VocabParallelEmbedding) -> tuple[int, int]:
+    return (layer.outputs, layer.inputs.size) if isinstance(layer, Linear) else (layer.share.size, layer.size)
+
+
+def _fitted(name: str, tensor: Tensor, layer: Linear | VocabParallelEmbedding, *, padded: bool) -> Tensor:
+    """The tensor itself where its shape is the layer's, else one of that shape with the tensor in its leading part."""
+    wanted = _wanted(layer)
+    if tuple(tensor.shape) == wanted:
+        return tensor
+    target = tensor.new_zeros(wanted)
+    _copy_leading(name, tensor, target, padded=padded)
+    return target
 
 
 def _copy_leading(name: str, tensor: Tensor, target: Tensor, *, padded: bool) -> None:

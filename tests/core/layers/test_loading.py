@@ -21,6 +21,7 @@ from engine.layers.linear import (
 )
 from engine.layers.loading import CheckpointLayer, NameRules, Slot, collect_slots, load_tensors
 from engine.layers.packed import DensePacked, reference_kernel
+from engine.layers.packed_parts import pieces_of
 from engine.plugin import CheckpointTensor, ModelContext, ModelInfo, PackedWeight, Parallel, Quantizer, WeightFormat
 
 DTYPE = torch.float32
@@ -91,15 +92,27 @@ def test_kv_heads_are_replicated_where_there_are_fewer_than_ranks():
         assert torch.equal(weight_of(layer)[4:8], k[4 * head : 4 * head + 4])
 
 
-def test_dense_parts_are_copied_into_the_final_weight():
-    layer = MergedColumnParallelLinear(context(), "gate_up", ("gate", "up"), 8, (4, 4))
-    before = layer.weight.data_ptr()
-    kernels = []
-    layer.context = dataclasses.replace(layer.context, kernel=lambda packed: kernels.append(packed) or reference_kernel(packed))
-    load_tensors(layer, [("up.weight", torch.ones(4, 8)), ("gate.weight", torch.zeros(4, 8))], NameRules())
-    assert isinstance(kernels[0], DensePacked)
-    assert kernels[0].weight.data_ptr() == before
-    assert layer.weight is None
+def test_dense_parts_become_one_weight_unless_the_kernel_takes_them_apart():
+    for takes in (False, True):
+        layer = MergedColumnParallelLinear(context(), "gate_up", ("gate", "up"), 8, (4, 4))
+        seen = []
+
+        def kernel(packed, takes=takes, seen=seen):
+            seen.append((packed, [piece.data_ptr() for piece in pieces_of(packed)]))
+            if takes:
+                packed.release()
+            return reference_kernel(packed)
+
+        layer.context = dataclasses.replace(layer.context, kernel=kernel)
+        gate, up = torch.zeros(4, 8), torch.ones(4, 8)
+        load_tensors(layer, [("up.weight", up), ("gate.weight", gate)], NameRules())
+        ((packed, addresses),) = seen
+        assert isinstance(packed, DensePacked)
+        assert addresses == [gate.data_ptr(), up.data_ptr()]
+        assert packed.pieces == ()
+        if not takes:
+            assert torch.equal(packed.weight, torch.cat([gate, up]))
+            assert packed.weight.data_ptr() != gate.data_ptr()
 
 
 def test_bias_of_a_row_parallel_layer_is_added_once():
@@ -189,7 +202,6 @@ def test_vocabulary_is_padded_over_ranks(rank):
 def test_a_tied_head_shares_the_weight_and_takes_no_tensor():
     embedding = VocabParallelEmbedding(context(), "embed", 10, 8)
     head = LMHead(context(), "lm_head", 8, 10, tied=embedding)
-    assert head.weight is None
     assert not list(head.slots())
     load_tensors(embedding, [("embed.weight", torch.eye(10, 8))], NameRules())
     head.finish()

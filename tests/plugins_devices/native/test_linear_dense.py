@@ -34,7 +34,7 @@ def close(got, wanted, dtype):
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_products(native, dtype, outputs, inputs):
     weight = weights(outputs, inputs, dtype)
-    kernel = NativeLinear(native, pack_dense(native, weight))
+    kernel = NativeLinear(native, pack_dense(native, [weight]))
     bias = torch.randn(outputs).to(dtype)
     for rows in ROWS:
         x = inputs_of(rows, inputs, dtype)
@@ -46,7 +46,7 @@ def test_products(native, dtype, outputs, inputs):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_does_not_depend_on_its_neighbours(native, dtype):
     weight = weights(96, 515, dtype)
-    kernel = NativeLinear(native, pack_dense(native, weight))
+    kernel = NativeLinear(native, pack_dense(native, [weight]))
     x = inputs_of(100, 515, dtype)
     whole = kernel.apply(x, None)
     for first, rows in ((0, 1), (5, 2), (7, 3), (30, 8), (1, 9), (60, 33)):
@@ -58,21 +58,21 @@ def test_a_row_does_not_depend_on_its_neighbours(native, dtype):
 def test_weight_and_activations_of_different_types(native, dtype, x_dtype):
     weight = weights(40, 50, dtype)
     x = inputs_of(9, 50, x_dtype)
-    got = NativeLinear(native, pack_dense(native, weight)).apply(x, None)
+    got = NativeLinear(native, pack_dense(native, [weight])).apply(x, None)
     assert got.dtype == x_dtype
     close(got, x.double() @ weight.double().T, x_dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_rows(native, dtype):
-    kernel = NativeLinear(native, pack_dense(native, weights(32, 32, dtype)))
+    kernel = NativeLinear(native, pack_dense(native, [weights(32, 32, dtype)]))
     assert kernel.apply(torch.empty(0, 32, dtype=dtype), None).shape == (0, 32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_that_lie_apart_and_more_axes(native, dtype):
     weight = weights(40, 48, dtype)
-    kernel = NativeLinear(native, pack_dense(native, weight))
+    kernel = NativeLinear(native, pack_dense(native, [weight]))
     wide = inputs_of(6, 100, dtype)
     close(kernel.apply(wide[:, 3:51], None), wide[:, 3:51].double() @ weight.double().T, dtype)
     deep = wide[:, :96].reshape(3, 4, 48)
@@ -82,7 +82,7 @@ def test_rows_that_lie_apart_and_more_axes(native, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 9, 70])
 def test_the_residual_is_added_as_a_separate_layer_would(native, dtype, rows):
-    kernel = NativeLinear(native, pack_dense(native, weights(70, 40, dtype)))
+    kernel = NativeLinear(native, pack_dense(native, [weights(70, 40, dtype)]))
     x, residual, bias = inputs_of(rows, 40, dtype), inputs_of(rows, 70, dtype, 5), inputs_of(1, 70, dtype, 6)[0]
     out = torch.empty(rows, 70, dtype=dtype)
     arguments, kept = kernel.arguments(x, bias, out)
@@ -96,7 +96,7 @@ def test_the_residual_is_added_as_a_separate_layer_would(native, dtype, rows):
 @pytest.mark.parametrize("rows", [1, 9, 70])
 def test_the_gate_is_applied_as_a_separate_layer_would(native, dtype, gate, rows):
     inner = 96
-    kernel = NativeLinear(native, pack_dense(native, weights(2 * inner, 40, dtype)))
+    kernel = NativeLinear(native, pack_dense(native, [weights(2 * inner, 40, dtype)]))
     x, bias = inputs_of(rows, 40, dtype) * 3, inputs_of(1, 2 * inner, dtype, 6)[0]
     out = torch.empty(rows, inner, dtype=dtype)
     arguments, kept = kernel.arguments(x, bias, out)
@@ -114,7 +114,7 @@ def test_not_a_number_stays_one(native, dtype):
     weight = weights(64, 32, dtype)
     x = inputs_of(3, 32, dtype)
     x[1, 5] = float("nan")
-    got = NativeLinear(native, pack_dense(native, weight)).apply(x, None)
+    got = NativeLinear(native, pack_dense(native, [weight])).apply(x, None)
     assert got[1].isnan().all()
     assert not got[[0, 2]].isnan().any()
 
@@ -123,8 +123,19 @@ def test_not_a_number_stays_one(native, dtype):
 @pytest.mark.parametrize(("outputs", "inputs"), [(70, 33), (64, 64), (1, 5)])
 def test_rows_of_the_weight(native, dtype, outputs, inputs):
     weight = weights(outputs, inputs, dtype)
-    kernel = NativeLinear(native, pack_dense(native, weight))
+    kernel = NativeLinear(native, pack_dense(native, [weight]))
     ids = torch.tensor([0, outputs - 1, outputs // 2, 0])
     assert torch.equal(kernel.gather(ids), weight[ids])
     assert torch.equal(kernel.gather(ids, 8.1), weight[ids] * torch.tensor(8.1, dtype=dtype))
     assert kernel.gather(ids[:0]).shape == (0, inputs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(64, 32, 32), (64, 33), (33, 64, 7), (70,)])
+def test_parts_that_stand_apart_are_packed_as_one_weight(native, dtype, sizes):
+    weight = weights(sum(sizes), 40, dtype)
+    x = inputs_of(5, 40, dtype)
+    whole = NativeLinear(native, pack_dense(native, [weight])).apply(x, None)
+    # parts of wider tensors, as a shard of inputs is
+    pieces = [torch.cat([part, part], 1)[:, :40] for part in weight.split(sizes)]
+    assert torch.equal(NativeLinear(native, pack_dense(native, pieces)).apply(x, None), whole)
