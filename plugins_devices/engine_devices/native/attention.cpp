@@ -119,15 +119,32 @@ void read_queries(const engine_attend_arguments& a, const Task& task, Q* to) {
         }
 }
 
-// o, weight and top of one more segment join those of the segments before it.
-void merge(const Room& r, int row, int dim, const float* sum, float sum_top, float sum_weight) {
-    float* whole = r.whole + int64_t(row) * dim;
-    const float top = (r.top[row] > sum_top || r.top[row] != r.top[row]) ? r.top[row] : sum_top;
-    const F exponents = exponential(F{{spread(r.top[row] - top)}}), others = exponential(F{{spread(sum_top - top)}});
-    const float before = r.weight[row] == 0.0f ? 0.0f : exponents.p[0][0], after = others.p[0][0];
-    for (int d = 0; d < dim; d += 16) store(whole + d, fma(load(sum + d), all(after), load(whole + d) * all(before)));
-    r.weight[row] = r.weight[row] * before + sum_weight * after;
-    r.top[row] = top;
+// o, weight and top of one more segment join those of the segments before it, where the row sees it. `rows` <= 16 from `first` on.
+void merge_some(const Room& r, int first, int rows, int dim, const float* sums, const float* tops, const float* weights) {
+    float top[16], before[16] = {}, after[16] = {};
+    for (int i = 0; i < rows; i++) {
+        const float own = r.top[first + i];
+        top[i] = (own > tops[i] || own != own) ? own : tops[i];
+        before[i] = own - top[i], after[i] = tops[i] - top[i];
+    }
+    store(before, exponential(load(before)));
+    store(after, exponential(load(after)));
+    for (int i = 0; i < rows; i++) {
+        const int row = first + i;
+        if (weights[i] == 0.0f) continue;
+        if (r.weight[row] == 0.0f) before[i] = 0.0f;
+        float* whole = r.whole + int64_t(row) * dim;
+        const float* sum = sums + int64_t(i) * dim;
+        const F was = all(before[i]), more = all(after[i]);
+        for (int d = 0; d < dim; d += 16) store(whole + d, fma(load(sum + d), more, load(whole + d) * was));
+        r.weight[row] = r.weight[row] * before[i] + weights[i] * after[i];
+        r.top[row] = top[i];
+    }
+}
+
+void merge(const Room& r, int rows, int dim, const float* sums, const float* tops, const float* weights) {
+    for (int row = 0; row < rows; row += 16)
+        merge_some(r, row, rows - row < 16 ? rows - row : 16, dim, sums + int64_t(row) * dim, tops + row, weights + row);
 }
 
 float sink_of(const engine_attend_arguments& a, int head) {
@@ -254,8 +271,7 @@ void attend_whole(const engine_attend_arguments& a, int64_t tasks, Room& r) {
     const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
     work_through<A, C, DOT>(a, Feed<C>{a, Cursor(a), tasks, 0}, r, [&](const Item& item) {
         if (item.index == 0) begin_rows(a, item.task, r, dim);
-        for (int row = 0; item.count && row < item.task.queries * group; row++)
-            if (r.sum_weight[row] != 0.0f) merge(r, row, dim, r.sum + int64_t(row) * dim, r.sum_top[row], r.sum_weight[row]);
+        if (item.count) merge(r, item.task.queries * group, dim, r.sum, r.sum_top, r.sum_weight);
         if (item.index + 1 >= item.count) write_rows<A>(a, item.task, r);
     });
 }
@@ -281,8 +297,7 @@ void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most, Ro
         for (int index = 0; index < item.count; index++) {
             const float* from = partial + (task * most + index) * unit;
             const float *tops = from + int64_t(rows) * dim, *weights = tops + rows;
-            for (int row = 0; row < here; row++)
-                if (weights[row] != 0.0f) merge(r, row, dim, from + int64_t(row) * dim, tops[row], weights[row]);
+            merge(r, here, dim, from, tops, weights);
         }
         write_rows<A>(a, item.task, r);
     });

@@ -159,6 +159,35 @@ INLINE void score(const char* const* keys, const char* const* ahead, const float
         for (int t = 0; t < T; t++) store(scores + r * SEGMENT + t * 16, sum[r][t]);
 }
 
+// e^(score · scale - top), 16 times. As weights are held in W: bf16 has 8 bits of them.
+template <class W>
+struct Weights {
+    F scale, below;
+    Weights(const F& factor, float top) : scale(factor), below(all(-top)) {}
+    INLINE F of(const float* scores) const { return exponential(fma(load(scores), scale, below)); }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+template <>
+struct Weights<bf16> {  // within 3e-6: a power of two, and a polynomial of degree 4 for what is left of the exponent
+    __m512 scale, below;
+    Weights(const F& factor, float top)
+        : scale(_mm512_mul_ps((__m512)factor.p[0], _mm512_set1_ps(1.44269504f))), below(_mm512_set1_ps(-top * 1.44269504f)) {}
+    INLINE F of(const float* scores) const {
+        const __m512 all_of_it = _mm512_fmadd_ps(_mm512_loadu_ps(scores), scale, below);
+        const __m512 x = _mm512_max_ps(_mm512_set1_ps(-200.0f), all_of_it);  // NaN stays
+        const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
+        __m512 y = _mm512_fmadd_ps(r, _mm512_set1_ps(9.582847e-3f), _mm512_set1_ps(5.590644e-2f));
+        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(2.4024099e-1f));
+        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(6.9312418e-1f));
+        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(1.0f));
+        F weight;
+        weight.p[0] = (vf)_mm512_scalef_ps(y, n);
+        return weight;
+    }
+};
+#endif
+
 // Scores of one row → weights e^(score · scale - top); returns their sum, 0 where the row sees none of the segment.
 template <class W>
 float soften(const Softmax& s, const Segment& segment, int row, float* scores, W* weights, float& top) {
@@ -182,10 +211,10 @@ float soften(const Softmax& s, const Segment& segment, int row, float* scores, W
     F highest = load(scores + from);
     for (int i = from + 16; i < to; i += 16) highest = most(load(scores + i), highest);
     top = largest(highest) * scale.p[0][0];
-    const F below = all(-top);
+    const Weights<W> powers(scale, top);
     F sum = all(0);
     for (int i = from; i < to; i += 16) {
-        const F weight = exponential(fma(load(scores + i), scale, below));
+        const F weight = powers.of(scores + i);
         store(weights + i, weight);
         sum = sum + weight;
     }

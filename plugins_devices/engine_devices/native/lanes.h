@@ -108,11 +108,18 @@ INLINE float total(const F& a) {
 
 // The largest lane that is a number.
 INLINE float largest(const F& a) {
+#if defined(__AVX512F__)
+    const __m256 x = _mm256_max_ps(_mm512_castps512_ps256((__m512)a.p[0]), (__m256)_mm512_extractf64x4_pd((__m512d)a.p[0], 1));
+    const __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 z = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+#else
     float x[16];
     memcpy(x, &a, 64);
     for (int half = 8; half; half /= 2)
         for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
     return x[0];
+#endif
 }
 
 INLINE U words(const void* from) {
