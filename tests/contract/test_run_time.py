@@ -137,7 +137,7 @@ def test_a_stream_ends_with_the_error(server: EngineServer) -> None:
         assert ask(server, *sound("logits_processor"))[0] == 200
 
 
-def test_too_many_failures_switch_a_plugin_off(server: EngineServer, undisturbed: str) -> None:
+def test_too_many_failures_switch_a_plugin_off(server: EngineServer, capsys: pytest.CaptureFixture[str]) -> None:
     failing = next(fault for fault in FAULTS if fault.name == "tool_parser, start raises")
     for _ in range(200):
         status, answer, headers = ask(server, failing.path, failing.body)
@@ -159,5 +159,10 @@ def test_too_many_failures_switch_a_plugin_off(server: EngineServer, undisturbed
         metrics = page.read().decode()
     assert f'engine:plugin_errors_total{{distribution="file {CHAOS}/chaos_tools.py",kind="tool_parser",plugin="chaos_tools"}}' in metrics
     assert 'kind="tool_parser",plugin="chaos_tools"} 1.0' in metrics
+    from engine.cli.plugins import run
+
+    assert run(["list", "--url", server.url, "--kind", "tool_parser"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("tool_parser chaos_tools (file ") and "switched off for " in shown
     log = server.log.read_text()
     assert "--tool-call-parser chaos_tools (from file" in log and "is switched off for 60 s" in log

@@ -109,11 +109,10 @@ class GuardedTokenizer(Tokenizer):
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """See the contract."""
-        with self._faults.guarded(self._choice):
-            text = self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
-            if type(text) is not str:
-                raise TypeError(f"decode() returned a {type(text).__name__}")
-            return text
+        text = self._faults.call(self._choice, self._tokenizer.decode, token_ids, skip_special_tokens=skip_special_tokens)
+        if type(text) is not str:
+            raise self._faults.record(self._choice, f"decode() returned a {type(text).__name__}.")
+        return text
 
     def render_chat(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> list[int] | None:
         """See the contract."""

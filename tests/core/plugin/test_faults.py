@@ -161,9 +161,18 @@ def test_another_thread_is_interrupted_and_goes_on(quick: None) -> None:
     assert told == ["interrupted", "interrupted", "done"]
 
 
-def test_without_it_nothing_happens() -> None:
+def test_a_late_signal_does_nothing(quick: None) -> None:
     with limited():
-        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        pass
+    time.sleep(0.3)
+    signal.raise_signal(signal.SIGALRM)
+
+
+def test_without_an_alarm_nothing_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(alarm.VARIABLE, "0.1")
+    assert alarm.installed() is None
+    with limited():
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "inf", "nan"])
