@@ -12,7 +12,10 @@ const make = (tag, text, className) => {
 // ---- views -------------------------------------------------------------------------------------------------------
 for (const button of document.querySelectorAll("nav button")) {
   button.addEventListener("click", () => {
-    for (const each of document.querySelectorAll("nav button")) each.classList.toggle("on", each === button);
+    for (const each of document.querySelectorAll("nav button")) {
+      each.classList.toggle("on", each === button);
+      if (each === button) each.setAttribute("aria-current", "page"); else each.removeAttribute("aria-current");
+    }
     for (const view of document.querySelectorAll(".view")) view.classList.toggle("on", view.id === button.dataset.view);
     if (button.dataset.view === "load") drawAll();
   });
@@ -27,7 +30,7 @@ function show(role) {
   const box = make("div", undefined, `message ${role}`);
   const thought = make("details");
   thought.append(make("summary", "thinking"), make("div"));
-  const answer = make("div");
+  const answer = make("div", undefined, "answer");
   if (role === "assistant") box.append(thought);
   thought.hidden = true;
   box.append(answer);
@@ -70,6 +73,8 @@ async function ask(text) {
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
       const delta = event.choices[0]?.delta ?? {};
+      const { scrollTop, clientHeight, scrollHeight } = byId("messages");
+      const follows = scrollTop + clientHeight > scrollHeight - 60;
       first = first || performance.now();
       content += delta.content ?? "";
       thought += delta.reasoning_content ?? "";
@@ -77,7 +82,8 @@ async function ask(text) {
       shown.answer.textContent = content;
       shown.thought.lastChild.textContent = thought;
       shown.thought.hidden = !thought;
-      byId("messages").scrollTop = byId("messages").scrollHeight;
+      // Whoever has scrolled up to read stays there.
+      if (follows) byId("messages").scrollTop = byId("messages").scrollHeight;
       const seconds = (performance.now() - first) / 1000;
       byId("speed").textContent = `first after ${Math.round(first - began)} ms` +
         (tokens > 1 && seconds > 0 ? `, ${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "");
@@ -103,11 +109,13 @@ byId("ask").addEventListener("submit", (event) => {
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); byId("ask").requestSubmit(); }
 });
+addEventListener("keydown", (event) => { if (event.key === "Escape") running?.abort(); });
 byId("clear").addEventListener("click", () => {
   running?.abort();
   history = [];
   byId("messages").replaceChildren();
   byId("speed").textContent = "";
+  byId("text").focus();
 });
 
 // ---- load --------------------------------------------------------------------------------------------------------
@@ -144,7 +152,11 @@ const mean = (now, name) => {
 async function poll() {
   try {
     const response = await fetch("metrics", { cache: "no-store" });
-    if (response.ok) take(parse(await response.text()), performance.now() / 1000);
+    if (response.ok) {
+      const found = parse(await response.text());
+      byId("off").hidden = "vllm:num_requests_running" in found;
+      if (byId("off").hidden) take(found, performance.now() / 1000);
+    }
     const health = await fetch("health", { cache: "no-store" });
     byId("health").textContent = health.ok ? "serving" : (await health.json()).error.message;
     byId("health").className = `state ${health.ok ? "good" : "bad"}`;
@@ -162,7 +174,7 @@ function take(now, time) {
     ttft: mean(now, "vllm:time_to_first_token_seconds"),
     itl: mean(now, "vllm:time_per_output_token_seconds"),
     cache: 100 * (now["vllm:gpu_cache_usage_perc"] ?? 0),
-    queue: now["vllm:num_requests_waiting"] ?? 0,
+    queue: now["engine:queued_requests"] ?? now["vllm:num_requests_waiting"] ?? 0,
   };
   for (const { key } of SERIES) {
     points[key].push(values[key]);
@@ -173,6 +185,7 @@ function take(now, time) {
     running: now["vllm:num_requests_running"] ?? 0, waiting: values.queue,
     "KV cache": `${values.cache.toFixed(1)} %`, "output tokens": Math.round(now["vllm:generation_tokens_total"] ?? 0).toLocaleString(),
     "requests done": Math.round(now["vllm:request_success_total"] ?? 0).toLocaleString(), preemptions: now["vllm:num_preemptions_total"] ?? 0,
+    "engine restarts": now["engine:restarts_total"] ?? 0,
   });
   if (byId("load").classList.contains("on")) drawAll();
 }
@@ -191,6 +204,7 @@ for (const { key, title } of SERIES) {
   const caption = make("figcaption");
   caption.append(make("span", title), make("b"));
   const canvas = make("canvas");
+  canvas.setAttribute("role", "img");
   figure.append(caption, canvas);
   byId("plots").append(figure);
   canvases[key] = { canvas, caption };
@@ -203,6 +217,7 @@ function draw({ key, unit, most }) {
   const known = points[key].filter((value) => value !== null);
   const last = known.at(-1);
   caption.lastChild.textContent = last === undefined ? "–" : (last >= 100 ? Math.round(last) : last.toFixed(1)) + unit;
+  canvas.setAttribute("aria-label", `${caption.firstChild.textContent}: ${last === undefined ? "no value yet" : caption.lastChild.textContent}`);
   const scale = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
   canvas.width = width * scale;
   canvas.height = height * scale;
@@ -216,7 +231,7 @@ function draw({ key, unit, most }) {
   for (const share of [0, 0.5, 1]) {
     const y = height - 4 - share * (height - 18);
     pen.beginPath(); pen.moveTo(0, y); pen.lineTo(width, y); pen.stroke();
-    pen.fillText((share * top >= 10 ? Math.round(share * top) : (share * top).toFixed(1)) + unit, 2, y - 3);
+    pen.fillText((share === 0 ? 0 : share * top >= 10 ? Math.round(share * top) : (share * top).toFixed(1)) + unit, 2, y - 3);
   }
   pen.strokeStyle = style.getPropertyValue("--accent");
   pen.lineWidth = 1.6;
@@ -233,16 +248,27 @@ function draw({ key, unit, most }) {
 addEventListener("resize", drawAll);
 
 // ---- plan --------------------------------------------------------------------------------------------------------
+const bytes = (count) => {
+  if (count === undefined) return undefined;
+  const step = Math.min(4, Math.floor(Math.log2(Math.max(1, count)) / 10));
+  return `${(count / 1024 ** step).toFixed(step ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][step]}`;
+};
+const count = (value) => value?.toLocaleString("en");
+
 function facts(plan) {
+  const { model = {}, device = {}, weights = {}, kv_cache: cache = {}, scheduler = {} } = plan;
   const rows = {
-    architecture: plan.model?.architecture, "computes in": plan.model?.dtype, layers: plan.model?.layers,
-    context: plan.model?.max_model_len, vocabulary: plan.model?.vocab_size, task: plan.model?.task,
+    architecture: model.architecture, task: model.task, "computes in": model.dtype, quantization: plan.quantization?.method ?? "none",
+    layers: model.layers, vocabulary: count(model.vocab_size), context: count(model.max_model_len), weights: bytes(weights.bytes),
+    device: device.description ?? device.name, "KV cache": bytes(cache.bytes), "cached tokens": count(cache.tokens), "KV entries in": cache.dtype,
+    "sequences at once": count(scheduler.max_num_seqs), "tokens per step": count(scheduler.max_num_batched_tokens),
   };
   byId("facts").replaceChildren(...Object.entries(rows).filter(([, value]) => value !== undefined).map(([name, value]) => {
-    const row = make("span", `${name} `);
-    row.append(make("b", String(value)));
+    const row = make("div");
+    row.append(make("dt", name), make("dd", String(value)));
     return row;
   }));
+  byId("warnings").replaceChildren(...(plan.warnings ?? []).map((text) => make("p", text)));
 }
 
 async function start() {
@@ -254,11 +280,13 @@ async function start() {
   byId("plugins").replaceChildren(...(plan.plugins ?? []).map((each) => {
     const row = make("tr");
     const asked = each.asked && each.asked !== each.name ? `${each.name} (asked: ${each.asked})` : each.name;
-    row.append(make("td", each.kind), make("td", asked), make("td", each.reason), make("td", each.distribution), make("td", (each.others ?? []).join(", ")));
+    const cells = [each.kind, asked, each.reason, each.distribution, (each.others ?? []).join(", ")];
+    row.append(...cells.map((text) => make("td", text)));
     return row;
   }));
 }
 
-start();
+start().catch((error) => { byId("model").textContent = `the plan cannot be read: ${error.message}`; });
+drawAll();
 poll();
 setInterval(poll, 1000);
