@@ -3,9 +3,10 @@
     python benchmarks/overload.py --factor 10 --seconds 60 demo --max-num-seqs 32 --max-queued-requests 64
 
 Starts ``engine serve`` with the arguments after its own, measures the saturated rate in a closed loop (twice as many clients as
-sequences), then sends ``factor`` times as many requests in an open loop: one connection each (from many loopback addresses, so that ports suffice), at their
-time whatever happens to the others. The clients run on the last core, the server on the rest. Prints one JSON object: rates in requests per second, latencies in seconds from the sending of a request to the end
-of its answer, resident memory in MB of all the server's processes at every tenth of the time.
+sequences), then sends ``factor`` times as many requests in an open loop: one connection each (from many loopback addresses, so
+that ports suffice), at their time whatever happens to the others. The clients run on the last core, the server on the rest.
+Prints one JSON object: rates in requests per second, latencies in seconds from the sending of a request to the end of its
+answer, resident memory in MB of all the server's processes at every tenth of the time.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError):
-            if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200:  # noqa: S310 - our own server
+            if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200:
                 return
         time.sleep(0.1)
     raise SystemExit("the server does not serve")

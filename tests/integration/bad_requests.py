@@ -124,6 +124,7 @@ def _sets() -> Iterator[Case]:
     yield completion(21, "logit_bias of 10^6", 400, "logit_bias", logit_bias={str(n): 1 for n in range(10**6)})
     yield completion(22, "allowed_token_ids outside", 400, "allowed_token_ids", allowed_token_ids=[VOCABULARY])
     yield completion(22, "allowed_token_ids negative", 400, "allowed_token_ids", allowed_token_ids=[-1])
+    yield completion(22, "nothing left to choose", 400, allowed_token_ids=[5], stop_token_ids=[5], min_tokens=1)
     yield completion(22, "bad_words empty", 400, "bad_words", bad_words=[""])
     yield completion(23, "logprobs above", 400, "logprobs", logprobs=21)
     yield completion(23, "logprobs negative", 400, "logprobs", logprobs=-1)

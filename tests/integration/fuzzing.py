@@ -36,7 +36,9 @@ SOUND: dict[str, list[dict[str, Any]]] = {
     "/tokenize": [{"prompt": "Hi"}, {"messages": [USER]}],
     "/detokenize": [{"tokens": [1, 2]}],
 }
-READ = ["/v1/models", "/v1/models/demo", "/health", "/health/live", "/version", "/load", "/metrics", "/tokenizer_info", "/ui", "/openapi.json"]
+READ = [
+    "/v1/models", "/v1/models/demo", "/health", "/health/live", "/version", "/load", "/metrics", "/tokenizer_info", "/ui", "/openapi.json",
+]  # fmt: skip
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 7, 2047, 2048, 2**31, 2**63, -(2**63), 2**64, 10**30, 0.0, -0.0, 0.5, 1e-320, 1e308, "", "a", "\x00",
     "\n", "é", "😀", "<|im_start|>", "a" * 300, "../../etc/passwd", "{{ 7*7 }}", "%s%n", "(a+)+$", "(?<=a)b", [], {}, [[]], [None], [{}],
@@ -46,7 +48,8 @@ ODD: list[Any] = [
 NAMES = [
     "model", "n", "best_of", "max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids",
     "logit_bias", "logprobs", "top_logprobs", "prompt_logprobs", "allowed_token_ids", "bad_words", "presence_penalty", "priority",
-    "frequency_penalty", "repetition_penalty", "stream", "stream_options", "echo", "suffix", "user", "tools", "tool_choice", "response_format",
+    "frequency_penalty", "repetition_penalty", "stream", "stream_options", "echo", "suffix", "user", "tools", "tool_choice",
+    "response_format",
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_whitespace_pattern", "structured_outputs", "chat_template",
     "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "documents", "logits_processors", "thinking_budget",
     "truncate_prompt_tokens", "request_id", "cache_salt", "messages", "prompt", "input", "instructions", "tokens", "reasoning_effort",

@@ -89,7 +89,8 @@ def explore(server: RunningServer, examples: int, seed: int) -> int:
                 def send(case: Any) -> None:
                     nonlocal sent
                     asked = case.as_transport_kwargs(base_url=server.url, headers=BEARER)
-                    known = {name: asked[name] for name in ("method", "url", "headers", "params", "json", "data", "cookies") if asked.get(name)}
+                    names = ("method", "url", "headers", "params", "json", "data", "cookies")
+                    known = {name: asked[name] for name in names if asked.get(name)}
                     try:
                         request = client.build_request(known.pop("method"), known.pop("url"), **known)
                     except (TypeError, ValueError, httpx.InvalidURL, UnicodeError):

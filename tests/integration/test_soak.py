@@ -20,7 +20,7 @@ from tests.integration.serving import RunningServer, serve
 SECONDS = float(os.environ.get("ENGINE_SOAK_SECONDS", "1200"))
 CLIENTS = 12
 MOST_MB_A_MINUTE = 1.0
-WORDS = "once upon a time there was a small brown dog who lived near the sea and sang to every ship".split()
+WORDS = ("once", "upon", "a", "time", "there", "was", "small", "brown", "dog", "who", "lived", "near", "the", "sea", "and", "sang")
 
 
 class Load:
@@ -52,7 +52,8 @@ class Load:
         elif kind < 0.5:
             answer = await http.post("/v1/completions", json=body)
         else:
-            return await self._stream(http, body, dice.randint(1, 40) if kind < 0.75 else None)
+            await self._stream(http, body, dice.randint(1, 40) if kind < 0.75 else None)
+            return
         self.answers[str(answer.status_code)] += 1
 
     async def _stream(self, http: httpx.AsyncClient, body: dict[str, object], cut: int | None) -> None:

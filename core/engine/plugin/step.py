@@ -6,6 +6,9 @@ import msgspec
 
 from engine.plugin.request import MultimodalItem, PoolingParams, SamplingParams
 
+#: The error of a row whose constraints (ids, words, grammars, minimum length) exclude each other: the request's fault, not the engine's.
+NOTHING_ALLOWED = "every token is forbidden by the request's constraints"
+
 
 class NewSequence(msgspec.Struct, frozen=True, kw_only=True):
     """A sequence that the workers have not seen: its whole known token list and how to sample from it.

@@ -6,9 +6,9 @@ import base64
 import hmac
 from collections.abc import Sequence
 
-from engine.caller import CALLER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.caller import CALLER
 from engine.server.errors import error_response
 
 #: Paths that answer without a key.
@@ -47,7 +47,7 @@ class ApiKeys:
         """Which of the keys the request brings, counted from 1; 0 where it brings none."""
         # Every key is compared, each in constant time.
         given = _given(scope)
-        matches = [any([hmac.compare_digest(one, key) for one in given]) for key in self._keys]
+        matches = [True in [hmac.compare_digest(one, key) for one in given] for key in self._keys]
         return matches.index(True) + 1 if True in matches else 0
 
 

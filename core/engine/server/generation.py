@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from engine.assemble.choice import Choice, ChoiceDelta, rank_choices
-from engine.errors import EngineError
+from engine.errors import EngineError, RequestError
 from engine.messages import Output
 from engine.metrics import RequestTimes
 from engine.plugin.request import FinishReason, Request, SamplingParams
+from engine.plugin.step import NOTHING_ALLOWED
 from engine.render.params import choice_seed
 from engine.server.parsing import Parsing
 from engine.server.service import Service
@@ -217,6 +218,8 @@ async def close(stream: AsyncIterator[object]) -> None:
 
 
 def _failure(service: Service, output: Output) -> EngineError:
-    """The error behind an output that ended with one: a plugin's, where it names one."""
+    """The error behind an output that ended with one: the request's own, a plugin's where it names one, or the engine's."""
     cause = output.error or "the engine gave no reason."
+    if cause == NOTHING_ALLOWED:
+        return RequestError(f"Generating failed: {cause}.", code="constraints_exclude_each_other")
     return service.faults.of_output(cause, service.plugin) or GenerationFailed(f"Generating failed: {cause}")

@@ -86,6 +86,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        if self._answering():
+            return
         body = msgspec.json.encode(error_object(message, status))
         phrase = http.HTTPStatus(status).phrase
         again = "x-should-retry: false" if retry_after is None else f"retry-after: {retry_after}"
@@ -98,3 +100,18 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _answering(self) -> bool:
+        """Whether an answer is under way already, beside which no other can be given."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        if not cycle.more_body:
+            # What follows a whole request is refused with the connection's end; the request gets its answer first.
+            cycle.keep_alive = False
+            return True
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_started:
+            self.transport.abort()
+        return bool(cycle.response_started)

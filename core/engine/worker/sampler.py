@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.contracts.model import torch_operations
 from engine.plugin.contracts.operations import Operations
-from engine.plugin.step import TokenLogprobs
+from engine.plugin.step import NOTHING_ALLOWED, TokenLogprobs
 from engine.worker.draw import draw, thresholds
 from engine.worker.logprobs import describe_tokens
 from engine.worker.masks import Masks
@@ -83,7 +83,7 @@ class Sampler:
         possible = torch.isfinite(best_value)
         packed = torch.stack((tokens, finite.long(), possible.long())).cpu().numpy()
         for i in np.flatnonzero(packed[2] == 0).tolist():
-            errors.setdefault(i, "every token is forbidden by the request's constraints")
+            errors.setdefault(i, NOTHING_ALLOWED)
         for i in np.flatnonzero(packed[1] == 0).tolist():
             errors[i] = NOT_FINITE
         return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))

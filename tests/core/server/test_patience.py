@@ -118,7 +118,7 @@ async def test_a_client_that_stops_reading_is_left(stream):
     fields = {"prompt": "a", "max_tokens": 400, "n": 8, "logprobs": 20, "stream": stream, "ignore_eos": True}
     body = json.dumps(fields).encode()
     async with on_socket(client) as url:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1024)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=1024)
         writer.transport.pause_reading()
         writer.write(HEAD % len(body) + body)
         end = time.monotonic() + 15
@@ -202,3 +202,15 @@ def held(generate, event):
             yield output
 
     return generating
+
+
+async def test_what_follows_a_whole_request_does_not_take_its_answer(caplog):
+    """Nor does it leave an error in the log; a request whose own body is broken is refused once."""
+    client = FakeClient(delay=0.02)
+    async with on_socket(client) as url:
+        answer, _ = await trickle(url, HEAD % len(BODY) + BODY + b"\x00 garbage\r\n\r\n", b"")
+        assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b"HTTP/1.1") == 1 and b"connection: close" in answer
+        chunked = (HEAD % 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+        answer, _ = await trickle(url, chunked + b"5\r\n{    \r\nxyz\r\n", b"")
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    assert "Exception" not in caplog.text and "failed" not in caplog.text
