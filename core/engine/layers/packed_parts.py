@@ -31,8 +31,10 @@ class DenseParts(DensePacked):
             if not self.pieces:
                 raise RuntimeError("the weight was given back")
             self._whole = torch.empty(self.outputs, self.inputs, dtype=self.pieces[0].dtype, device=self._device)
-            for rows, piece in zip(self._whole.split([len(piece) for piece in self.pieces]), self.pieces, strict=True):
-                rows.copy_(piece)
+            row = 0
+            for piece in self.pieces:
+                self._whole.narrow(0, row, len(piece)).copy_(piece)
+                row += len(piece)
             self.pieces = ()
         return self._whole
 

@@ -183,6 +183,9 @@ def test_fused_spelling_fills_the_split_one():
         def slots(self):
             return split, fused
 
+        def finish(self):
+            """The slots above take nothing."""
+
     layer = Both(context(), "x", 1, 1)
     assert load_tensors(layer, [("e.w", torch.zeros(1))], NameRules()) == set()
     assert load_tensors(layer, [], NameRules()) == {"e.0.w"}
