@@ -45,7 +45,8 @@ class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the flags say of the cache. ``host_bytes``: swap space per worker, 0 where nothing swaps; ``host_given``: the user said so."""
+    """What the flags say of the cache. ``host_bytes``: swap space per worker, 0 where nothing swaps; ``host_given``: the user said so.
+    ``beside``: host bytes of what else is loaded at the start."""
 
     block_size: int
     fraction: float
@@ -55,6 +56,7 @@ class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
     pages_override: int | None
     host_bytes: int
     host_given: bool
+    beside: int = 0
 
 
 def measure(tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str) -> Weights:
@@ -83,6 +85,7 @@ def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts,
     page = per_token * wish.block_size
     workers = wish.tensor_parallel if device.shared_memory else 1  # how many draw on the same memory
     fixed = weights * workers // wish.tensor_parallel + device.runtime_bytes * workers
+    fixed += wish.beside if device.shared_memory else 0
     margin = max(_MARGIN, int(device.total_memory * _MARGIN_SHARE)) if device.shared_memory else 0
     allowed = int(wish.fraction * device.total_memory)
     available = (min(allowed, device.free_memory - margin) - fixed) // workers
@@ -96,7 +99,7 @@ def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts,
         raise _too_many(pages, page, budget, wish)
     if pages < sequence:
         raise _too_few(pages, page, sequence, budget, device, wish)
-    rss = fixed + workers * (pages + host_pages) * page if device.shared_memory else device.runtime_bytes
+    rss = fixed + workers * (pages + host_pages) * page if device.shared_memory else device.runtime_bytes + wish.beside
     return CacheSize(
         block_size=wish.block_size,
         bytes_per_token=per_token,

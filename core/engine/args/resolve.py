@@ -11,7 +11,7 @@ from engine import plan
 from engine.args import model_facts, quantization, serving
 from engine.args.devices import choose_device
 from engine.args.engine_args import EngineArgs, raise_problems
-from engine.args.guided import guided_config
+from engine.args.guided import LOADED, guided_config
 from engine.args.limits import scheduler_config
 from engine.args.observability import observability_config
 from engine.args.parsers import choose_parser, split_options
@@ -218,7 +218,7 @@ class Resolver:
             block_size=args.block_size or device.block_size, fraction=args.gpu_memory_utilization, max_model_len=max_model_len,
             max_num_seqs=self.scheduler.max_num_seqs if self.scheduler else 1, tensor_parallel=args.tensor_parallel_size,
             pages_override=args.num_gpu_blocks_override, host_bytes=int(args.swap_space * plan.GIB) if swaps else 0,
-            host_given="swap_space" in args.given,
+            host_given="swap_space" in args.given, beside=LOADED if self.guided.warm and "tokenizer" in self.choices else 0,
         )  # fmt: skip
         return plan.size_cache(info, self.storage, weights.resident, device, wish)
 

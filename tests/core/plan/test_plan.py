@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from engine.args.guided import LOADED
 from engine.args.resolve import resolve
 from engine.errors import ConfigError, MemoryShortage
 from engine.plan import GIB, gib, measure
@@ -107,6 +108,14 @@ def test_host_blocks_only_where_something_swaps(arguments, host):
     default = resolve(arguments(preemption_mode="swap", max_num_seqs=2), host)
     assert default.cache.host_pages == 2 * 256 // 16
     assert default.plan["expected_rss"] > resolve(arguments(max_num_seqs=2), host).plan["expected_rss"]
+
+
+def test_a_backend_that_is_loaded_at_the_start_counts(arguments, host):
+    unnamed = resolve(arguments(max_num_seqs=2), host).plan
+    named = resolve(arguments(max_num_seqs=2, guided_decoding_backend="xgrammar"), host).plan
+    assert named["expected_rss"] - unnamed["expected_rss"] == LOADED
+    bare = arguments(max_num_seqs=2, guided_decoding_backend="xgrammar", skip_tokenizer_init=True)
+    assert resolve(bare, host).plan["expected_rss"] == unnamed["expected_rss"]  # nothing to constrain with
 
 
 def test_swap_space_that_does_not_fit(arguments, host, monkeypatch):
