@@ -178,6 +178,28 @@ def test_composites_are_recorded_and_replayed(native):
         assert torch.equal(replay.run()[0], kernel.apply(x, bias))
 
 
+def test_steps_of_any_rows_are_replayed(native):
+    """Groups of −1 aside, which look at rows that a step leaves out."""
+    for packed in composites():
+        kernel = linear_kernel(native, packed)
+        x = activations(200).clone()
+        replay = TapeRecorder(native).record_ragged(
+            lambda rows, sequences: None, lambda rows, _, kernel=kernel, x=x: (kernel.apply(x[:rows], None),)
+        )  # fmt: skip
+        for rows in (11, 64, 200, 65):
+            x.copy_(activations(200, seed=rows))
+            assert torch.equal(replay.run(rows, 1)[0], kernel.apply(x[:rows], None))
+
+
+def test_a_quantized_embedding_is_recorded(native):
+    ids = torch.arange(12)
+    for packed in (integers(), integers(3, 32), float8(), e2m1()):
+        kernel = linear_kernel(native, packed)
+        replay = TapeRecorder(native).record(lambda kernel=kernel: (kernel.gather(ids, 2.0, torch.bfloat16),))
+        ids.copy_(torch.randint(0, OUTPUTS, (12,)))
+        assert torch.equal(replay.run()[0], packed.take(ids, torch.bfloat16) * 2)
+
+
 def test_a_part_that_has_no_kernel_leaves_the_others_their_memory(native):
     first = DensePacked(dense(), exclusive=True)
     packed = Joined([first, integers(4, 24)])
