@@ -56,6 +56,10 @@ class AWQ(Quantizer):
     def _format(self, layer: LinearShape) -> WeightFormat:
         return AWQFormat(self.bits, self.group, self.zero_point, layer)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return (f"grouped_int {self.bits}",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         group = self.group if self.group > 0 else "all inputs"

@@ -90,6 +90,11 @@ class GPTQ(Quantizer):
         left = layer.role == "router" or (layer.role == "head" and not self.head) or self.ignored(name)
         return None if left else self.settings
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        found = {self.settings.bits} | {settings.bits for _, settings in self.rules if settings is not None}
+        return tuple(f"grouped_int {bits}" for bits in sorted(found))
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         found: dict[str, Any] = {"bits": self.settings.bits, "group": self.settings.group if self.settings.group > 0 else "all inputs"}

@@ -74,6 +74,11 @@ class HQQ(Quantizer):
             return None
         return self.common or next((settings for kind, settings in self.kinds.items() if name.endswith(f".{kind}")), None)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        found = {self.common.bits} if self.common is not None else {settings.bits for settings in self.kinds.values()}
+        return tuple(f"grouped_int {bits}" for bits in sorted(found))
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         if self.common is None:

@@ -21,12 +21,17 @@ UNITS_24 = (128, 128)
 
 
 class Tiled(Quantizer):
-    """Layers of one such format; ``build`` makes it from a layer. ``units``: what must divide its outputs and inputs."""
+    """Layers of one such format; ``build`` makes it from a layer. ``units``: what must divide its outputs and inputs.
+
+    ``held``: bits of the integers in memory, where these are not those of the file.
+    """
 
     def __init__(
-        self, reader: ConfigReader, build: Callable[[LinearShape], WeightFormat], about: dict[str, Any], units: tuple[int, int] = UNITS
+        self, reader: ConfigReader, build: Callable[[LinearShape], WeightFormat], about: dict[str, Any], units: tuple[int, int] = UNITS,
+        held: int | None = None,
     ) -> None:  # fmt: skip
         self.build, self.about, self.units = build, about, units
+        self.held = held or int(about["bits"])
         self.head = reader.flag("lm_head", False)
         self.ignored = component(listed(reader, "modules_to_not_convert"))
 
@@ -40,6 +45,10 @@ class Tiled(Quantizer):
                     names = ", ".join(parts_of(layer))
                     raise ModelFileError(f"{names}: {size} {what} are no multiple of {unit}, which this format's tiles need.")
         return self.build(layer)
+
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return (f"grouped_int {self.held}",)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -31,6 +31,10 @@ class FbgemmFloat8(Quantizer):
         made = Float8Format((1, 0), Inputs("float8_e4m3fn", upper=self.upper))
         return format_of(layer, lambda name: None if self.ignored(name) else "fp8", lambda _: made)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("scaled_float8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         cap = "" if self.upper is None else f", at most {self.upper:g}"

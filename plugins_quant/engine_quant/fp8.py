@@ -48,6 +48,10 @@ class Float8(Quantizer):
         made = RoundedFloat8Format(inputs) if self.online else Float8Format(self.block or (0, 0), inputs, _SCALES)
         return format_of(layer, lambda name: None if self.ignored(name) else "fp8", lambda _: made)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("scaled_float8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         scale = f"blocks of {self.block[0]} × {self.block[1]}" if self.block else "one per tensor"

@@ -36,6 +36,10 @@ class PerTokenPerOutput(Quantizer):
         made = RoundedFloat8Format(Inputs("float8_e4m3fn"), per_output=True)
         return format_of(layer, lambda name: None if self.ignored(name) else "fp8", lambda _: made)
 
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return ("scaled_float8",)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         return {"bits": 8, "weight scale": "one per output", "activations": "rounded to 8-bit floats per token"}

@@ -33,4 +33,4 @@ def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
     group = read_group(reader)
     held = "8 bits, as products of codes and group scales" if group > 0 else "4 bits"
     about = {"bits": 4, "held": held, "group": group if group > 0 else "all inputs", "activations": "rounded to 8 bits per token"}
-    return Tiled(reader, lambda layer: QQQFormat(group, layer), about)
+    return Tiled(reader, lambda layer: QQQFormat(group, layer), about, held=8 if group > 0 else 4)
