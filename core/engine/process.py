@@ -17,7 +17,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
-from engine.footprint import Phases, age, trim
+from engine.footprint import Phases, age, settle, trim, unswept
 from engine.loop import EngineLoop
 from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
@@ -103,7 +103,8 @@ def start_executor(
     from engine.plugin.kinds import EXECUTOR
 
     def start_worker(rank: int) -> Worker:
-        from engine.worker.worker import LocalWorker
+        with unswept():
+            from engine.worker.worker import LocalWorker
 
         if phases is not None:
             phases.end("imports")
@@ -173,7 +174,7 @@ def serve(connection: Connection) -> int:
     executor: Executor | None = None
     try:
         executor = start_executor(config, rendezvous, lambda *done: link.send(Progress(*done)), phases)
-        trim()
+        settle()
         phases.end("weights")
         budgets = executor.budgets()
         pages, host_pages = agree_on_pages(config, budgets)

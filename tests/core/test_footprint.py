@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+import weakref
 
 import pytest
 import torch
 
-from engine.footprint import Phases, age, trim
+from engine.footprint import Phases, age, settle, trim, unswept
 from engine.plugin.host_memory import commit, zeros
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -59,3 +61,46 @@ def test_empty_and_odd_shapes():
     assert zeros((0, 3), torch.float32).shape == (0, 3)
     assert zeros((3, 5), torch.float8_e4m3fn).view(torch.uint8).sum() == 0
     assert zeros((7,), torch.float32).tolist() == [0.0] * 7
+
+
+class Link:
+    """May refer to itself."""
+
+    other: Link
+
+
+def test_what_is_created_unswept_is_no_longer_looked_at():
+    before = gc.get_freeze_count()
+    try:
+        with unswept():
+            assert not gc.isenabled()
+            held = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(held)
+        assert not any(each is held for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
+
+
+def test_unswept_leaves_a_collector_off_that_was_off():
+    gc.disable()
+    try:
+        with unswept():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_settling_frees_garbage_first():
+    garbage = Link()
+    garbage.other = garbage
+    gone = weakref.ref(garbage)
+    del garbage
+    try:
+        settle()
+        assert gone() is None
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import EngineConfig, ServerConfig
 from engine.errors import EngineError, PortError
-from engine.footprint import age, trim
+from engine.footprint import age, settle
 from engine.plugin import alarm
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
         add_routes=lambda app: extensions.add_routes(app, client, guard_route),
         faults=faults,
     )
-    trim()
+    settle()
 
 
 def _plugins(config: EngineConfig, host: PluginHost) -> tuple[SchedulingPolicy, frozenset[str]]:
