@@ -322,7 +322,7 @@ def test_several_threads_take_tensors():
                 running += 1
                 threads.add(threading.get_ident())
                 held.append(running)
-            time.sleep(0.002)
+            time.sleep(0.05)
             weights[number] = tensor
             with lock:
                 running -= 1
