@@ -51,7 +51,7 @@ def ask(server: EngineServer, path: str, body: dict[str, Any] | None) -> tuple[i
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=150) as answer:
             return answer.status, json.load(answer), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), error.headers
@@ -154,7 +154,7 @@ def test_too_many_failures_switch_a_plugin_off(server: EngineServer, capsys: pyt
     status, told, _ = ask(server, "/health/plugins", None)
     off = [row["name"] for row in told["plugins"] if row["quarantined_seconds"]]
     assert (status, off) == (200, ["chaos_tools"])
-    assert {row["kind"] for row in told["plugins"]} >= set(NAMES) - {"extension"}
+    assert next(row for row in told["plugins"] if row["name"] == "chaos_tools")["failures"] >= 5
     with urllib.request.urlopen(server.url + "/metrics", timeout=10) as page:
         metrics = page.read().decode()
     assert f'engine:plugin_errors_total{{distribution="file {CHAOS}/chaos_tools.py",kind="tool_parser",plugin="chaos_tools"}}' in metrics
