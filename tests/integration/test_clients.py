@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from engine.server.auth import OPEN_PATHS
 from tests.integration.serving import RunningServer, serve
 
 KEY = "sdk-key"
@@ -182,11 +183,11 @@ def test_metrics_count_what_happened(http: httpx.Client) -> None:
 
 def test_every_route_but_liveness_needs_the_key(server: RunningServer, http: httpx.Client) -> None:
     paths = {"/v1/models", "/v1/models/first", "/version", "/load", "/metrics", "/tokenizer_info", "/docs", "/redoc", "/openapi.json"}
-    paths |= set(http.get("/openapi.json").json()["paths"]) - {"/health", "/ping"}
+    paths |= set(http.get("/openapi.json").json()["paths"]) - OPEN_PATHS
     for path in paths:
         for method in ("GET", "POST", "OPTIONS"):
             assert httpx.request(method, server.url + path).status_code == 401, (method, path)
-    assert {httpx.get(server.url + path).status_code for path in ("/health", "/ping")} == {200}
+    assert {httpx.get(server.url + path).status_code for path in OPEN_PATHS} == {200}
     assert http.get("/load").json() == {"server_load": 0}
     assert http.get("/version").json()["version"]
 

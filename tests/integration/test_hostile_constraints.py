@@ -54,7 +54,7 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def neighbour(server: RunningServer, client: httpx.Client) -> Iterator[Neighbour]:
     pid = server.engine_pid()
-    neighbour = Neighbour(server.url)
+    neighbour = Neighbour(server.url, BEARER)
     with neighbour.running():
         yield neighbour
     assert neighbour.runs >= 3 and neighbour.odd == []
