@@ -61,6 +61,7 @@ class LocalWorker(Worker):
         self._grammars: Grammars | None = None
         self._weight_bytes = 0
         self._calculates = False
+        self._timed = "model" in config.observability.details
 
     def load(self) -> None:
         """See the contract. Ranks load their weights in turns of ``loading_workers``."""
@@ -140,11 +141,12 @@ class LocalWorker(Worker):
         if self._grammars is not None and step.new:
             self._grammars.admit(step.new)
         results: list[SequenceResult] = []
+        forward = 0.0
         if step.work:
             inputs = assemble(self._table, step.work)
             if self._grammars is not None:
                 self._grammars.begin(inputs)
-            computed = self._runner.run(inputs)
+            computed, forward = self._compute(inputs)
             sampled = self._sample(inputs, computed)
             prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
             if sampled is not None:
@@ -155,7 +157,18 @@ class LocalWorker(Worker):
                 # A recorded step keeps the scales that it was recorded with.
                 self._calculates = False
                 self._record(self._opened())
-        return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began)
+        return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began, forward=forward)
+
+    def _compute(self, inputs: StepInputs) -> tuple[Computed, float]:
+        """The forward pass, and its seconds where somebody wants them: the device must come to rest for that."""
+        if not self._timed:
+            return self._runner.run(inputs), 0.0
+        device = self._opened()
+        device.synchronize()
+        began = time.perf_counter()
+        computed = self._runner.run(inputs)
+        device.synchronize()
+        return computed, time.perf_counter() - began
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how

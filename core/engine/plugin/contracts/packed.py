@@ -112,7 +112,7 @@ class LinearKernel(ABC):
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in ``dtype``, times ``scale`` rounded to it.
 
-        ``dtype``: that of activations, which a dense weight has already.
+        ``dtype`` is given for quantized weights alone; a dense one is gathered in its own.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot gather rows")
 
