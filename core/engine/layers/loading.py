@@ -13,6 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelFileError
+from engine.footprint import trim
+
+#: Bytes of raw tensors after which freed memory is given back to the system.
+_TRIM_EVERY = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,13 +134,19 @@ def load_tensors(
     from engine.layers.arrivals import Arrivals
 
     arrivals = Arrivals(root, rules, expected)
+    passed = 0
     with _Takers(threads) as takers:
         for name, tensor in tensors:
             slot = rules.resolve(name, arrivals.table)
             if slot is None:
                 continue
             check_tensor(name, tensor, slot)
+            passed += tensor.nbytes
             arrivals.arrived(takers.take(slot, tensor))
+            # Raw tensors and what is packed of them lie in turns, and the allocator keeps the gaps.
+            if passed > _TRIM_EVERY:
+                trim()
+                passed = 0
         arrivals.arrived(takers.drain())
     return arrivals.missing()
 
