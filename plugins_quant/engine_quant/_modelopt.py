@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def build(algorithm: str, group: int) -> WeightFormat:
     eights = Numbers(8, "int", True, "channel", 0, (0, 0), dynamic=False, ordered=False, powers=False)
     nvfp4 = Inputs("e2m1", ("input_scale",), group=16, scale_dtype=torch.float8_e4m3fn)
     mxfp8 = Inputs("float8_e4m3fn", group=32, scale_dtype=torch.float8_e8m0fnu)
-    return {
+    makers: dict[str, Callable[[], WeightFormat]] = {
         "FP8": lambda: Float8Format((0, 0), static),
         "FP8_PER_CHANNEL_PER_TOKEN": lambda: Float8Format((1, 0), Inputs("float8_e4m3fn")),
         "FP8_PB_WO": lambda: Float8Format((128, 128), spread=True),
@@ -143,4 +143,5 @@ def build(algorithm: str, group: int) -> WeightFormat:
         "W4A8_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(group, static)),
         "W8A16": lambda: IntegerFormat(eights, None, packed=False),
         "W8A8_SQ_PER_CHANNEL": lambda: SmoothedFormat(IntegerFormat(eights, Inputs("int8", scales=("input_scale",)), packed=False)),
-    }[algorithm]()
+    }
+    return makers[algorithm]()

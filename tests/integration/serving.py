@@ -28,9 +28,7 @@ class RunningServer:
 
     def engine_pid(self) -> int:
         """The engine process of this server."""
-        (engine,) = (
-            child for child in psutil.Process(self.process.pid).children(recursive=True) if "engine.process" in child.cmdline()
-        )
+        (engine,) = (child for child in psutil.Process(self.process.pid).children(recursive=True) if _is_engine(child))
         return engine.pid
 
     def rss(self) -> int:
@@ -44,6 +42,14 @@ class RunningServer:
             if line.startswith("vllm:gpu_cache_usage_perc{"):
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError("no metric vllm:gpu_cache_usage_perc")
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Whether a process is an engine process that lives."""
+    try:
+        return "engine.process" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 def start(log: Path, *arguments: str) -> RunningServer:

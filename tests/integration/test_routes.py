@@ -90,7 +90,8 @@ async def test_processors_beside_others_and_preempted(url):
     for number, (one, other) in enumerate(zip(alone, together, strict=True)):
         if number % 6 == 4:
             assert one.status_code == other.status_code == 500
-            assert "breaks_later' failed: ValueError: it breaks here" in other.json()["error"]["message"]
+            told = "acme_processors.breaks_later (from no distribution) failed: ValueError: it breaks here"
+            assert told in other.json()["error"]["message"]
             continue
         tokens = other.json()["choices"][0]["logprobs"]["tokens"]
         assert tokens == one.json()["choices"][0]["logprobs"]["tokens"] and len(tokens) == 100

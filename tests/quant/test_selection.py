@@ -188,7 +188,7 @@ def test_the_plan_shows_the_method_and_why(plain):
     assert error is None
     assert found["quantization"] == {
         "method": "ipex", "config": "config.json: quantization_config", "bits": 4, "group": 32, "zero points": "none",
-        "order of inputs": "by activation",
+        "order of inputs": "by activation", "kernels": {"grouped_int 4": "a kernel of cpu"},
     }  # fmt: skip
     row = next(row for row in found["plugins"] if row["kind"] == "quantization")
     assert (row["name"], row["asked"], row["reason"]) == ("ipex", "gptq", "config.json: quantization_config says gptq; 4 bits on cpu")

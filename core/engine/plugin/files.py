@@ -14,9 +14,7 @@ from engine.errors import ConfigError, EngineError
 from engine.plugin.api import Choice
 from engine.plugin.blame import failure, import_failure
 from engine.plugin.discovery import FILES_VARIABLE, Entry
-from engine.plugin.kinds import EXTENSION, KINDS, Kind
-
-_EXTENSION_HOOKS = ("engine_add_routes", "engine_started", "engine_stopping", "engine_request_finished", "engine_add_arguments")
+from engine.plugin.kinds import EXTENSION, EXTENSION_HOOKS, KINDS, Kind
 
 
 def file_plugin(kind: Kind[Any], path: str, flag: str) -> Entry:
@@ -76,7 +74,7 @@ def kind_of(place: Path) -> Kind[Any]:
         raise ConfigError(f"--plugin {place}: it cannot be read as Python ({error}).", fix="correct the file") from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     found = [kind for kind in KINDS if kind is not EXTENSION and kind.hook in defined]
-    if not found and defined & set(_EXTENSION_HOOKS):
+    if not found and defined & set(EXTENSION_HOOKS):
         found = [EXTENSION]
     if len(found) != 1:
         what = ", ".join(kind.hook for kind in found) or "none"

@@ -36,6 +36,10 @@ class Kind(Generic[T]):
         return f"engine.{self.name}"
 
 
+#: The hooks of extensions, of which each has at least one.
+EXTENSION_HOOKS = ("engine_add_arguments", "engine_add_routes", "engine_started", "engine_stopping", "engine_request_finished")
+
+
 class Extension:
     """Fan-out plugins have no object: their module's hooks are called (see :mod:`engine.plugin.spec`)."""
 

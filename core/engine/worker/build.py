@@ -148,7 +148,8 @@ def restore(model: Model, tensors: Iterable[tuple[str, Tensor]], names: Collecti
     with torch.no_grad():
         missing = restore_state(model, tensors, names)
     if missing:
-        raise ModelFileError(f"The saved state lacks {len(missing)} layers: {_some(missing)}.", fix="save it again with engine save-sharded")
+        lacking = f"The saved state lacks {len(missing)} layers: {_some(missing)}."
+        raise ModelFileError(lacking, fix="save it again with engine save-sharded")
     model.finish()
 
 

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError
 from engine.guided.store import GuideStore
 from engine.plugin.contracts.generation import Matcher
 from engine.plugin.faults import attributed, described

@@ -14,7 +14,7 @@ from engine.cli import main
 class Answers(BaseHTTPRequestHandler):
     """Streams two pieces and remembers what it was asked."""
 
-    asked: list[dict] = []  # noqa: RUF012 - one list for all requests of a test
+    asked: list[dict] = []  # one list for all requests of a test
 
     def do_GET(self):
         self._send(200, b'{"data": [{"id": "tiny"}]}')

@@ -17,7 +17,7 @@ class LinearShape(msgspec.Struct, frozen=True):
     """One linear layer as the model has it, before tensor-parallel sharding.
 
     ``name`` is its checkpoint prefix (``model.layers.0.self_attn.q_proj``; a fused layer has its ``parts`` instead, in output order,
-    each with its own ``sizes`` entry). ``outputs`` = sum(sizes). ``experts`` > 0: the layer exists once per expert. ``role``: ``head`` turns
+    each with its own ``sizes`` entry). ``outputs`` = sum(sizes). ``experts`` > 0: it exists once per expert. ``role``: ``head`` turns
     hidden states into logits, ``router`` chooses experts; a method that quantizes plain weights leaves these two as they are.
     """
 
@@ -125,7 +125,7 @@ class WeightFormat(ABC):
         """The tensors to collect before ``pack`` can be called."""
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
-        """A whole checkpoint tensor of one part as it is to be cut and joined: for formats whose tensors do not run along outputs and inputs.
+        """A whole checkpoint tensor of one part as it is to be cut and joined, for tensors that do not run along outputs and inputs.
 
         Of a tensor that is known and not needed this is an empty one.
         """

@@ -10,11 +10,10 @@ import pytest
 from engine.plugin.contracts.serving import KVConnector, RequestRecord, Task
 from engine.plugin.facts import AttentionSpec, ModelInfo
 from engine.plugin.host import PluginHost
-from engine.plugin.kinds import Kind
+from engine.plugin.kinds import EXTENSION_HOOKS, Kind
 from engine.plugin.testing.base import PluginContract
 
 ENDPOINTS = frozenset({"completions", "chat", "embeddings", "pooling", "score", "rerank", "classify", "transcriptions"})
-_EXTENSION_HOOKS = ("engine_add_arguments", "engine_add_routes", "engine_started", "engine_stopping", "engine_request_finished")
 
 
 class TaskContract(PluginContract):
@@ -61,7 +60,7 @@ class ExtensionContract(PluginContract):
     kind_name = "extension"
 
     def has_hook(self, hooks: Any, row: Kind[Any]) -> bool:
-        return any(getattr(hooks, name).get_hookimpls() for name in _EXTENSION_HOOKS)
+        return any(getattr(hooks, name).get_hookimpls() for name in EXTENSION_HOOKS)
 
     @pytest.fixture
     def plugin(self, host: PluginHost, row: Kind[Any], choice: Any) -> Any:
