@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Encode = Callable[[str], list[int]]
+#: Characters of forced text that are worth proposing.
+_LONGEST_FORCED = 2048
 
 
 class XGrammarGuide(Guide):
@@ -37,6 +39,7 @@ class XGrammarMatcher(Matcher):
     def __init__(self, matcher: Any, encode: Encode) -> None:
         self._matcher = matcher
         self._encode = encode
+        self._looks_ahead = True
 
     def fill(self, mask: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         if not self._matcher.fill_next_token_bitmask(mask):
@@ -58,7 +61,13 @@ class XGrammarMatcher(Matcher):
         return bool(self._matcher.is_terminated())
 
     def forced(self) -> Sequence[int]:
+        if not self._looks_ahead:
+            return ()
         text = self._matcher.find_jump_forward_string()
+        if len(text) > _LONGEST_FORCED:
+            # The library always looks to the end, which took its time; it would again after every token.
+            self._looks_ahead = False
+            text = text[:_LONGEST_FORCED]
         # The last token of the text might be the beginning of a longer one that also holds what follows.
         return self._encode(text)[:-1] if text else ()
 
