@@ -73,6 +73,8 @@ def operations(server: RunningServer) -> list[Any]:
 def explore(server: RunningServer, examples: int, seed: int) -> int:
     """Requests sent."""
     import hypothesis
+
+    pytest.importorskip("schemathesis")
     from schemathesis import GenerationMode
 
     sent = 0

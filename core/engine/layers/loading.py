@@ -16,7 +16,7 @@ from engine.errors import ModelFileError
 from engine.footprint import trim
 
 #: Bytes of raw tensors after which freed memory is given back to the system.
-_TRIM_EVERY = 64 << 20
+_TRIM_EVERY = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,8 @@ _WHITESPACE = 24
 
 @hookimpl
 def engine_create_guide(tokenizer: Tokenizer, vocab_size: int) -> GuideCompiler:
+    import lmformatenforcer  # noqa: F401 - its absence is to be known now, not with the first constraint
+
     return EnforcerCompiler(tokenizer, Vocabulary.of(tokenizer, vocab_size))
 
 

@@ -197,10 +197,10 @@ print(peak() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 @pytest.mark.parametrize("threads", [1, 4])
 def test_loading_holds_the_packed_weights_and_few_raw_ones(threads):
-    """Raw tensors are 24 · 16 MiB in all; packed ones 24 · 4 MiB."""
+    """Raw tensors are 24 · 16 MiB in all; packed ones 24 · 4 MiB. Beside them: the largest tensor, and 300 MB for what packing makes."""
     done = subprocess.run([sys.executable, "-c", LOADING, str(threads)], capture_output=True, text=True, check=True)
     raw, packed = 16 << 20, 24 * (4 << 20)
-    assert packed * 0.9 < int(done.stdout) < packed + (2 * threads + 6) * raw
+    assert packed * 0.9 < int(done.stdout) < packed + raw + 300_000_000
 
 
 def test_dense_layers_are_exclusive():
