@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +13,10 @@ from engine.plugin.api import API_VERSION
 from engine.plugin.discovery import Entry
 from engine.plugin.kinds import KINDS
 from engine.plugin.listing import describe
+from engine.plugin.testing.probe import probe_import
 
 #: Seconds of processor time that importing a plugin may take before the doctor mentions it.
 SLOW = 0.25
-_HEAVY = ("torch", "transformers", "triton", "numpy", "jax", "tensorflow", "ray", "pandas", "scipy")
 #: Where each kind's plugin is imported.
 PROCESSES: dict[str, str] = {
     "loader": "worker", "config_format": "front end", "tokenizer": "front end", "tokenizer_pool": "front end", "quantization": "worker",
@@ -28,22 +25,6 @@ PROCESSES: dict[str, str] = {
     "acceptance": "worker", "kv_connector": "engine, worker", "logits_processor": "front end, worker", "reasoning_parser": "front end",
     "tool_parser": "front end", "task": "front end", "extension": "front end",
 }  # fmt: skip
-
-_SCRIPT = """
-import importlib, json, os, sys, threading, time, io, contextlib
-import engine.plugin
-from engine.plugin import hookimpl
-module, heavy = sys.argv[1], sys.argv[2].split(",")
-state = lambda: (dict(os.environ), os.getcwd(), threading.active_count(), sorted(os.listdir(".")))
-before, printed, start = state(), io.StringIO(), time.process_time()
-with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-    found = importlib.import_module(module)
-print(json.dumps({
-    "seconds": time.process_time() - start, "heavy": [name for name in heavy if name in sys.modules],
-    "api": getattr(found, "ENGINE_API", None),
-    "changed": before != state(), "printed": bool(printed.getvalue()),
-}))
-"""
 
 
 @dataclass(frozen=True)
@@ -109,22 +90,17 @@ def _stale(entry: Entry) -> Finding | None:
 
 def _imported(entry: Entry) -> list[Finding]:
     module = entry.module.partition(":")[0]
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, module, ",".join(_HEAVY)],
-        capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return [Finding(_shown(entry), True, f"{module} cannot be imported: {last}")]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        report = probe_import(module)
+    except AssertionError as error:
+        return [Finding(_shown(entry), True, f"{module} cannot be imported: {str(error).strip().splitlines()[-1]}")]
     found = []
     if report["api"] != API_VERSION:
         found.append(Finding(_shown(entry), True, f"says ENGINE_API = {report['api']}; this engine speaks {API_VERSION}"))
     costs = [
         (report["heavy"], f"importing it imports {', '.join(report['heavy'])}"),
         (report["seconds"] > SLOW, f"importing it takes {report['seconds']:.2f} s of processor time"),
-        (report["changed"], "importing it changes the environment, the working directory, threads or files"),
+        (report["changed"], f"importing it changes {', '.join(report['changed'])}"),
         (report["printed"], "importing it prints"),
     ]
     return found + [Finding(_shown(entry), False, text) for wrong, text in costs if wrong]

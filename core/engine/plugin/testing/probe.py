@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "triton", "numpy", "jax", "tensorflow", "ray",
 _ENVIRONMENT = dict(os.environ)
 
 _SCRIPT = """
-import json, os, sys, threading, signal, io, contextlib, warnings, logging
+import json, os, sys, threading, time, signal, io, contextlib, warnings, logging
 import importlib
 import engine.plugin
 from engine.plugin import hookimpl
@@ -29,15 +29,15 @@ def state():
     }
 
 before, heavy = state(), set(sys.modules)
-printed = io.StringIO()
+printed, start = io.StringIO(), time.process_time()
 with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-    importlib.import_module(sys.argv[1])
-after = state()
+    found = importlib.import_module(sys.argv[1])
+seconds, after = time.process_time() - start, state()
 names = sys.argv[2].split(",")
 print(json.dumps({
     "heavy": [n for n in names if n in sys.modules and n not in heavy],
     "changed": [name for name in before if before[name] != after[name]],
-    "printed": printed.getvalue()[:300],
+    "printed": printed.getvalue()[:300], "seconds": seconds, "api": getattr(found, "ENGINE_API", None),
 }))
 """
 
@@ -54,7 +54,10 @@ def _probe(module: str, path: str) -> str:
 
 
 def probe_import(target: str) -> dict[str, Any]:
-    """``heavy``: heavy packages that it imported; ``changed``: parts of the process that it changed; ``printed``: what it wrote."""
+    """``heavy``: heavy packages that it imported; ``changed``: parts of the process that it changed; ``printed``: what it wrote;
+    ``seconds`` of processor time; ``api``: its ``ENGINE_API``.
+
+    Raises AssertionError where it cannot be imported; its last line is the cause."""
     answer: dict[str, Any] = json.loads(_probe(target.partition(":")[0], os.pathsep.join(filter(None, sys.path))))
     return answer
 
