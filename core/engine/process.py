@@ -20,6 +20,7 @@ from engine.errors import EngineError, MemoryShortage
 from engine.footprint import Phases, age, settle, trim, unswept
 from engine.loop import EngineLoop
 from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
+from engine.parent import end_with_parent
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
 from engine.plugin.wire import Connection, connect
 
@@ -207,16 +208,6 @@ def serve(connection: Connection) -> int:
             executor.shutdown()
         link.close()
         shutil.rmtree(rendezvous, ignore_errors=True)
-
-
-def end_with_parent() -> None:
-    """Ask Linux to end this process when the one that started it dies; the closed socket does it elsewhere."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def main() -> int:

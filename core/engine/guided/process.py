@@ -19,6 +19,7 @@ from engine.guided.backends import Backends
 from engine.guided.messages import LENGTH, Job, Judgement, Verdict, frame
 from engine.guided.stand_ins import standing_in
 from engine.guided.trial import judge
+from engine.parent import end_with_parent
 
 #: Seconds and bytes that one constraint may take, beyond what the process has already.
 SECONDS = 1.2
@@ -188,8 +189,6 @@ def _verdict(fork: Fork, status: int) -> Judgement:
 
 def main() -> int:
     """Entry: the configuration comes first, then jobs."""
-    from engine.process import end_with_parent
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     sink = os.dup(1)

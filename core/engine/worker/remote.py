@@ -19,6 +19,7 @@ from typing import assert_never
 import msgspec
 
 from engine.errors import EngineError
+from engine.parent import end_with_parent
 from engine.plugin.contracts.executor import Worker
 from engine.plugin.wire import Connection, connect
 from engine.plugin.workers import (
@@ -124,15 +125,6 @@ def _beat(connection: Connection) -> None:
     with contextlib.suppress(OSError):
         while not pause.wait(HEARTBEAT):
             connection.send(Alive())
-
-
-def end_with_parent() -> None:
-    """Have Linux kill this process when the thread that started it ends; the closed socket does it elsewhere."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def main() -> int:
