@@ -80,8 +80,9 @@ def test_text_equals_the_reference(llm: LLM, rows: list[dict[str, Any]]) -> None
     assert [output.outputs[0].text for output in outputs] == [row["text"] for row in rows]
 
 
-def test_preemption_really_happened(llm: LLM, request: pytest.FixtureRequest) -> None:
+def test_preemption_really_happened(llm: LLM, rows: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
     mode = request.node.callspec.params["llm"]
     if mode not in ("recompute", "swap"):
         pytest.skip("only the modes with few blocks preempt")
+    llm.generate(prompts((rows * 2)[:16]), PARAMS, use_tqdm=False)
     assert llm.stats().preemptions > 0

@@ -16,12 +16,12 @@ from tests.plugins.models.harness import architecture
 SIZES = {"vocab_size": 96, "hidden_size": 512, "intermediate_size": 96, "num_hidden_layers": 30, "num_attention_heads": 32}
 GPT2 = {"vocab_size": 96, "n_embd": 512, "n_layer": 30, "n_head": 32}
 OPT = {**{k: v for k, v in SIZES.items() if k != "intermediate_size"}, "ffn_dim": 96}
-#: module, transformers' class, the keys that a file must have, our name of the typed config's reader
+#: module, transformers' class, the keys that a file must have, our name of the typed config (None: a function reads it)
 FAMILIES = {
     "LlamaForCausalLM": ("llama", transformers.LlamaConfig, SIZES, "LlamaConfig"),
     "MistralForCausalLM": ("mistral", transformers.MistralConfig, SIZES, None),
-    "Qwen2ForCausalLM": ("qwen2", transformers.Qwen2Config, SIZES, "Qwen2Config"),
-    "Qwen3ForCausalLM": ("qwen3", transformers.Qwen3Config, SIZES, "Qwen3Config"),
+    "Qwen2ForCausalLM": ("qwen2", transformers.Qwen2Config, SIZES, None),
+    "Qwen3ForCausalLM": ("qwen3", transformers.Qwen3Config, SIZES, None),
     "Gemma2ForCausalLM": ("gemma2", transformers.Gemma2Config, SIZES, "Gemma2Config"),
     "Gemma3ForCausalLM": ("gemma3", transformers.Gemma3TextConfig, {}, "Gemma3Config"),
     "Phi3ForCausalLM": ("phi3", transformers.Phi3Config, SIZES, "Phi3Config"),
@@ -38,7 +38,7 @@ DERIVED = {"heads", "rope", "full_rope", "sliding_rope", "windows", "sliding", "
 def own(name, config):
     module, _, _, reader = FAMILIES[name]
     loaded = import_module(f"engine_plugins.models.{module}")
-    return loaded.read_mistral(config) if reader is None else getattr(loaded, reader).read(config)
+    return getattr(loaded, f"read_{module}")(config) if reader is None else getattr(loaded, reader).read(config)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,84 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.layers.attention import Attention
-from engine.layers.linear import QKVParallelLinear, RowParallelLinear
+from engine.layers.decoder import RotaryAttention, RotaryDecoder, SandwichBlock
 from engine.layers.mlp import GatedMLP
-from engine.layers.model import NativeModel
 from engine.layers.norm import RMSNorm
-from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
 
 if TYPE_CHECKING:
-    from engine.plugin import Batch, ModelContext
+    from engine.plugin import ModelContext
     from engine_plugins.models.gemma2 import Gemma2Config
 
 
-class Gemma2Attention(nn.Module):
-    """Rotary grouped-query attention; scale, cap and window are the layer's spec."""
-
-    def __init__(self, context: ModelContext, config: Gemma2Config, index: int) -> None:
-        super().__init__()
-        name = f"model.layers.{index}.self_attn"
-        heads, hidden, bias = config.heads, config.hidden_size, config.attention_bias
-        self.qkv = QKVParallelLinear(
-            context, f"{name}.qkv_proj", (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"), hidden,
-            num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim, bias=bias,
-        )  # fmt: skip
-        self.attention = Attention(context, index)
-        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, hidden, bias=bias, unit=heads.dim)
-
-    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, batch)
-        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
-
-
-class Gemma2Block(nn.Module):
-    """Attention and feed-forward, each between two norms."""
-
-    def __init__(self, context: ModelContext, config: Gemma2Config, index: int) -> None:
-        super().__init__()
-        name = f"model.layers.{index}"
-        self.add = context.ops.add
-
-        def norm(which: str) -> RMSNorm:
-            return RMSNorm(context, f"{name}.{which}_layernorm", config.hidden_size, config.rms_norm_eps, offset=1.0)
-
-        self.before_attention = norm("input")
-        self.attention = Gemma2Attention(context, config, index)
-        self.after_attention = norm("post_attention")
-        self.before_mlp = norm("pre_feedforward")
-        self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_activation)
-        self.after_mlp = norm("post_feedforward")
-
-    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = self.add(x, self.after_attention(self.attention(self.before_attention(x), batch, rotation)))
-        return self.add(x, self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters)))
-
-
-class Gemma2(NativeModel):
-    """Scaled embedding, blocks, norm, capped head."""
+class Gemma2(RotaryDecoder):
+    """Scaled embedding, blocks between norms, capped head."""
 
     def __init__(self, context: ModelContext, config: Gemma2Config) -> None:
-        super().__init__(context)
-        self.cap = config.final_logit_softcapping
-        # Gemma was trained with the scale rounded to the activations' dtype.
-        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size, scale=config.hidden_size**0.5)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
-        self.blocks = nn.ModuleList(Gemma2Block(context, config, index) for index in self.layers)
-        final = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps, offset=1.0)
-        self.norm = final if self.last else None
+        hidden, bias = config.hidden_size, config.attention_bias
+        norm = partial(RMSNorm, context, eps=config.rms_norm_eps, offset=1.0)
 
-    def forward(self, batch: Batch) -> Tensor:
-        x = self.enter(batch)
-        rotation = self.rotary(batch.positions, x.dtype)
-        for block in self.blocks:
-            x = block(x, batch, rotation)
-        return x if self.norm is None else self.norm(x)
+        def block(index: int) -> SandwichBlock:
+            attention = RotaryAttention(context, index, hidden, bias=bias, output_bias=bias)
+            mlp = GatedMLP(context, f"model.layers.{index}.mlp", hidden, config.intermediate_size, config.hidden_activation)
+            return SandwichBlock(context, index, hidden, attention, mlp, norm)
+
+        # Gemma was trained with the scale rounded to the activations' dtype.
+        scale = hidden**0.5
+        super().__init__(context, vocab=config.vocab_size, hidden=hidden, rope=config.rope, block=block, norm=norm, scale=scale)
+        self.cap = config.final_logit_softcapping
 
     def logits(self, hidden: Tensor) -> Tensor:
         logits = super().logits(hidden)

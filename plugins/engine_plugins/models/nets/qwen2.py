@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from engine.layers.attention import Attention
-from engine.layers.linear import QKVParallelLinear, RowParallelLinear
+from engine.layers.decoder import PreNormBlock, RotaryAttention, RotaryDecoder
 from engine.layers.mlp import GatedMLP
-from engine.layers.model import NativeModel
 from engine.layers.norm import RMSNorm
-from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
 
 if TYPE_CHECKING:
-    from engine.plugin import Batch, ModelContext
-    from engine_plugins.models.qwen2 import Qwen2Config
+    from engine.plugin import ModelContext
+    from engine_plugins.models._qwen import QwenConfig
 
 
-class Qwen2Attention(nn.Module):
-    """Rotary grouped-query attention with biased projections."""
+class Qwen2(RotaryDecoder):
+    """Rotary grouped-query attention with biased queries, keys and values; a gated feed-forward."""
 
-    def __init__(self, context: ModelContext, config: Qwen2Config, index: int) -> None:
-        super().__init__()
-        name = f"model.layers.{index}.self_attn"
-        heads = config.heads
-        self.qkv = QKVParallelLinear(
-            context, f"{name}.qkv_proj", (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"), config.hidden_size,
-            num_heads=heads.queries, num_kv_heads=heads.kv, head_dim=heads.dim, bias=True,
-        )  # fmt: skip
-        self.attention = Attention(context, index)
-        self.output = RowParallelLinear(context, f"{name}.o_proj", heads.queries * heads.dim, config.hidden_size, unit=heads.dim)
+    def __init__(self, context: ModelContext, config: QwenConfig) -> None:
+        hidden = config.hidden_size
+        norm = partial(RMSNorm, context, eps=config.rms_norm_eps)
 
-    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, batch)
-        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
+        def block(index: int) -> PreNormBlock:
+            attention = RotaryAttention(context, index, hidden, bias=True)
+            mlp = GatedMLP(context, f"model.layers.{index}.mlp", hidden, config.intermediate_size, config.hidden_act)
+            return PreNormBlock(context, index, hidden, attention, mlp, norm)
 
-
-class Qwen2Block(nn.Module):
-    """Attention and feed-forward, each on a normalised residual stream."""
-
-    def __init__(self, context: ModelContext, config: Qwen2Config, index: int) -> None:
-        super().__init__()
-        name = f"model.layers.{index}"
-        self.add = context.ops.add
-        self.attention_norm = RMSNorm(context, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
-        self.attention = Qwen2Attention(context, config, index)
-        self.mlp_norm = RMSNorm(context, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
-        self.mlp = GatedMLP(context, f"{name}.mlp", config.hidden_size, config.intermediate_size, config.hidden_act)
-
-    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
-        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
-
-
-class Qwen2(NativeModel):
-    """Embedding, blocks, norm, head."""
-
-    def __init__(self, context: ModelContext, config: Qwen2Config) -> None:
-        super().__init__(context)
-        self.build_ends("model.embed_tokens", "lm_head", config.hidden_size, config.vocab_size)
-        self.rotary = RotaryEmbedding(config.rope, context.longest, context.device, context.ops)
-        self.blocks = nn.ModuleList(Qwen2Block(context, config, index) for index in self.layers)
-        self.norm = RMSNorm(context, "model.norm", config.hidden_size, config.rms_norm_eps) if self.last else None
-
-    def forward(self, batch: Batch) -> Tensor:
-        x = self.enter(batch)
-        rotation = self.rotary(batch.positions, x.dtype)
-        for block in self.blocks:
-            x = block(x, batch, rotation)
-        return x if self.norm is None else self.norm(x)
+        super().__init__(context, vocab=config.vocab_size, hidden=hidden, rope=config.rope, block=block, norm=norm)

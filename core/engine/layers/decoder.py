@@ -1,0 +1,117 @@
+"""What rotary decoders have in common: their attention, their blocks, the way through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from engine.layers.attention import Attention
+from engine.layers.linear import QKVParallelLinear, RowParallelLinear
+from engine.layers.mlp import GatedMLP
+from engine.layers.model import NativeModel
+from engine.layers.moe import SparseMLP
+from engine.layers.norm import RMSNorm
+from engine.layers.rope import RopeSpec
+from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
+from engine.plugin.contracts.model import Batch, ModelContext
+
+#: Makes a family's norm from its checkpoint name and its size.
+MakeNorm = Callable[[str, int], RMSNorm]
+
+
+class RotaryAttention(nn.Module):
+    """Rotary grouped-query attention of layer ``index``, with the heads, scale, window and cap of that layer's spec.
+
+    ``bias`` is that of queries, keys and values, ``output_bias`` that of the projection back to ``hidden``. ``fused``: the
+    checkpoint holds the three projections as one ``qkv_proj``. ``norm`` makes the norms of each head's queries and keys.
+    """
+
+    def __init__(
+        self, context: ModelContext, index: int, hidden: int,
+        *, bias: bool = False, output_bias: bool = False, fused: bool = False, norm: MakeNorm | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        name, spec = f"model.layers.{index}.self_attn", context.info.layers[index]
+        size = spec.head_dim
+        parts = () if fused else (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj")
+        self.qkv = QKVParallelLinear(
+            context, f"{name}.qkv_proj", parts, hidden,
+            num_heads=spec.num_heads, num_kv_heads=spec.num_kv_heads, head_dim=size, bias=bias,
+        )  # fmt: skip
+        self.q_norm: nn.Module = nn.Identity() if norm is None else norm(f"{name}.q_norm", size)
+        self.k_norm: nn.Module = nn.Identity() if norm is None else norm(f"{name}.k_norm", size)
+        self.attention = Attention(context, index)
+        self.output = RowParallelLinear(context, f"{name}.o_proj", spec.num_heads * size, hidden, bias=output_bias, unit=size)
+
+    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
+        """[T, hidden] → [T, hidden]."""
+        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
+        mixed = self.attention(rotate(self.q_norm(q), rotation), rotate(self.k_norm(k), rotation), v, batch)
+        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
+
+
+class PreNormBlock(nn.Module):
+    """Attention and feed-forward, each on a normalised residual stream."""
+
+    def __init__(
+        self, context: ModelContext, index: int, hidden: int, attention: RotaryAttention, mlp: GatedMLP | SparseMLP, norm: MakeNorm
+    ) -> None:
+        super().__init__()
+        self.add = context.ops.add
+        self.attention_norm = norm(f"model.layers.{index}.input_layernorm", hidden)
+        self.attention = attention
+        self.mlp_norm = norm(f"model.layers.{index}.post_attention_layernorm", hidden)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
+        """[T, hidden] → [T, hidden]."""
+        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
+        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
+
+
+class SandwichBlock(nn.Module):
+    """Attention and feed-forward, each between two norms (Gemma)."""
+
+    def __init__(
+        self, context: ModelContext, index: int, hidden: int, attention: RotaryAttention, mlp: GatedMLP, norm: MakeNorm
+    ) -> None:
+        super().__init__()
+        name = f"model.layers.{index}"
+        self.add = context.ops.add
+        self.before_attention = norm(f"{name}.input_layernorm", hidden)
+        self.attention = attention
+        self.after_attention = norm(f"{name}.post_attention_layernorm", hidden)
+        self.before_mlp = norm(f"{name}.pre_feedforward_layernorm", hidden)
+        self.mlp = mlp
+        self.after_mlp = norm(f"{name}.post_feedforward_layernorm", hidden)
+
+    def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
+        """[T, hidden] → [T, hidden]."""
+        x = self.add(x, self.after_attention(self.attention(self.before_attention(x), batch, rotation)))
+        return self.add(x, self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters)))
+
+
+class RotaryDecoder(NativeModel):
+    """Embedding (times ``scale``), the blocks that ``block`` makes by layer number, norm, head, under the usual checkpoint names."""
+
+    def __init__(
+        self, context: ModelContext, *, vocab: int, hidden: int, rope: RopeSpec,
+        block: Callable[[int], nn.Module], norm: MakeNorm, scale: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(context)
+        self.build_ends("model.embed_tokens", "lm_head", hidden, vocab, scale=scale)
+        self.rotary = RotaryEmbedding(rope, context.longest, context.device, context.ops)
+        self.blocks = nn.ModuleList(block(index) for index in self.layers)
+        self.norm = norm("model.norm", hidden) if self.last else None
+
+    def rotations(self, batch: Batch, x: Tensor) -> list[Rotation]:
+        """The rotation of each of the stage's layers."""
+        return [self.rotary(batch.positions, x.dtype)] * len(self.blocks)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """See :meth:`~engine.plugin.contracts.model.Model.forward`."""
+        x = self.enter(batch)
+        for block, rotation in zip(self.blocks, self.rotations(batch, x), strict=True):
+            x = block(x, batch, rotation)
+        return x if self.norm is None else self.norm(x)
