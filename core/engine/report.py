@@ -157,7 +157,7 @@ def render(found: dict[str, Any]) -> str:
         free = f"{gib(device['free_memory'])} free of {gib(device['total_memory'])}"
         lines.append(f"device     {device['name']}: {device['description']}; {free}")
     if found["quantization"]:
-        about = ", ".join(f"{key} {value}" for key, value in found["quantization"].items() if key != "method")
+        about = ", ".join(_described(key, value) for key, value in found["quantization"].items() if key != "method")
         lines.append(f"quantized  {found['quantization']['method']}: {about}")
     if found["weights"]:
         weights = found["weights"]
@@ -180,6 +180,13 @@ def render(found: dict[str, Any]) -> str:
     for row in found["refused"]:
         lines.append(f"refused    {row['cause']}" + (f" Try: {row['fix']}" if row["fix"] else ""))
     return "\n".join(lines)
+
+
+def _described(key: str, value: object) -> str:
+    """A fact about a quantization, or the facts by layout, in words."""
+    if isinstance(value, dict):
+        return f"{key}: " + "; ".join(f"{part}, {what}" for part, what in value.items())
+    return f"{key} {value}"
 
 
 def _cache_lines(cache: dict[str, Any], model: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name with the fewest edits from ``word`` (a third of its length at most), or the one that it begins; None where all are far."""
+    """The name with the fewest edits from ``word`` (two, or a third of its length, at most; one where it is short), or the one that it begins; None where all are far."""
     bare = word.lower()
     best: tuple[float, str] | None = None
     for name in names:
@@ -16,7 +16,7 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
         cost: float = _distance(bare, other)
         if len(bare.strip("-")) >= 3 and (other.startswith(bare) or bare.startswith(other)):
             cost = min(cost, 1.5)
-        if cost <= max(2, len(bare) // 3) and cost < len(bare.strip("-")) and (best is None or cost < best[0]):
+        if cost <= max(2 if len(bare) > 3 else 1, len(bare) // 3) and cost < len(bare.strip("-")) and (best is None or cost < best[0]):
             best = (cost, name)
     return best[1] if best else None
 
