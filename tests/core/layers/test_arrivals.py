@@ -18,7 +18,7 @@ from engine.layers.moe import ExpertNames, SparseMLP
 from engine.layers.packed import DensePacked, reference_kernel
 from engine.layers.packed_quantized import GroupedInteger, Joined
 from engine.plugin import CheckpointTensor, PartFormats, Quantizer, WeightFormat
-from tests.core.layers.test_loading import Toy, context, quantized, weight_of
+from tests.core.layers.harness import Toy, context, quantized, weight_of
 
 
 class Rounded(WeightFormat):
@@ -177,7 +177,7 @@ from torch import nn
 from engine.layers.linear import ReplicatedLinear
 from engine.layers.loading import NameRules, load_tensors
 from tests.core.layers.test_arrivals import Online
-from tests.core.layers.test_loading import context
+from tests.core.layers.harness import context
 torch.set_num_threads(1)
 size = 2048
 root = nn.ModuleList([ReplicatedLinear(context(quantizer=Online()), str(n), size, size) for n in range(24)])

@@ -12,7 +12,7 @@ from engine.errors import ModelFileError
 from engine.layers.attention import Attention
 from engine.layers.kv_scales import KVScales
 from engine.plugin import AttentionSpec, ModelInfo
-from tests.core.layers.test_loading import context
+from tests.core.layers.harness import context
 
 LAYER = "model.layers.3.self_attn"
 

@@ -1,4 +1,4 @@
-"""Checkpoint tensors find their layers: dense and quantized, fused and split, whole and sharded."""
+"""Checkpoint tensors find their layers: fused and split, whole and sharded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.attention import built_in
-from engine.errors import ConfigError, ModelFileError
+from engine.errors import ModelFileError
 from engine.layers.embedding import LMHead, VocabParallelEmbedding
 from engine.layers.linear import (
     MergedColumnParallelLinear,
@@ -22,42 +21,7 @@ from engine.layers.linear import (
 from engine.layers.loading import CheckpointLayer, NameRules, Slot, collect_slots, load_tensors
 from engine.layers.packed import DensePacked, reference_kernel
 from engine.layers.packed_parts import pieces_of
-from engine.plugin import CheckpointTensor, ModelContext, ModelInfo, PackedWeight, Parallel, Quantizer, WeightFormat
-
-DTYPE = torch.float32
-
-
-class Place(Parallel):
-    """A rank whose collectives are not called."""
-
-    def __init__(self, rank=0, size=1):
-        self.rank, self.size = rank, size
-
-    def all_reduce(self, x):
-        return x
-
-    def all_gather(self, x, dim=-1):
-        raise AssertionError("not expected here")
-
-
-def context(rank=0, size=1, **changes):
-    info = ModelInfo("Test", 10, 8, (), 64)
-    made = ModelContext(
-        info=info, config={}, dtype=DTYPE, device=torch.device("cpu"), parallel=Place(rank, size),
-        attention=built_in("cpu"), kernel=reference_kernel,
-    )  # fmt: skip
-    return dataclasses.replace(made, **changes)
-
-
-def fill(layer, tensors):
-    missing = load_tensors(layer, tensors.items(), NameRules())
-    layer.finish_once()
-    return missing
-
-
-def weight_of(layer):
-    """The dense weight that a layer multiplies by."""
-    return layer(torch.eye(layer.inputs.size)).t()
+from tests.core.layers.harness import context, fill, weight_of
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -209,102 +173,6 @@ def test_a_tied_head_shares_the_weight_and_takes_no_tensor():
     load_tensors(embedding, [("embed.weight", torch.eye(10, 8))], NameRules())
     head.finish()
     assert torch.equal(head(torch.eye(8)), torch.eye(8, 10))
-
-
-class Halves(WeightFormat):
-    """A toy format: codes int8 [inputs, outputs / 2] · scales [inputs / 4, outputs] + one number per layer."""
-
-    def tensors(self):
-        return (
-            CheckpointTensor("codes", output_axis=1, input_axis=0, output_group=2),
-            CheckpointTensor("scales", output_axis=1, input_axis=0, input_group=4),
-            CheckpointTensor("zero"),
-            CheckpointTensor("order", optional=True, input_axis=0),
-        )
-
-    def pack(self, layer, tensors, dtype):
-        return Pairs(layer, dict(tensors))
-
-
-class Pairs(PackedWeight):
-    layout = "pairs"
-
-    def __init__(self, layer, tensors):
-        self.layer, self.tensors = layer, tensors
-        self.outputs, self.inputs = layer.outputs, layer.inputs
-
-    def take(self, which, dtype):
-        codes = self.tensors["codes"].repeat_interleave(2, 1).to(dtype)
-        return (codes * self.tensors["scales"].repeat_interleave(4, 0)).t()[which]
-
-    def nbytes(self):
-        return 0
-
-
-class Toy(Quantizer):
-    def linear(self, layer):
-        return None if layer.name == "plain" else Halves()
-
-    def kv_scale_suffixes(self):
-        return {".k_scale": "k_scale"}
-
-
-def quantized(sizes, inputs):
-    return {
-        name: {
-            "codes": torch.randint(-8, 8, (inputs, size // 2), dtype=torch.int8),
-            "scales": torch.rand(inputs // 4, size),
-            "zero": torch.tensor(float(index)),
-        }
-        for index, (name, size) in enumerate(sizes.items())
-    }
-
-
-def dense(entry):
-    return (entry["codes"].repeat_interleave(2, 1).float() * entry["scales"].repeat_interleave(4, 0)).t()
-
-
-@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
-def test_quantized_parts_are_cut_and_joined(rank, size):
-    sizes = {"q": 16, "k": 8, "v": 8}
-    entries = quantized(sizes, 8)
-    layer = QKVParallelLinear(context(rank, size, quantizer=Toy()), "qkv", tuple(sizes), 8, num_heads=4, num_kv_heads=2, head_dim=4)
-    packed = []
-    layer.context = dataclasses.replace(layer.context, kernel=lambda p: packed.append(p) or reference_kernel(p))
-    assert not fill(layer, {f"{name}.{suffix}": tensor for name, entry in entries.items() for suffix, tensor in entry.items()})
-    rows = [dense(entry).chunk(size)[rank] for entry in entries.values()]
-    torch.testing.assert_close(weight_of(layer), torch.cat(rows))
-    assert packed[0].tensors["zero"].tolist() == [0.0, 1.0, 2.0]
-    assert packed[0].layer.sizes == (16 // size, 8 // size, 8 // size)
-    assert "order" not in packed[0].tensors
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_quantized_inputs_are_cut_by_group(rank):
-    entry = quantized({"o": 6}, 16)["o"]
-    layer = RowParallelLinear(context(rank, 2, quantizer=Toy()), "o", 16, 6)
-    fill(layer, {f"o.{suffix}": tensor for suffix, tensor in entry.items()})
-    torch.testing.assert_close(weight_of(layer), dense(entry)[:, 8 * rank : 8 * rank + 8])
-
-
-def test_a_shard_that_would_cut_a_group_is_refused():
-    entry = quantized({"o": 6}, 12)["o"]
-    layer = RowParallelLinear(context(0, 2, quantizer=Toy()), "o", 12, 6)
-    with pytest.raises(ConfigError, match=r"'o.scales' keeps groups of 4"):
-        load_tensors(layer, [("o.scales", entry["scales"])], NameRules())
-
-
-def test_a_quantized_tensor_of_the_wrong_size_is_named():
-    layer = ReplicatedLinear(context(quantizer=Toy()), "o", 8, 6)
-    with pytest.raises(ModelFileError, match=r"'o.codes' .* asks for 3 along axis 1"):
-        load_tensors(layer, [("o.codes", torch.zeros(8, 6))], NameRules())
-
-
-def test_layers_that_the_checkpoint_leaves_unquantized_stay_dense():
-    layer = ReplicatedLinear(context(quantizer=Toy()), "plain", 8, 6)
-    weight = torch.randn(6, 8)
-    fill(layer, {"plain.weight": weight})
-    assert torch.equal(weight_of(layer), weight)
 
 
 def test_several_threads_take_tensors():

@@ -12,7 +12,6 @@ import pytest
 from engine.errors import (
     BadSignature,
     BrokenPlugin,
-    ConfigError,
     ContractViolation,
     IncompatiblePlugin,
     MissingDependency,
@@ -22,44 +21,15 @@ from engine.errors import (
 )
 from engine.plugin.api import Choice
 from engine.plugin.contracts.loading import Loader
-from engine.plugin.host import Entry, PluginHost, load
-from engine.plugin.kinds import DEVICE, LOADER, POLICY, SPECULATION
-
-GOOD = '''
-"""A loader of nothing."""
-from engine.plugin import Loader, hookimpl
-ENGINE_API = 1
-class Nothing(Loader):
-    def __init__(self, options=None): self.options = options
-    def describe(self): return []
-    def tensors(self): return iter(())
-@hookimpl
-def engine_create_loader(options): return Nothing(options)
-'''
-HEAD = "from engine.plugin import Loader, Use, hookimpl\nENGINE_API = 1\n"
-ARGS = {"checkpoint": None, "info": None, "options": None}
+from engine.plugin.host import load
+from engine.plugin.kinds import DEVICE, LOADER, POLICY
+from tests.core.plugin.hermetic import ARGS, GOOD, HEAD, hermetic
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """A host whose plugins are the sources given to ``host.add(name, source)``."""
-    return _hermetic(tmp_path, monkeypatch)
-
-
-def _hermetic(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    entries: list[Entry] = []
-    made = PluginHost(entries)
-
-    def add(name: str, source: str, *, kind: str = "loader", distribution: str = "acme-engine 0.3") -> None:
-        module = f"acme_{tmp_path.name.replace('-', '_')}_{len(entries)}"
-        (tmp_path / f"{module}.py").write_text(source)
-        entries.append(Entry(kind, name, module, distribution))
-        made.__dict__["_given"] = entries
-        made.__dict__.pop("_entries", None)
-
-    made.add = add  # type: ignore[attr-defined]
-    return made
+    return hermetic(tmp_path, monkeypatch)
 
 
 def test_creates_the_chosen_plugin_and_nothing_else(host):
@@ -203,49 +173,6 @@ def test_use_in_circles_and_into_nothing(host):
         host.create(LOADER, "c", **ARGS)
     with pytest.raises(ContractViolation, match="refers to 'b'"):
         load(host.resolve(LOADER, "a"), LOADER, **ARGS)
-
-
-OPTIONS = GOOD.replace(
-    "class Nothing",
-    "from dataclasses import dataclass\n@dataclass\nclass Options:\n    threads: int = 4\n    uri: str = 'x'\nclass Nothing",
-)
-
-
-def test_options_are_typed(host):
-    host.add("opt", OPTIONS)
-    made = host.create(LOADER, "opt", **ARGS | {"options": {"threads": 2}}).plugin
-    assert (made.options.threads, made.options.uri) == (2, "x")
-    assert host.options(LOADER, "opt", {}).threads == 4
-
-
-@pytest.mark.parametrize(
-    ("values", "shown"),
-    [
-        ({"thread": 1}, "has no option 'thread'. It knows: threads: int, uri: str"),
-        ({"threads": "two"}, "option 'threads': Expected `int`"),
-    ],
-)
-def test_wrong_options_are_refused_by_name(host, values, shown):
-    host.add("opt", OPTIONS)
-    with pytest.raises(ConfigError) as caught:
-        host.options(LOADER, "opt", values)
-    assert shown in str(caught.value)
-
-
-def test_options_for_a_plugin_without_any(host):
-    host.add("good", GOOD)
-    assert host.options(LOADER, "good", {}) is None
-    with pytest.raises(ConfigError, match="takes no options, but was given 'threads'"):
-        host.create(LOADER, "good", **ARGS | {"options": {"threads": 2}})
-
-
-def test_raw_options_stay_a_dict(host):
-    source = HEAD.replace("Loader", "Proposer") + (
-        "class P(Proposer):\n    def propose(self, sequences, count): return []\n"
-        "@hookimpl\ndef engine_create_proposer(options):\n    p = P(); p.given = options; return p"
-    )
-    host.add("ngram", source, kind="speculation")
-    assert host.create(SPECULATION, "ngram", info=None, options={"n": 3}).plugin.given == {"n": 3}
 
 
 def test_secondary_hooks(host):
