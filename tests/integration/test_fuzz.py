@@ -46,7 +46,7 @@ async def fire(server: RunningServer, count: int, seed: int) -> None:
     fuzzer = Fuzzer(int(server.url.rpartition(":")[2]), random.Random(seed))
     await fuzzer.fire(count)
     print(f"\n{sum(fuzzer.statuses.values())} requests: {dict(sorted(fuzzer.statuses.items()))}")
-    assert fuzzer.wrong == []
+    assert not fuzzer.wrong, b"\n".join(request + b"\n-> " + answer for request, answer in fuzzer.wrong).decode(errors="replace")
     assert fuzzer.statuses["200"] > count / 20 and fuzzer.statuses["400"] > count / 5
 
 

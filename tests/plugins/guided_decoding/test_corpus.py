@@ -97,3 +97,12 @@ def test_the_whole_corpus(llm, backend, record_property):
     print(f"\n{backend}: {accepted} of {len(schemas)} schemas accepted, {finished} of {total} answers finished, all valid")
     # The others were cut off: a number without bounds may have as many digits as a small model likes.
     assert finished >= 0.7 * total
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:3])
+def test_characters_of_several_tokens(llm: LLM, backend: str) -> None:
+    """A token may end within a character, where what is forced is no text."""
+    guide = GuideSpec("regex", "😀😀", f"{backend}:no-fallback")
+    params = [SamplingParams(guide=guide, temperature=3.0, max_tokens=20, n=32, seed=seed) for seed in range(4)]
+    for answer in llm.generate(["Smile"] * 4, params):
+        assert {(output.text, output.finish_reason) for output in answer.outputs} == {("😀😀", "stop")}
