@@ -59,6 +59,11 @@ class Link:
         trim()
         return self._inbox.get()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no message has come that was not taken."""
+        return self._inbox.empty()
+
     def send(self, message: FromEngine) -> None:
         """Queue a message for the front end."""
         self._outbox.put(message)
@@ -162,6 +167,13 @@ def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages
     return EngineLoop(scheduler, executor, link.receive, link.send)
 
 
+def prepare(executor: Executor, link: Link) -> None:
+    """Record the steps that requests will need, until the first one comes: it and its neighbours shall not wait for that."""
+    with contextlib.suppress(LookupError):  # workers of other packages need not know the operation
+        while link.empty and any(executor.call("prepare", {})):
+            pass
+
+
 def serve(connection: Connection) -> int:
     """Run an engine over a connection: the first frame is the configuration. Returns the exit status."""
     # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
@@ -194,6 +206,7 @@ def serve(connection: Connection) -> int:
             )
         )
         link.beat(lambda: loop.busy)
+        prepare(executor, link)
         loop.run()
         return 0
     except EngineError as error:

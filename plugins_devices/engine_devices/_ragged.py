@@ -63,10 +63,9 @@ class Fields:
 class RaggedTape(RaggedReplay):
     """The operations of two recordings, with rows and sequences to be filled in.
 
-    Raises :class:`CannotRecord` where they differ in more than counts.
+    Raises :class:`CannotRecord` where they differ in more than counts. Recordings with as many sequences as rows are decode steps: their
+    memory is held, as a :class:`Tape`'s is.
     """
-
-    least = min(rows for rows, _ in SHAPES)
 
     def __init__(self, native: Native, arena: Arena, first: Recording, second: Recording) -> None:
         if [call.kernel for call in first.calls] != [call.kernel for call in second.calls]:
@@ -75,6 +74,8 @@ class RaggedTape(RaggedReplay):
         self._arena = arena
         self._block, starts = pack_calls(first.calls)
         self._words: NDArray[np.uint64] = np.frombuffer(self._block, np.uint64)
+        self.least = min(first.rows, second.rows)
+        self._decodes = first.rows == first.sequences
         comparison = Comparison(first, second)
         for index, start in enumerate(starts):
             comparison.compare(index, start)
@@ -87,6 +88,8 @@ class RaggedTape(RaggedReplay):
         self._kept = [kept for call in first.calls for kept in call.keep if not comparison.owns(kept)]
         self._layouts: dict[int, tuple[dict[int, int], int]] = {}
         self._capacity = 0
+        self._counts = (0, 0)
+        self._results: tuple[Tensor, ...] = ()
         self.nbytes = 0
         base = ctypes.addressof(self._block)
         entries = (Operation(native.address(c.kernel), base + start) for c, start in zip(first.calls, starts, strict=True))
@@ -96,15 +99,20 @@ class RaggedTape(RaggedReplay):
     def run(self, rows: int, sequences: int) -> tuple[Tensor, ...]:
         """See the contract; views of the arena."""
         self._reserve(rows)
-        self._rows.set(rows)
-        self._sequences.set(sequences)
+        if self._counts != (rows, sequences):
+            self._rows.set(rows)
+            self._sequences.set(sequences)
+            self._counts, self._results = (rows, sequences), ()
         self._native.run_list(self._operations)
-        self._arena.passed(ragged=True)
-        offsets = self._layouts[self._capacity][0]
-        return tuple(within(self._arena.memory, offsets[owner] + offset, shaped(rows)) for owner, offset, shaped in self._outputs)
+        self._arena.passed(ragged=not self._decodes)
+        if not self._results:
+            offsets, memory = self._layouts[self._capacity][0], self._arena.memory
+            self._results = tuple(within(memory, offsets[owner] + offset, shaped(rows)) for owner, offset, shaped in self._outputs)
+        return self._results
 
     def move(self, memory: Tensor) -> None:
         """The arena is now these bytes."""
+        self._results = ()
         if self._capacity:
             offsets = self._layouts[self._capacity][0]
             words = np.array([word for word, _, _ in self._pointers], np.int64)
@@ -122,6 +130,8 @@ class RaggedTape(RaggedReplay):
             ends = {buffer: life[1] for buffer, life in self._lives.items()}
             self._layouts[capacity] = place(sizes, begins, ends)
         self._capacity, self.nbytes = capacity, self._layouts[capacity][1]
+        if self._decodes:
+            self._arena.keep(self.nbytes)
         if not self._arena.reserve(self.nbytes):
             self.move(self._arena.memory)
 

@@ -105,11 +105,15 @@ class TapeRecorder(Recorder):
         return replay
 
     def record_ragged(
-        self, fill: Callable[[int, int], None], body: Callable[[int, int], tuple[Tensor, ...]]
+        self,
+        fill: Callable[[int, int], None],
+        body: Callable[[int, int], tuple[Tensor, ...]],
+        *,
+        shapes: tuple[tuple[int, int], ...] = SHAPES,
     ) -> RaggedTape:
-        """Run ``body`` at two sizes. Raises :class:`CannotRecord` also where a replay does not repeat both of them bit by bit."""
+        """Run ``body`` at two shapes. Raises :class:`CannotRecord` also where a replay does not repeat both of them bit by bit."""
         recordings = []
-        for rows, sequences in SHAPES:
+        for rows, sequences in shapes:
             fill(rows, sequences)
             calls, buffers, outputs = self._watch(lambda rows=rows, sequences=sequences: body(rows, sequences))  # type: ignore[misc]
             recordings.append(Recording(rows, sequences, fuse(calls, buffers, outputs) if self._fusing else calls, buffers, outputs))

@@ -202,9 +202,13 @@ class Arena:
     def hold(self, tape: Tape) -> None:
         """Give ``tape`` its memory. Results of other tapes are lost if the arena has to grow."""
         self.join(tape)
-        self._held = max(self._held, tape.nbytes)
+        self.keep(tape.nbytes)
         if not self.reserve(tape.nbytes):
             tape.move(self.memory)
+
+    def keep(self, nbytes: int) -> None:
+        """So many bytes are never given back."""
+        self._held = max(self._held, nbytes)
 
     def reserve(self, nbytes: int) -> bool:
         """Have at least that many bytes. True: the memory is elsewhere now, as all tapes were told."""

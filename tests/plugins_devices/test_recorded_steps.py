@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.worker.inputs import StepInputs
+from engine.worker.runner import Computed
 from engine.worker.worker import LocalWorker
 from engine_devices._native import Absent, load
+from engine_devices._recorder import TapeRecorder
 from tests.core.worker.harness import Driver, greedy, make_config, make_worker
 from tests.plugins.models.checkpoints import save
 from tests.plugins.models.test_equal_transformers import CASES
@@ -30,7 +33,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def start(case: tuple[str, Path], *, native: bool = True, **changes) -> LocalWorker:
     module, path = case
-    config = make_config(path, modules={"model": f"engine_plugins.models.{module}"}, pages=1024, max_model_len=128, **changes)
+    modules = {"model": f"engine_plugins.models.{module}"}
+    config = make_config(path, modules=modules, **{"pages": 1024, "max_model_len": 256} | changes)
     with pytest.MonkeyPatch.context() as patch:
         if not native:
             patch.setattr("engine_devices._cpu_device.load", lambda: Absent("the test wants torch"))
@@ -60,7 +64,7 @@ def test_recorded_plain_and_torch_give_the_same_tokens(case: tuple[str, Path]) -
     if case[0] in MIXTURES:
         assert steps == "plain: the model decides from values which of its parts run"
     else:
-        assert steps == "recorded, batches of 1, 2, 3, 4, 5, 6, 7, 8"
+        assert steps == "recorded, batches of 1, 2 to 8"
 
 
 def first_logits(worker: LocalWorker) -> torch.Tensor:
@@ -98,6 +102,51 @@ def made_qwen3(path: Path, **changes: int) -> tuple[str, Path]:
     return module, path
 
 
+def logits_by_size(worker: LocalWorker, largest: int) -> dict[int, torch.Tensor]:
+    """Of decode steps of 1, 2, … ``largest`` sequences: the i-th has i tokens more than the first."""
+    found: dict[int, torch.Tensor] = {}
+    run = worker._runner.run
+
+    def watched(inputs: StepInputs) -> Computed:
+        computed = run(inputs)
+        if inputs.decode and computed.logits is not None:
+            found[len(inputs.sequences)] = computed.logits.clone()
+        return computed
+
+    worker._runner.run = watched  # type: ignore[method-assign]
+    driver = Driver(worker.run)
+    for seq in range(largest):
+        driver.add(seq, [seq + 3] * (seq + 1), greedy(allowed_token_ids=[40]))
+        driver.step(list(range(seq + 1)))
+        driver.step(list(range(seq + 1)))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_batch_size_follows_from_few_recordings(qwen3: tuple[str, Path], dtype: str) -> None:
+    """Bit by bit, also where a larger batch moved the memory meanwhile."""
+    plain = logits_by_size(start(qwen3, dtype=dtype, enforce_eager=True, max_num_seqs=80, pages=4096), 67)
+    worker = start(qwen3, dtype=dtype, max_num_seqs=80, pages=4096)
+    recorded = logits_by_size(worker, 67)
+    assert set(plain) == set(recorded) == set(range(1, 68))
+    assert all(torch.equal(plain[size], recorded[size]) for size in plain)
+    assert worker.call("describe", {})["steps"] == "recorded, batches of 1, 2 to 8, 9 and more"
+
+
+@pytest.mark.parametrize(("most", "steps"), [(80, "1, 2 to 8, 9 and more"), (5, "1, 2 to 8"), (1, "1")])
+def test_a_prepared_worker_records_nothing_more(
+    qwen3: tuple[str, Path], most: int, steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = (start(qwen3, max_num_seqs=most, pages=4096) for _ in range(2))
+    while worker.call("prepare", {}):
+        pass
+    assert worker.call("describe", {})["steps"] == f"recorded, batches of {steps}"
+    expected = logits_by_size(other, most)
+    monkeypatch.setattr(TapeRecorder, "_watch", None)
+    prepared = logits_by_size(worker, most)
+    assert all(torch.equal(prepared[size], expected[size]) for size in expected)
+
+
 @pytest.mark.parametrize(("inner", "each"), [(64, 8), (48, 9)])
 def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int) -> None:
     """Per layer: norm, q k v, heads into pages, attention, output + residual, norm, gate · up, down + residual.
@@ -107,8 +156,9 @@ def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int) -> None:
     case = made_qwen3(tmp_path, intermediate_size=inner)
     worker = start(case, dtype="bfloat16")
     recorded = first_logits(worker)
-    (replay,) = worker._runner._replays.values()
-    assert len(replay._tape.operations) == 3 * each + len(("embed", "angles", "norm", "head", "best"))
+    assert worker._runner._decodes is not None
+    (replay,) = worker._runner._decodes._pairs.values()
+    assert len(replay._operations) == 3 * each + len(("embed", "angles", "norm", "head", "best"))
     assert torch.equal(recorded, first_logits(start(case, dtype="bfloat16", enforce_eager=True)))
 
 

@@ -12,6 +12,7 @@ from engine.plugin.contracts.attention import AttentionBatch
 from engine.plugin.contracts.device import CannotRecord
 from engine.plugin.contracts.model import Batch, Model, torch_operations
 from engine.worker.buffers import Buffers
+from engine.worker.decodes import PAIRS, Decodes
 from engine.worker.inputs import StepInputs
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class StepRunner:
         self._buffers: Buffers | None = None
         self._recorder: Recorder | None = None
         self._replays: dict[int, Replay] = {}
+        self._decodes: Decodes | None = None
+        #: Batch sizes to record before anybody asks for them; 0 stands for steps with prompts.
+        self._unprepared: list[int] = []
         self._sizes: list[int] = []
         self._ragged: RaggedReplay | None = None
         #: Why steps with prompts are not recorded; empty where they are, or may be when one comes.
@@ -76,15 +80,36 @@ class StepRunner:
         """
         largest = min(max_num_seqs, LARGEST_RECORDED)
         rows, sequences = recorder.ragged_trial if max_tokens else (0, 0)
-        self._buffers = Buffers(max(largest, sequences), max_seq_len, self._block_size, self._device, max(max_tokens, rows))
+        if recorder.cheap:
+            sequences = max(sequences, *(size for pair in PAIRS for size in pair))
+        self._buffers = buffers = Buffers(max(largest, sequences), max_seq_len, self._block_size, self._device, max(max_tokens, rows))
         self._recorder, self.plain = recorder, ""
         if recorder.cheap:
             self._sizes = list(range(1, largest + 1))
+            self._unprepared = [size for size in (1, *(first for first, _ in PAIRS)) if size <= largest] + [0] * bool(max_tokens)
+            self._decodes = Decodes(recorder, buffers, lambda size: self._decode(buffers.batch(size, self._caches)))
             return
         self._sizes = recorded_sizes(max_num_seqs)
         # The largest first, so that the smaller ones fit into its memory.
         for size in reversed(self._sizes):
             self._record(recorder, self._buffers, size)
+
+    def prepare(self) -> bool:
+        """Record one of the things that steps will need; whether more are left. Only where recording is cheap: elsewhere all is done."""
+        buffers, recorder, decodes = self._buffers, self._recorder, self._decodes
+        if buffers is None or recorder is None or decodes is None or not self._unprepared:
+            return False
+        size = self._unprepared.pop(0)
+        try:
+            if size:
+                decodes.prepare(size)
+                buffers.fill_harmlessly(size, size)
+                decodes.run(size)
+            else:
+                self._record_ragged(recorder, buffers)
+        except CannotRecord as refused:
+            self._give_up(refused)
+        return bool(self._unprepared)
 
     def describe(self) -> str:
         """Whether steps are recorded, and why not."""
@@ -92,7 +117,8 @@ class StepRunner:
             return f"plain: {self.plain}"
         if self.ragged_plain:
             return f"decodes recorded, others plain: {self.ragged_plain}"
-        return f"recorded, batches of {', '.join(map(str, sorted(self._replays))) or 'any size when it occurs'}"
+        recorded = ", ".join(map(str, sorted(self._replays))) if self._decodes is None else self._decodes.describe()
+        return f"recorded, batches of {recorded or 'any size when it occurs'}"
 
     def run(self, inputs: StepInputs) -> Computed:
         """Compute a step and the logits of its rows to sample."""
@@ -101,9 +127,7 @@ class StepRunner:
         if buffers is not None and inputs.decode and count <= self._sizes[-1]:
             longest = int(inputs.seq_lens.max())
             if longest <= buffers.max_seq_len:
-                size = self._sizes[bisect_left(self._sizes, count)]
-                buffers.fill(inputs, size)
-                outputs = self._replay(buffers, size)
+                outputs = self._replay(buffers, inputs, self._sizes[bisect_left(self._sizes, count)])
                 if outputs is not None:
                     return _pick(outputs, inputs, count)
         if buffers is not None and self._recorder is not None and self._recorder.cheap and not inputs.decode:
@@ -130,46 +154,49 @@ class StepRunner:
         rows, sequences = len(inputs.token_ids), len(inputs.sequences)
         if self.ragged_plain or sequences > buffers.rows or rows > buffers.tokens or int(inputs.seq_lens.max()) > buffers.max_seq_len:
             return None
-
-        def body(rows: int, sequences: int) -> tuple[Tensor, ...]:
-            return (self._model.forward(buffers.ragged(rows, sequences, self._caches)),)
-
-        if self._ragged is None:
-            try:
-                self._ragged = recorder.record_ragged(buffers.fill_harmlessly, body)
-            except CannotRecord as refused:
-                self.ragged_plain = str(refused)
-                return None
-        if rows < self._ragged.least:
+        self._record_ragged(recorder, buffers)
+        if self._ragged is None or rows < self._ragged.least:
             return None
         buffers.fill_ragged(inputs)
         return self._ragged.run(rows, sequences)[0]
 
-    def _replay(self, buffers: Buffers, size: int) -> tuple[Tensor, ...] | None:
+    def _record_ragged(self, recorder: Recorder, buffers: Buffers) -> None:
+        def body(rows: int, sequences: int) -> tuple[Tensor, ...]:
+            return (self._model.forward(buffers.ragged(rows, sequences, self._caches)),)
+
+        if self._ragged is None and not self.ragged_plain:
+            try:
+                self._ragged = recorder.record_ragged(buffers.fill_harmlessly, body)
+            except CannotRecord as refused:
+                self.ragged_plain = str(refused)
+
+    def _replay(self, buffers: Buffers, inputs: StepInputs, size: int) -> tuple[Tensor, ...] | None:
         """Replay that size, or record it if it is new; None: it cannot be recorded."""
-        replay = self._replays.get(size)
-        if replay is not None:
-            return replay.run()
-        if self._recorder is None:
-            return None
+        decodes = self._decodes
+        if decodes is None:
+            buffers.fill(inputs, size)
+            return self._replays[size].run()
         try:
-            return self._record(self._recorder, buffers, size).outputs
+            decodes.prepare(size)
+            buffers.fill(inputs, size)
+            return decodes.run(size)
         except CannotRecord as refused:
-            self._recorder = self._buffers = None
-            self._replays.clear()
-            self.plain = str(refused)
+            self._give_up(refused)
             return None
 
-    def _record(self, recorder: Recorder, buffers: Buffers, size: int) -> Replay:
+    def _give_up(self, refused: CannotRecord) -> None:
+        self._recorder = self._buffers = self._decodes = None
+        self.plain = str(refused)
+
+    def _record(self, recorder: Recorder, buffers: Buffers, size: int) -> None:
         batch = buffers.batch(size, self._caches)
+        self._replays[size] = recorder.record(lambda: self._decode(batch))
 
-        def body() -> tuple[Tensor, ...]:
-            hidden = self._model.forward(batch)
-            logits = self._model.logits(hidden)
-            return (hidden, logits, *self._ops.best(logits))
-
-        self._replays[size] = replay = recorder.record(body)
-        return replay
+    def _decode(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What a decode step returns: the last hidden states, logits, and of each row the largest and its id."""
+        hidden = self._model.forward(batch)
+        logits = self._model.logits(hidden)
+        return (hidden, logits, *self._ops.best(logits))
 
     def _batch(self, inputs: StepInputs) -> Batch:
         """The plain step's batch."""

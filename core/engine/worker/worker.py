@@ -23,12 +23,13 @@ from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, 
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble
-from engine.worker.kernels import Kernels
+from engine.worker.kernels import Kernels, kernel_of
 from engine.worker.kv_scales import calculate_scales
 from engine.worker.limits import linear_work, measure_limits
 from engine.worker.logprobs import describe_prompt
 from engine.worker.masks import Masks
 from engine.worker.memory import measure_budget, page_bytes, rehearse, used_bytes
+from engine.worker.offload import Offload
 from engine.worker.parallel import SingleProcess, TorchDistributed, join
 from engine.worker.processors import Processors
 from engine.worker.runner import Computed, StepRunner
@@ -77,7 +78,8 @@ class LocalWorker(Worker):
         self._attention = attention_of(device, config)
         with torch.inference_mode(), self._parallel.turn(config.parallel.loading_workers):
             self._kernels = Kernels(device)
-            self._model: Model = build_model(config, device, self._parallel, self._attention, self._kernels)
+            self._offload = self._create_offload(device)
+            self._model: Model = build_model(config, device, self._parallel, self._attention, self._kernels, self._offload)
             load_weights(self._model, config, self.rank, self._progress)
         for layout, layers in (self._kernels.without() if self.rank == 0 else {}).items():
             _log.warning("%s has no kernel for the layout %s: %d layers are dequantized at each product.", device.name, layout, layers)
@@ -123,6 +125,8 @@ class LocalWorker(Worker):
             self._runner.plain = "--enforce-eager"
         elif not self._model.recordable:
             self._runner.plain = "the model decides from values which of its parts run"
+        elif self._offload is not None:
+            self._runner.plain = "--cpu-offload-gb: weights are copied during a step"
         elif recorder is None:
             self._runner.plain = f"the device {device.name} does not record steps"
         else:
@@ -174,12 +178,12 @@ class LocalWorker(Worker):
         """``memory``: total and free bytes now. ``describe``: the device's kernels, whether steps are recorded, and how
         many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready. ``check_processors``: for
         every (name, arguments) of logits processors None or what is wrong. ``limits``, ``profile``: see the device's contract.
-        ``work``: see :func:`~engine.worker.limits.linear_work`."""
+        ``work``: see :func:`~engine.worker.limits.linear_work`. ``prepare``: see :meth:`~engine.worker.runner.StepRunner.prepare`."""
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
         if method == "describe":
-            device = self._opened().describe() | self._kernels.describe()
+            device = self._opened().describe() | self._kernels.describe() | (self._offload.describe() if self._offload else {})
             return {**device, "steps": self._runner.describe(), "sequences": len(self._table)}
         if method == "prepare_guide":
             return self._grammars is None or self._grammars.prepare(msgspec.convert(arguments["spec"], GuideSpec))
@@ -189,6 +193,9 @@ class LocalWorker(Worker):
             return measure_limits(self._opened(), arguments.get("dtype", self.config.model.dtype))
         if method == "work":
             return linear_work(self._model, self.config.model.dtype)
+        if method == "prepare":
+            with torch.inference_mode():
+                return self._runner.prepare()
         if method == "profile":
             return self._opened().profile(bool(arguments["on"]))
         raise LookupError(method)
@@ -235,6 +242,13 @@ class LocalWorker(Worker):
                 rows = hidden[int(inputs.query_start[i]) : int(inputs.query_start[i + 1])]
                 found[i] = describe_prompt(sequence, item, rows, self._model.logits, width)
         return found
+
+    def _create_offload(self, device: Device) -> Offload | None:
+        """What keeps weights in host memory; None where none are to stay there, or all are there anyway."""
+        budget = self.config.load.cpu_offload_bytes
+        if not budget or self.config.device.shared_memory:
+            return None
+        return Offload(budget, device, kernel_of(device))
 
     def _create_grammars(self) -> Grammars | None:
         """Guided decoding belongs to the rank that samples; it needs a tokenizer and a backend."""

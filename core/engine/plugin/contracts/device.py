@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -72,14 +72,41 @@ class Recorder(ABC):
         """
 
     def record_ragged(
-        self, fill: Callable[[int, int], None], body: Callable[[int, int], tuple[Tensor, ...]]
+        self,
+        fill: Callable[[int, int], None],
+        body: Callable[[int, int], tuple[Tensor, ...]],
+        *,
+        shapes: tuple[tuple[int, int], ...] = (),
     ) -> RaggedReplay:
-        """Record ``body(rows, sequences)`` for any number of either, by running it at some sizes of the recorder's choice.
+        """Record ``body(rows, sequences)`` for any number of either, by running it at two ``shapes``, by default of the recorder's choice.
 
+        Shapes with as many rows as sequences record decode steps: replays then have as many of both.
         ``fill(rows, sequences)`` puts inputs into the buffers of which ``body`` computes the first rows, leaving no trace elsewhere.
         Raises :class:`CannotRecord`, by default always.
         """
         raise CannotRecord("the device records steps of one shape each")
+
+
+class WeightTransfer(ABC):
+    """Copies weights from host memory to the device's while the device computes.
+
+    A transfer begins when the work submitted before ``begin`` is done, and work submitted after ``wait`` begins when the transfer is: so
+    whoever writes over what earlier work reads, and reads what was copied, needs no other order.
+    """
+
+    @abstractmethod
+    def host_memory(self, size: int) -> Tensor:
+        """uint8 [size] in host memory that the device copies from by itself (page-locked). Raises
+        :class:`engine.errors.MemoryShortage`.
+        """
+
+    @abstractmethod
+    def begin(self, target: Tensor, source: Tensor) -> Any:
+        """Begin to copy ``source`` (a part of :meth:`host_memory`) to ``target`` on the device; returns what ``wait`` takes."""
+
+    @abstractmethod
+    def wait(self, transfer: Any) -> None:
+        """Let work that is submitted from here on begin after that transfer; does not hold up the caller. May be called again."""
 
 
 class Device(ABC):
@@ -110,6 +137,13 @@ class Device(ABC):
 
     def recorder(self) -> Recorder | None:
         """Records decode steps; None: steps always run plainly."""
+        return None
+
+    def weight_transfer(self) -> WeightTransfer | None:
+        """How weights that stay in host memory come here (``--cpu-offload-gb``); None: they cannot.
+
+        A device that can says so in its facts too (``DeviceFacts.fetches_weights``).
+        """
         return None
 
     def collective_backend(self) -> str:
