@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -31,11 +33,25 @@ def scale_table() -> Tensor:
     return torch.tensor(sorted(values))
 
 
-def round_doubly(scales: Tensor) -> Tensor:
-    """Scales as they come back from 8 bits: less their mean, divided by the largest of 256, the nearest of :func:`scale_table`."""
+class DoubleRounding(NamedTuple):
+    """Scales in 8 bits: scale = :func:`scale_table` [code] · largest [block] + mean. uint8 [n], float32 [⌈n / 256⌉], float32 []."""
+
+    codes: Tensor
+    largest: Tensor
+    mean: Tensor
+
+
+def double_rounding(scales: Tensor) -> DoubleRounding:
+    """Scales less their mean, divided by the largest of 256, as the nearest of :func:`scale_table`."""
     table = scale_table().to(scales.device)
     mean = scales.mean()
     centred = torch.nn.functional.pad(scales - mean, (0, -len(scales) % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
     largest = centred.abs().amax(1, keepdim=True)
     codes = torch.bucketize(centred / largest.clamp(min=1e-30), (table[1:] + table[:-1]) / 2)
-    return (table[codes] * largest).flatten()[: len(scales)] + mean
+    return DoubleRounding(codes.flatten()[: len(scales)].to(torch.uint8), largest.squeeze(1), mean)
+
+
+def round_doubly(scales: Tensor) -> Tensor:
+    """Scales as they come back from :func:`double_rounding`."""
+    codes, largest, mean = double_rounding(scales)
+    return scale_table().to(scales.device)[codes.long()] * largest.repeat_interleave(NESTED_BLOCK)[: len(scales)] + mean

@@ -70,6 +70,11 @@ SABOTAGES: dict[str, Sabotage] = {
     "swaps_without_room": Sabotage("preemption", (" and pages <= free_host_pages", ""), ("test_it_swaps_only_into_room_that_is_there",)),
     "hides_its_need": Sabotage("preemption", ("        return True\n", "        return False\n"), ("test_it_swaps_only_where_it_says_that_it_needs_the_room",)),
     "no_such_dtype": Sabotage("kv_cache_dtype", ('return "float16"', 'return "half16"'), ("test_the_storage_is_a_dtype",)),
+    # producers
+    "says_another_weight": Sabotage("producer", ('"weight_scale": rounded.scale}, rounded)', '"weight_scale": rounded.scale}, GroupedInteger.quantize(weight.roll(1), bits=8))'), ("test_the_weight_means_nearly_the_source",)),
+    "promises_too_little": Sabotage("producer", ("return 8.0", "return 4.0"), ("test_its_tensors_are_as_small_as_it_says",)),
+    "writes_to_the_source": Sabotage("producer", ("        return ProducedWeight({", "        weight.zero_()\n        return ProducedWeight({"), ("test_the_source_is_not_written_to", "test_the_weight_means_nearly_the_source", "test_it_says_the_same_twice")),
+    "forgets_what_was_kept": Sabotage("producer", ('"ignore": list(kept)', '"ignore": []'), ("test_the_checkpoint_says_how_to_read_it",)),
     # guides
     "allows_too_much": Sabotage("guided_decoding", ("bool(text) and self.fits(self.written[-1] + text)", "bool(text)"), ("*",)),
     "never_ends": Sabotage("guided_decoding", ("        bits[self.vocabulary.end] = self.written[-1] in self.choices\n", ""), ("test_sentences_are_accepted_and_may_end[choice]", "test_masks_agree_with_advancing[choice]")),

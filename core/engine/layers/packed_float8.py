@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.layers.packed_rounding import row_slices
 from engine.plugin.contracts.packed import PackedWeight
 
 #: The largest finite value of each 8-bit float.
@@ -45,6 +46,23 @@ class ScaledFloat8(PackedWeight):
         scale = (blocks.abs().amax((1, 3)) / top).clamp(min=1e-12)
         values = (blocks / scale[:, None, :, None]).clamp(-top, top).view(padded.shape)[:outputs, :inputs].to(dtype)
         return cls(values, scale, rows=rows, columns=columns, exclusive=True)
+
+    @classmethod
+    def round_rows(
+        cls, weight: Tensor, *, dtype: torch.dtype = torch.float8_e4m3fn, scale_dtype: torch.dtype = torch.float32, together: bool = False
+    ) -> ScaledFloat8:
+        """Round a dense weight in slices of rows, for scales that are kept in ``scale_dtype``: one per output, or one ``together``."""
+        outputs, inputs = weight.shape
+        top = LARGEST[dtype]
+        slices = list(row_slices(outputs, inputs))
+        largest = torch.cat([weight[rows].abs().amax(1, keepdim=True).float() for rows in slices])
+        largest = largest.amax().view(1, 1) if together else largest
+        scale = (largest / top).clamp(min=max(1e-12, torch.finfo(scale_dtype).tiny)).to(scale_dtype)
+        values = torch.empty(outputs, inputs, dtype=dtype, device=weight.device)
+        for rows in slices:
+            steps = scale.float() if together else scale[rows].float()
+            values[rows] = weight[rows].float().div_(steps).clamp_(-top, top).to(dtype)
+        return cls(values, scale, rows=outputs if together else 1, columns=inputs, exclusive=True)
 
     def expanded_scale(self) -> Tensor:
         """float32 [outputs, ⌈inputs / columns⌉]."""

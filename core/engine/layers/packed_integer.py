@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.layers.packed_rounding import round_to_integers
 from engine.plugin.contracts.packed import PackedWeight
 
 #: Bits of an integer → widths of the planes that hold them, lowest bits first.
@@ -63,24 +64,22 @@ class GroupedInteger(PackedWeight):
         return cls(values, scale, shift, bits=bits, inputs=integers.shape[1], group=group, exclusive=True, exact=exact)
 
     @classmethod
-    def quantize(cls, weight: Tensor, *, bits: int, group: int = 0, asymmetric: bool = False) -> GroupedInteger:
-        """Round a dense weight [outputs, inputs] to nearest, ``bits`` ≥ 2; ``group`` 0: one scale per output."""
-        outputs, inputs = weight.shape
-        group = group or inputs
-        groups = -(-inputs // group)
-        padded = functional.pad(weight.float(), (0, groups * group - inputs)).view(outputs, groups, group)
+    def quantize(
+        cls, weight: Tensor, *, bits: int, group: int = 0, asymmetric: bool = False, scale_dtype: torch.dtype | None = None,
+        search: bool = False,
+    ) -> GroupedInteger:  # fmt: skip
+        """Round a dense weight [outputs, inputs] to nearest, ``bits`` ≥ 2; ``group`` 0: one scale per output.
+
+        ``scale_dtype`` (None: float32) and ``search``: see :func:`engine.layers.packed_rounding.round_to_integers`.
+        """
         low, high = value_range(bits)
         if high < 1:
             raise ValueError(f"bits is {bits}; rounding needs 2 to 8")
-        if asymmetric:
-            least, most = padded.amin(-1).clamp(max=0), padded.amax(-1).clamp(min=0)
-            scale = ((most - least) / (high - low)).clamp(min=1e-10)
-            shift = least - low * scale
-            integers = ((padded - shift.unsqueeze(-1)) / scale.unsqueeze(-1)).round().clamp(low, high)
-            return cls.of(integers.view(outputs, -1)[:, :inputs], scale, shift, bits=bits, group=group)
-        scale = (padded.abs().amax(-1) / high).clamp(min=1e-10)
-        integers = (padded / scale.unsqueeze(-1)).round().clamp(low, high)
-        return cls.of(integers.view(outputs, -1)[:, :inputs], scale, bits=bits, group=group)
+        group = group or weight.shape[1]
+        integers, scale, shift = round_to_integers(
+            weight, low, high, group, asymmetric=asymmetric, scale_dtype=scale_dtype, search=search
+        )
+        return cls.of(integers, scale, shift, bits=bits, group=group)
 
     def integers(self) -> Tensor:
         """The signed values, int8 [outputs, inputs]."""

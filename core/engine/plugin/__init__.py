@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.device import RaggedReplay as RaggedReplay
     from engine.plugin.contracts.device import Recorder as Recorder
     from engine.plugin.contracts.device import Replay as Replay
+    from engine.plugin.contracts.device import WeightTransfer as WeightTransfer
     from engine.plugin.contracts.executor import CacheBudget as CacheBudget
     from engine.plugin.contracts.executor import Executor as Executor
     from engine.plugin.contracts.executor import StartWorker as StartWorker
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.packed import PartFormats as PartFormats
     from engine.plugin.contracts.packed import Quantizer as Quantizer
     from engine.plugin.contracts.packed import WeightFormat as WeightFormat
+    from engine.plugin.contracts.producing import ProducedWeight as ProducedWeight
+    from engine.plugin.contracts.producing import Producer as Producer
+    from engine.plugin.contracts.producing import SourceModel as SourceModel
+    from engine.plugin.contracts.producing import WeightOutput as WeightOutput
     from engine.plugin.contracts.scheduling import KVCacheType as KVCacheType
     from engine.plugin.contracts.scheduling import PreemptionMode as PreemptionMode
     from engine.plugin.contracts.scheduling import RequestView as RequestView
@@ -86,7 +91,7 @@ if TYPE_CHECKING:
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
-    "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay",
+    "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay WeightTransfer",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
     "engine.plugin.contracts.generation": (
         "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint"
@@ -97,6 +102,7 @@ _HOME = {
     "engine.plugin.contracts.packed": (
         "CheckpointTensor LinearKernel LinearShape LinearWork PackedWeight PartFormats Quantizer WeightFormat"
     ),
+    "engine.plugin.contracts.producing": "ProducedWeight Producer SourceModel WeightOutput",
     "engine.plugin.contracts.scheduling": "KVCacheType PreemptionMode RequestView SchedulingPolicy",
     "engine.plugin.contracts.serving": "KVConnector ModelArchitecture ModelImplementation RequestRecord Task",
     "engine.plugin.contracts.text": (

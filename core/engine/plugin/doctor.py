@@ -23,7 +23,7 @@ PROCESSES: dict[str, str] = {
     "device": "front end, worker", "executor": "engine", "policy": "front end, engine", "preemption": "engine", "kv_cache_dtype": "worker",
     "guided_decoding": "front end, worker", "model_impl": "front end, worker", "model": "front end, worker", "speculation": "worker",
     "acceptance": "worker", "kv_connector": "engine, worker", "logits_processor": "front end, worker", "reasoning_parser": "front end",
-    "tool_parser": "front end", "task": "front end", "extension": "front end",
+    "tool_parser": "front end", "task": "front end", "producer": "engine quantize", "extension": "front end",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from engine.plugin.contracts.executor import Executor
 from engine.plugin.contracts.generation import AcceptanceMethod, GuideCompiler, LogitsProcessor, Proposer
 from engine.plugin.contracts.loading import ConfigFormat, Loader
 from engine.plugin.contracts.packed import Quantizer
+from engine.plugin.contracts.producing import Producer
 from engine.plugin.contracts.scheduling import KVCacheType, PreemptionMode, SchedulingPolicy
 from engine.plugin.contracts.serving import KVConnector, ModelArchitecture, ModelImplementation, Task
 from engine.plugin.contracts.text import ReasoningParser, Tokenizer, TokenizerPool, ToolParser
@@ -69,12 +70,13 @@ REASONING_PARSER = Kind(
 )
 TOOL_PARSER = Kind("tool_parser", "--tool-call-parser", "engine_create_tool_parser", ToolParser, "finds tool calls in the answer")  # type: ignore[type-abstract]
 TASK = Kind("task", "--task", "engine_create_task", Task, "what an instance serves")  # type: ignore[type-abstract]
+PRODUCER = Kind("producer", "--method", "engine_create_producer", Producer, "writes quantized checkpoints (engine quantize)")  # type: ignore[type-abstract]
 EXTENSION = Kind("extension", "--extensions", "engine_started", Extension, "observers and routes (all that are enabled)")
 
 KINDS: tuple[Kind[Any], ...] = (
     LOADER, CONFIG_FORMAT, TOKENIZER, TOKENIZER_POOL, QUANTIZATION, DEVICE, EXECUTOR, POLICY, PREEMPTION, KV_CACHE_DTYPE,
     GUIDED_DECODING, MODEL_IMPL, MODEL, SPECULATION, ACCEPTANCE, KV_CONNECTOR, LOGITS_PROCESSOR, REASONING_PARSER, TOOL_PARSER,
-    TASK, EXTENSION,
+    TASK, PRODUCER, EXTENSION,
 )  # fmt: skip
 
 

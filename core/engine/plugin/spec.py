@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.generation import AcceptanceMethod, GuideCompiler, LogitsProcessor, Proposer
     from engine.plugin.contracts.loading import ConfigFormat, Loader
     from engine.plugin.contracts.packed import Quantizer
+    from engine.plugin.contracts.producing import Producer, SourceModel
     from engine.plugin.contracts.scheduling import KVCacheType, PreemptionMode, SchedulingPolicy
     from engine.plugin.contracts.serving import KVConnector, ModelArchitecture, ModelImplementation, RequestRecord, Task
     from engine.plugin.contracts.text import ReasoningParser, Tokenizer, TokenizerPool, ToolParser
@@ -190,6 +191,15 @@ def engine_choose_parser(template: str, tokens: frozenset[str]) -> Use | None:
 @hookspec(firstresult=True)
 def engine_create_task(info: ModelInfo) -> Task | Use:
     """Once, in the front end."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def engine_create_producer(model: SourceModel, options: Any) -> Producer | Use:
+    """Once, by ``engine quantize``. ``options``: the module's ``Options`` filled from --method-config and --group-size, or None.
+
+    Raises :class:`engine.errors.ConfigError` naming the option or the layer that the method cannot do.
+    """
     raise NotImplementedError
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.plugin.testing.models import ModelImplementationContract as ModelImplementationContract
     from engine.plugin.testing.parsers import ReasoningParserContract as ReasoningParserContract
     from engine.plugin.testing.parsers import ToolParserContract as ToolParserContract
+    from engine.plugin.testing.producing import ProducerContract as ProducerContract
     from engine.plugin.testing.quantizers import QuantizerContract as QuantizerContract
     from engine.plugin.testing.sampling import AcceptanceContract as AcceptanceContract
     from engine.plugin.testing.sampling import LogitsProcessorContract as LogitsProcessorContract
@@ -45,6 +46,7 @@ _HOME = {
     "guides": "GuideContract",
     "sampling": "AcceptanceContract LogitsProcessorContract ProposerContract",
     "scheduling": "KVCacheTypeContract PolicyContract PreemptionContract",
+    "producing": "ProducerContract",
     "quantizers": "QuantizerContract",
     "devices": "DeviceContract",
     "executors": "ExecutorContract",

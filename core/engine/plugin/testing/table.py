@@ -10,5 +10,5 @@ SUITE_NAMES: dict[str, str] = {
     "model": "ModelContract", "speculation": "ProposerContract", "acceptance": "AcceptanceContract",
     "kv_connector": "KVConnectorContract", "logits_processor": "LogitsProcessorContract",
     "reasoning_parser": "ReasoningParserContract", "tool_parser": "ToolParserContract", "task": "TaskContract",
-    "extension": "ExtensionContract",
+    "producer": "ProducerContract", "extension": "ExtensionContract",
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Methods of ``engine quantize`` whose checkpoints the methods of this package read."""
