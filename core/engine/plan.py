@@ -20,12 +20,33 @@ _MARGIN = GIB // 4
 _TIED = ("lm_head.weight", "embed_out.weight")
 
 
+#: Modules whose weights are looked up by row instead of multiplied: they never stay in host memory.
+_LOOKED_UP = ("embed_tokens", "wte", "wpe", "embed_in", "tok_embeddings", "embed_positions", "token_embd")
+#: Tensors that are on the device at the same time while weights are copied from the host's memory: those of the layer at work and of
+#: the next, which may be fused of two large ones each.
+_PLACES = 4
+
+
 class Weights(msgspec.Struct, frozen=True):
-    """Bytes of a checkpoint's tensors as its files hold them, and in the dtype that the engine runs them in."""
+    """Bytes of a checkpoint's tensors as its files hold them, and in the dtype that the engine runs them in.
+
+    ``movable``: of ``resident`` those of layers that multiply, which may stay in host memory. ``largest``: of them the largest tensor's.
+    """
 
     tensors: int
     stored: int
     resident: int
+    movable: int = 0
+    largest: int = 0
+
+    def offloaded(self, budget: int, workers: int) -> int:
+        """The most bytes that stay in host memory where each worker may leave ``budget`` there."""
+        return min(budget * workers, self.movable)
+
+    def on_device(self, budget: int, workers: int) -> int:
+        """What is left for the devices together: the rest, and the places that the others are copied to."""
+        kept = self.offloaded(budget, workers)
+        return min(self.resident, self.resident - kept + _PLACES * self.largest) if kept else self.resident
 
 
 class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +83,7 @@ class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
 def measure(tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str) -> Weights:
     """Floating tensors are counted in ``dtype``, others as stored; a tied output layer is counted once."""
     count = stored = 0
-    resident = 0.0
+    resident = movable = largest = 0.0
     names: set[str] = set()
     for tensor in tensors:
         count += 1
@@ -72,8 +93,12 @@ def measure(tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str) -> Weigh
             continue
         elements = tensor.nbytes / DTYPE_BYTES.get(tensor.dtype, 1)
         plain = tensor.dtype in ("float64", "float32", "float16", "bfloat16")
-        resident += elements * DTYPE_BYTES[dtype] if plain else tensor.nbytes
-    return Weights(count, stored, int(resident))
+        size = elements * DTYPE_BYTES[dtype] if plain else tensor.nbytes
+        resident += size
+        if len(tensor.shape) > 1 and not any(f"{name}." in tensor.name for name in _LOOKED_UP):
+            movable += size
+            largest = max(largest, size)
+    return Weights(count, stored, int(resident), int(movable), int(largest))
 
 
 def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts, wish: CacheWish) -> CacheSize:

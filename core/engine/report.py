@@ -69,13 +69,29 @@ def report(resolver: Resolver) -> dict[str, Any]:
     }
     if resolver.weights is not None:
         weights = resolver.weights
-        found["weights"] = {"tensors": weights.tensors, "stored_bytes": weights.stored, "bytes": weights.resident}
+        found["weights"] = {"tensors": weights.tensors, "stored_bytes": weights.stored, "bytes": weights.resident} | _offloaded(resolver)
     if resolver.scheduler is not None:
         found["scheduler"] = {name: getattr(resolver.scheduler, name) for name in resolver.scheduler.__struct_fields__}
     if resolver.cache is not None and resolver.max_model_len is not None:
         found["kv_cache"] = _cache(resolver)
-        found["expected_rss"] = resolver.cache.rss
+        found["expected_rss"] = resolver.cache.rss + (found["weights"] or {}).get("offloaded_bytes", 0)
     return found
+
+
+def _offloaded(resolver: Resolver) -> dict[str, Any]:
+    """What --cpu-offload-gb does here; nothing where it is not given."""
+    args, weights, device = resolver.args, resolver.weights, resolver.device
+    if not args.cpu_offload_gb or weights is None or device is None:
+        return {}
+    if device.shared_memory:
+        return {"offload": f"--cpu-offload-gb {args.cpu_offload_gb:g}: all weights are in host memory on {device.name} anyway"}
+    workers = args.tensor_parallel_size
+    kept = weights.offloaded(int(args.cpu_offload_gb * 2**30), workers)
+    return {
+        "offloaded_bytes": kept,
+        "offload": f"--cpu-offload-gb {args.cpu_offload_gb:g}: up to {gib(kept)} stay in host memory and are copied over during each step, "
+        f"{gib(weights.on_device(int(args.cpu_offload_gb * 2**30), workers))} are on {device.name}",
+    }  # fmt: skip
 
 
 def _model(resolver: Resolver) -> dict[str, Any]:
@@ -164,6 +180,8 @@ def render(found: dict[str, Any]) -> str:
         lines.append(
             f"weights    {gib(weights['bytes'])} in {weights['tensors']} tensors ({gib(weights['stored_bytes'])} on disk)"
         )
+        if "offload" in weights:
+            lines.append(f"           {weights['offload']}")
     if found["kv_cache"]:
         lines += _cache_lines(found["kv_cache"], model)
     if found["expected_rss"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.errors import UnavailablePlugin
-from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, PackedWeight, Recorder
+from engine.plugin import AttentionBackend, Device, LinearKernel, Memory, PackedWeight, Recorder, WeightTransfer
 from engine_devices._cuda_graphs import GraphRecorder
 from engine_devices.cuda import DTYPES
 
@@ -51,6 +51,12 @@ class CUDADevice(Device):
     def recorder(self) -> Recorder:
         """CUDA graphs."""
         return GraphRecorder(self._device)
+
+    def weight_transfer(self) -> WeightTransfer:
+        """Copies from page-locked memory on a stream of its own."""
+        from engine_devices._cuda_transfer import StreamTransfer
+
+        return StreamTransfer(self._device)
 
     def collective_backend(self) -> str:
         """torch.distributed backend between GPUs."""

@@ -40,6 +40,7 @@ def engine_probe_device() -> DeviceFacts:
     return DeviceFacts(
         name="cuda", available=True, reason=f"{len(gpus)} GPU(s) visible", priority=PRIORITY, count=len(gpus),
         total_memory=total, free_memory=total, block_size=16, dtypes=DTYPES, layouts=LAYOUTS, description=gpus[0].name,
+        fetches_weights=True,
     )  # fmt: skip
 
 

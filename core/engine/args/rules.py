@@ -173,6 +173,12 @@ def _memory(args: EngineArgs) -> Iterator[Problem]:
             f"--swap-space {args.swap_space:g}: {asked / 2**30:.1f} GiB in all is more than 70 % of the host's {host / 2**30:.1f} GiB.",
             f"--swap-space {fits}",
         )
+    kept = args.cpu_offload_gb * 2**30 * args.tensor_parallel_size
+    if 0 < host < kept:
+        yield Problem(
+            f"--cpu-offload-gb {args.cpu_offload_gb:g}: {kept / 2**30:.1f} GiB in all is more than the host's {host / 2**30:.1f} GiB.",
+            f"--cpu-offload-gb {int(host / 2 / 2**30 / args.tensor_parallel_size)}",
+        )
     path = args.allowed_local_media_path
     if path and not os.path.isdir(path):
         yield Problem(f"--allowed-local-media-path {path}: no such directory.", "name a directory that exists")

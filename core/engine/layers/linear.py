@@ -89,10 +89,13 @@ class Linear(CheckpointLayer):
         if self.kernel is not None:
             raise RuntimeError(f"{self.shape.name} is finished twice")
         packed = self._packed()
-        self.kernel = self.context.kernel(packed)
-        if isinstance(packed, DenseParts):
-            packed.settle()
         self.collected = ()
+        if self.context.offload is not None:
+            self.kernel = self.context.offload(packed)
+        if self.kernel is None:
+            self.kernel = self.context.kernel(packed)
+            if isinstance(packed, DenseParts):
+                packed.settle()
 
     def hold_plain(self, weight: Tensor) -> None:
         """A plain weight [outputs, inputs] of this rank, instead of what the slots would take."""

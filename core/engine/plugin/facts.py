@@ -126,6 +126,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     ``mixed_tokens``: tokens of a step with prompts and running sequences together, where the user sets no budget, until steps have shown
     how long they take; 0: as others.
     ``layouts``: quantized layouts that it has kernels for, as :meth:`Quantizer.layouts` spells them; None: not said.
+    ``fetches_weights``: weights may stay in host memory and are copied over for each product (:meth:`Device.weight_transfer`).
     ``runtime_bytes``: what the processes of a server occupy beside weights and cache (interpreters, libraries), measured.
     """
 
@@ -144,6 +145,7 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     description: str = ""
     layouts: tuple[str, ...] | None = None
+    fetches_weights: bool = False
 
 
 class Json(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from engine.worker.kv_scales import take_scales
 
 if TYPE_CHECKING:
     from torch import Tensor
+from engine.worker.offload import Offload
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,9 +61,10 @@ def attention_of(device: Device, config: EngineConfig) -> AttentionBackend:
 
 
 def build_model(
-    config: EngineConfig, device: Device, parallel: Parallel, attention: AttentionBackend, kernels: Kernels | None = None
-) -> Model:
-    """The network of this worker, its weights not loaded."""
+    config: EngineConfig, device: Device, parallel: Parallel, attention: AttentionBackend, kernels: Kernels | None = None,
+    offload: Offload | None = None,
+) -> Model:  # fmt: skip
+    """The network of this worker, its weights not loaded. ``offload``: takes those that stay in host memory."""
     m = config.model
     context = ModelContext(
         info=m.info,
@@ -79,6 +81,7 @@ def build_model(
     )
     return architecture_of(config).build(context)
 
+        offload=offload,
 
 def architecture_of(config: EngineConfig) -> ModelArchitecture:
     """The registered architecture that was chosen, or the one that the model implementation provides itself."""

@@ -51,7 +51,6 @@ def test_options_behind_a_plugin_name():
         (["--enable-lora"], "--enable-lora: not available in this version (LoRA adapters). Try: leave --enable-lora out"),
         (["-O3"], "--compilation-config 3: not available in this version (torch.compile)."),
         (["-pp", "2"], "--pipeline-parallel-size 2: not available in this version (pipeline parallelism)."),
-        (["--cpu-offload-gb", "1"], "--cpu-offload-gb 1.0: not available in this version (offloading weights to host memory)."),
     ],
 )
 def test_a_missing_capability_is_one_clear_line(argv, says):

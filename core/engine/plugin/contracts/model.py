@@ -87,6 +87,9 @@ class ModelContext:
     """What a model is built from. ``kernel`` turns a packed weight into the device's (or the reference) linear kernel;
     ``ops`` are the device's (or the reference) operations between linear layers and attention.
 
+    ``offload`` takes a linear layer's packed weight that is to stay in host memory and gives its kernel, or None where it is to go to
+    the device like all others; None: nothing stays there.
+
     ``device`` is where parameters live, ``dtype`` that of activations and unquantized weights. ``max_model_len``: the longest context that
     will be served (0: as long as ``info`` allows); positions whose encoding depends on it are fixed by it.
     """
@@ -102,6 +105,7 @@ class ModelContext:
     checkpoint_path: str = ""
     max_model_len: int = 0
     ops: Operations = field(default_factory=torch_operations)
+    offload: Callable[[PackedWeight], LinearKernel | None] | None = None
 
     @property
     def longest(self) -> int:
