@@ -78,10 +78,10 @@ def build_model(
         checkpoint_path=m.checkpoint.path,
         max_model_len=m.max_model_len,
         ops=device.operations() or torch_operations(),
+        offload=offload,
     )
     return architecture_of(config).build(context)
 
-        offload=offload,
 
 def architecture_of(config: EngineConfig) -> ModelArchitecture:
     """The registered architecture that was chosen, or the one that the model implementation provides itself."""
