@@ -6,12 +6,13 @@ import gc
 import sys
 import time
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
 
 from engine.footprint import Phases, age, settle, trim, unswept
-from engine.plugin.host_memory import commit, zeros
+from engine.plugin.host_memory import _pieces, commit, zeros
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -104,3 +105,17 @@ def test_settling_frees_garbage_first():
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+
+
+@linux
+def test_the_beginning_of_every_tensor_is_committed_first():
+    tensors = [zeros((size,), torch.uint8) for size in (5 << 20, 3 << 20, 9 << 20)]
+    pieces = list(_pieces(tensors))
+    bases = [tensor.data_ptr() for tensor in tensors]
+    order = [next(i for i, base in enumerate(bases) if base <= at < base + tensors[i].numel()) for at, _ in pieces]
+    assert order == [0, 1, 2, 0, 1, 2, 0, 2, 2, 2]
+    for base, tensor in zip(bases, tensors, strict=True):
+        mine = sorted((at, size) for at, size in pieces if base <= at < base + tensor.numel())
+        assert mine[0][0] == base
+        assert all(at + size == following for (at, size), (following, _) in pairwise(mine))
+        assert sum(mine[-1]) == base + tensor.numel()

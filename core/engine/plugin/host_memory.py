@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,14 +62,21 @@ def _populate(tensors: Sequence[Tensor]) -> None:
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    for at, size in _pieces(tensors):
+        wall, busy = time.perf_counter(), time.thread_time()
+        if libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), _POPULATE_WRITE):
+            return
+        # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
+        if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
+            time.sleep(_PAUSE)
+
+
+def _pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
+    """Addresses and sizes of whole pages, of all tensors in turns: the first tokens' keys and values lie at the beginning of every layer's."""
     page = mmap.PAGESIZE
+    spans = []
     for tensor in tensors:
         begin = -(-tensor.data_ptr() // page) * page
-        end = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page
-        for at in range(begin, end, _PIECE):
-            wall, busy = time.perf_counter(), time.thread_time()
-            if libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(min(_PIECE, end - at)), _POPULATE_WRITE):
-                return
-            # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
-            if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
-                time.sleep(_PAUSE)
+        spans.append((begin, (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page))
+    for done in range(0, max((end - begin for begin, end in spans), default=0), _PIECE):
+        yield from ((begin + done, min(_PIECE, end - begin - done)) for begin, end in spans if begin + done < end)
