@@ -11,6 +11,7 @@ COMMANDS = {
     "chat": "talk to a model in the terminal",
     "bench": "measure a model, a server, and the machine under them",
     "plan": "show what would run, from headers alone",
+    "quantize": "write a smaller checkpoint of a model, and say what it lost",
     "save-sharded": "write each rank's finished weights, for quick starts",
     "plugins": "list, show, write, test and examine plugins",
 }

@@ -30,8 +30,9 @@ def row_slices(outputs: int, inputs: int, elements: int = SLICE) -> Iterator[sli
 
 
 def round_to_integers(
-    weight: Tensor, low: int, high: int, group: int, *, asymmetric: bool = False, scale_dtype: torch.dtype | None = None, search: bool = False
-) -> Rounded:
+    weight: Tensor, low: int, high: int, group: int,
+    *, asymmetric: bool = False, scale_dtype: torch.dtype | None = None, search: bool = False,
+) -> Rounded:  # fmt: skip
     """Round [outputs, inputs] to nearest in [low, high]; ``scale_dtype``: that in which scales are kept, which counts for the rounding.
 
     ``search``: of :data:`FACTORS`, each group takes the scale with the least squared error (symmetric alone).

@@ -54,7 +54,7 @@ def save(config: EngineConfig, out: Path, form: str, file_bytes: int, told: Call
                 _write_stream(tensors, out / f"model-rank-{rank:04d}.tensors", told)
             else:
                 _write_files(tensors, out, rank, file_bytes, told)
-    for file in _side_files(config):
+    for file in side_files(config):
         shutil.copyfile(file, out / file.name)
 
 
@@ -120,7 +120,8 @@ def _apart(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]
         seen.add(place)
 
 
-def _side_files(config: EngineConfig) -> list[Path]:
+def side_files(config: EngineConfig) -> list[Path]:
+    """The small files that describe a model and its vocabulary, wherever they are read from."""
     found: dict[str, Path] = {}
     checkpoint = config.model.checkpoint
     for place in (checkpoint.path, checkpoint.config_path, checkpoint.tokenizer_path):

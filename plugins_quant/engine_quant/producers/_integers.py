@@ -46,7 +46,8 @@ class IntegerProducer(CompressedProducer):
     def describe(self) -> dict[str, Any]:
         """See the contract."""
         how = "the scale of least squared error per group" if self.search else "to nearest"
-        return {"format": "compressed-tensors, pack-quantized", "bits": self.width, "group size": self.group or "one output", "rounding": how}
+        group = self.group or "one output"
+        return {"format": "compressed-tensors, pack-quantized", "bits": self.width, "group size": group, "rounding": how}
 
 
 def packed_words(values: Tensor, bits: int) -> Tensor:
