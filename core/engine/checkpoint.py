@@ -25,10 +25,12 @@ def bundled_models() -> list[str]:
 def locate(
     model: str, *, revision: str | None = None, download_dir: str | None = None, ignore_patterns: Sequence[str] = (),
     config_path: str | None = None, tokenizer: str | None = None, tokenizer_revision: str | None = None, trust_remote_code: bool = False,
+    code_revision: str | None = None,
 ) -> Checkpoint:  # fmt: skip
     """Where the files of ``model`` are, downloading what is needed.
 
-    ``config_path`` and ``tokenizer`` are directories or repositories that config and tokenizer are read from instead.
+    ``config_path`` and ``tokenizer`` are directories or repositories that config and tokenizer are read from instead. ``code_revision``:
+    of the model repository's Python files; a local directory has those that it has.
     Raises :class:`ModelFileError` for what does not exist and cannot be had.
     """
     path = _resolve(model, "--model", revision, download_dir, ignore_patterns, wants="all", code=trust_remote_code)
@@ -52,9 +54,15 @@ def locate(
         tokens = _resolve(
             model, "--tokenizer", tokenizer_revision, download_dir, wants="tokenizer", code=trust_remote_code
         )
+    code = None
+    if trust_remote_code:
+        code = home
+        if code_revision is not None and not Path(model).exists() and model not in bundled_models():
+            code = _resolve(model, "--model", code_revision, download_dir, wants="code", code=True)
     return Checkpoint(
         model=model, path=str(path), config_path=str(config), tokenizer_path=str(tokens),
         revision=revision, trust_remote_code=trust_remote_code, download_dir=download_dir,
+        code_path=None if code is None else str(code), code_revision=code_revision,
     )  # fmt: skip
 
 

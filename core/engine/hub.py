@@ -27,7 +27,7 @@ def download(
     repository: str, flag: str, revision: str | None, folder: str | None, ignore: Sequence[str],
     *, wants: str, code: bool, missing: Callable[[str], ModelFileError],
 ) -> Path:  # fmt: skip
-    """The local snapshot of a repository; ``wants``: all, config or tokenizer. ``code``: its Python files too.
+    """The local snapshot of a repository; ``wants``: all, config, tokenizer or code. ``code``: its Python files too.
 
     HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as everywhere; where the hub does not answer, an earlier
     download serves. ``missing`` makes the error for a reason.
@@ -37,7 +37,8 @@ def download(
     ignored = list(ignore) or _DEFAULT_IGNORE
     try:
         names = None if constants.HF_HUB_OFFLINE else _files(repository, revision)
-        wanted = {"config": [_CONFIG], "tokenizer": [_TOKENIZER]}.get(wants) or _weight_patterns(names, ignored)
+        known: dict[str, list[list[str]]] = {"config": [_CONFIG], "tokenizer": [_TOKENIZER], "code": [[]]}
+        wanted = known.get(wants) or _weight_patterns(names, ignored)
         more = ["*.py"] if code else []
         options = {"revision": revision, "cache_dir": folder, "ignore_patterns": [*ignored, *_NO_WEIGHTS]}
         began = time.time()

@@ -17,10 +17,11 @@ DEVICES = ("auto", "cuda", "neuron", "cpu", "openvino", "tpu", "xpu", "hpu")
 LOADER = (
     Flag("--model", "str", "facebook/opt-125m", "Directory, bundled model (demo, demo-draft) or hub repository id."),
     Flag("--revision", "text", None, "Branch, tag or commit of a hub repository; local directories ignore it."),
-    Flag("--code-revision", "text", None, "Revision of the repository that holds remote model code.",
-         until="running remote model code"),
+    Flag("--code-revision", "text", None,
+         "Revision of the Python code in the model's repository, where it differs from that of the weights."),
     Flag("--trust-remote-code", "flag", False,
-         "Let the slow tokenizer run Python code that the model's repository ships; code of models and configs is never run."),
+         "Run Python code that the model's repository ships: configuration and network of architectures that no plugin implements, and "
+         "tokenizers without tokenizer.json."),
     Flag("--download-dir", "text", None, "Where downloads are kept; unset is the hub's own cache."),
     Flag("--load-format", "str", "auto", "Which loader reads the weights.", kind="loader", choices=LOAD_FORMATS),
     Flag("--dtype", "str", "auto",

@@ -10,7 +10,7 @@ import msgspec
 from engine.args.config_keys import unread_overrides
 from engine.errors import ConfigError, ModelFileError
 from engine.plugin.api import Choice
-from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
+from engine.plugin.facts import CODE, Checkpoint, DeviceFacts, ModelInfo
 from engine.plugin.kinds import CONFIG_FORMAT, MODEL, MODEL_IMPL
 
 if TYPE_CHECKING:
@@ -28,7 +28,17 @@ def read_config(
     created = host.create(CONFIG_FORMAT, args.config_format, checkpoint=checkpoint)
     config = created.plugin.read()
     warnings = list(unread_overrides(args.hf_overrides or {}, config))
-    return override(args, config), created.plugin.generation(), created.choice, warnings
+    return _with_code(override(args, config), checkpoint), created.plugin.generation(), created.choice, warnings
+
+
+def _with_code(config: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config with where its Python code is, which it cannot say itself; without any mention of code where none may be run."""
+    config.pop(CODE, None)
+    if checkpoint.code_path is None:
+        config.pop("auto_map", None)
+    elif config.get("auto_map"):
+        config[CODE] = {"directory": checkpoint.code_path, "revision": checkpoint.code_revision}
+    return config
 
 
 def override(args: EngineArgs, config: dict[str, Any]) -> dict[str, Any]:

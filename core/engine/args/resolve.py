@@ -113,10 +113,13 @@ class Resolver:
     def _locate(self) -> Checkpoint:
         args = self.args
         by_name = args.tokenizer_mode == "custom"
+        if args.code_revision is not None and not args.trust_remote_code:
+            self.warnings.append(f"--code-revision {args.code_revision} is not used: without --trust-remote-code no such code is run.")
         found = locate(
             args.model, revision=args.revision, download_dir=args.download_dir, ignore_patterns=args.ignore_patterns,
             config_path=args.hf_config_path, tokenizer=None if by_name else args.tokenizer,
             tokenizer_revision=args.tokenizer_revision, trust_remote_code=args.trust_remote_code,
+            code_revision=args.code_revision,
         )  # fmt: skip
         return single_gguf(found, args.load_format)
 

@@ -15,12 +15,17 @@ DTYPE_BYTES: dict[str, float] = {
 }  # fmt: skip
 
 
+#: Key of a model's configuration that the engine alone sets: {"directory": …, "revision": …} of Python code that may be run for it.
+CODE = "_code"
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
     """Where a model's files are.
 
     ``model`` is what the user typed, ``path`` the local directory (or single file) that it resolved to,
     ``config_path`` and ``tokenizer_path`` the directories that config and tokenizer are read from (usually ``path``).
-    ``download_dir``: where the user wants files that the engine makes or fetches (--download-dir).
+    ``download_dir``: where the user wants files that the engine makes or fetches (--download-dir). ``code_path``: the directory whose
+    Python code may be run (--trust-remote-code); None: none may. ``code_revision``: of code in repositories that this code names.
     """
 
     model: str
@@ -30,6 +35,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     revision: str | None = None
     trust_remote_code: bool = False
     download_dir: str | None = None
+    code_path: str | None = None
+    code_revision: str | None = None
 
     @property
     def directory(self) -> Path:

@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class HuggingFaceConfig(ConfigFormat):
-    """Reads JSON alone: code that a config names (``auto_map``) is never run."""
+    """Reads JSON alone. Which code a config names (``auto_map``) is kept where that may be run, for whoever provides the architecture."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._place = Path(checkpoint.config_path)
+        self._trusted = checkpoint.code_path is not None
         #: The model where it is a single file, which says itself how its tensors are kept.
         self._gguf = checkpoint.directory if checkpoint.directory.is_file() else None
 
@@ -28,8 +29,11 @@ class HuggingFaceConfig(ConfigFormat):
         if self._gguf is not None and not file.exists():
             return self._synthesised(self._gguf)
         config = read_object(file)
-        if _without_code(config):
-            _log.warning("%s names code of its own (auto_map); the engine does not run it.", file)
+        own = config.get("auto_map")
+        if _without_code(config) and not self._trusted:
+            _log.warning("%s names code of its own (auto_map), which is not run without --trust-remote-code.", file)
+        if self._trusted and isinstance(own, dict):
+            config["auto_map"] = own
         if self._gguf is not None:
             from engine_plugins._gguf.config import overlay
             from engine_plugins._gguf.model import GgufModel

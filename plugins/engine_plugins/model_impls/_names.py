@@ -15,3 +15,14 @@ def architectures(config: dict[str, Any]) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ModelFileError(f"config.json: architectures is {names!r}; it must be a list of names.")
     return names
+
+
+def check_name(name: str, served: str) -> None:
+    """Refuse an architecture that transformers does not know: ``served``, its model_type's class, may be another network."""
+    import transformers
+
+    if name != served and name not in dir(transformers):
+        raise ModelFileError(
+            f"config.json: architectures names {name!r}, which transformers does not have; its model_type means {served}.",
+            fix=f"--hf-overrides '{{\"architectures\": [\"{served}\"]}}', if that is what it is",
+        )

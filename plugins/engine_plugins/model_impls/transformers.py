@@ -9,7 +9,9 @@ from engine.errors import ModelFileError
 from engine.layers.rope import context_length
 from engine.plugin import AttentionSpec, Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture, ModelImplementation
-from engine_plugins.model_impls._names import architectures
+from engine.plugin.facts import CODE
+from engine_plugins.model_impls._names import architectures, check_name
+from engine_plugins.model_impls._remote import TRUST, remote_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -36,7 +38,7 @@ class TransformersArchitecture(ModelArchitecture):
 
     def _describe(self, config: dict[str, Any]) -> ModelInfo:
         own = own_config(config)
-        check_name(architectures(config)[0], causal_class(own).__name__)
+        check_name(architectures(config)[0], causal_class(own, config).__name__)
         text = own.get_text_config(decoder=True)
         eos = own.eos_token_id if own.eos_token_id is not None else text.eos_token_id
         return ModelInfo(
@@ -58,7 +60,7 @@ class TransformersArchitecture(ModelArchitecture):
         from engine_plugins.model_impls._transformers_model import TransformersModel
 
         own = own_config(context.config)
-        return TransformersModel(context, own, causal_class(own))
+        return TransformersModel(context, own, causal_class(own, context.config))
 
 
 def own_config(config: dict[str, Any]) -> PreTrainedConfig:
@@ -69,26 +71,29 @@ def own_config(config: dict[str, Any]) -> PreTrainedConfig:
     kind = config.get("model_type")
     if config.get("quantization_config"):
         raise ModelFileError("--model-impl transformers does not read quantized checkpoints.", fix="--model-impl vllm")
-    if kind not in CONFIG_MAPPING:
+    remote = remote_class(config, "AutoConfig")
+    if remote is None and kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
         hint = f" The nearest known is {near[0]!r}." if near else ""
-        code = " The checkpoint's own code (auto_map) is not run." if config.get("auto_map") else ""
-        raise ModelFileError(f"config.json: transformers has no model_type {kind!r}.{hint}{code}")
+        cause = f"config.json: transformers has no model_type {kind!r}.{hint}"
+        raise ModelFileError(f"{cause} Code that the repository may ship is not run without --trust-remote-code.", fix=TRUST)
+    values = {key: value for key, value in config.items() if key != CODE}
     try:
-        return CONFIG_MAPPING[kind].from_dict(dict(config))
+        return (remote or CONFIG_MAPPING[kind]).from_dict(values)
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         cause = " ".join(str(error).split())
         raise ModelFileError(f"config.json: transformers refuses it: {cause}") from error
 
 
-def causal_class(own: PreTrainedConfig) -> type[PreTrainedModel]:
+def causal_class(own: PreTrainedConfig, config: dict[str, Any]) -> type[PreTrainedModel]:
     """The class that generates text; its attention must go through transformers' attention interface."""
     from transformers import AutoModelForCausalLM
 
     mapping = AutoModelForCausalLM._model_mapping
-    if type(own) not in mapping:
+    remote = remote_class(config, "AutoModelForCausalLM")
+    if remote is None and type(own) not in mapping:
         raise ModelFileError(f"config.json: transformers has no causal language model for {own.model_type!r}.")
-    found = mapping[type(own)]
+    found = remote or mapping[type(own)]
     chosen: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
     if not getattr(chosen, "_supports_attention_backend", False):
         raise ModelFileError(
@@ -96,17 +101,6 @@ def causal_class(own: PreTrainedConfig) -> type[PreTrainedModel]:
             fix="an architecture with a native implementation (engine plugins list)",
         )
     return chosen
-
-
-def check_name(name: str, served: str) -> None:
-    """Refuse an architecture that transformers does not know: ``served``, its model_type's class, may be another network."""
-    import transformers
-
-    if name != served and name not in dir(transformers):
-        raise ModelFileError(
-            f"config.json: architectures names {name!r}, which transformers does not have; its model_type means {served}.",
-            fix=f"--hf-overrides '{{\"architectures\": [\"{served}\"]}}', if that is what it is",
-        )
 
 
 def _spec(text: PreTrainedConfig, index: int) -> AttentionSpec:

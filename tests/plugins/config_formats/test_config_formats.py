@@ -140,7 +140,7 @@ def test_code_in_a_config_is_left_out_and_said(tmp_path, caplog):
     nested = {"auto_map": {"AutoConfig": "evil.Config"}, "trust_remote_code": True, "hidden_size": 8}
     with caplog.at_level(logging.WARNING):
         config = read(tmp_path, auto_map={"AutoModel": "evil.Model"}, trust_remote_code=True, text_config=nested)
-    assert "does not run it" in caplog.text and str(tmp_path) in caplog.text
+    assert "--trust-remote-code" in caplog.text and str(tmp_path) in caplog.text
     assert "auto_map" not in json.dumps(config) and "trust_remote_code" not in json.dumps(config)
 
 

@@ -110,7 +110,7 @@ def test_one_worker_only(tmp_path):
     ("changes", "message"),
     [
         ({"model_type": "lama"}, "no model_type 'lama'. The nearest known is 'llama'"),
-        ({"model_type": "own", "auto_map": {"AutoModelForCausalLM": "x.Y"}}, r"own code \(auto_map\) is not run"),
+        ({"model_type": "own", "auto_map": {"AutoModelForCausalLM": "x.Y"}}, "not run without --trust-remote-code"),
         ({"model_type": "vit"}, "no causal language model for 'vit'"),
         ({"hidden_size": "wide"}, "transformers refuses it"),
         ({"quantization_config": {"quant_method": "awq"}}, "does not read quantized"),
