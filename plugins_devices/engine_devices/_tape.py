@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.plugin.host_memory import zeros
 from engine_devices._native import Call, Native, Operation
 
 #: Buffers and argument structs begin at multiples of a cache line.
@@ -186,6 +187,7 @@ class Movable(Protocol):
 class Arena:
     """Memory that all tapes of a recorder use, one after the other; grows to the largest.
 
+    It is a mapping of its own, in huge pages: what was outgrown leaves no hole in the allocator's memory.
     What only long prompts needed goes back to the system (Linux) when none has come for :data:`QUIET` steps.
     """
 
@@ -214,7 +216,7 @@ class Arena:
         """Have at least that many bytes. True: the memory is elsewhere now, as all tapes were told."""
         if nbytes <= len(self.memory):
             return False
-        raw = torch.empty(nbytes + LINE, dtype=torch.uint8)
+        raw = zeros((nbytes + LINE,), torch.uint8)
         start = -raw.data_ptr() % LINE
         self.memory = raw[start : start + nbytes]
         for each in self._tapes:

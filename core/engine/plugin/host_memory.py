@@ -72,7 +72,7 @@ def _populate(tensors: Sequence[Tensor]) -> None:
 
 
 def _pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
-    """Addresses and sizes of whole pages, of all tensors in turns: the first tokens' keys and values lie at the beginning of every layer's."""
+    """Addresses and sizes of whole pages, all tensors in turns: the first tokens' keys and values begin every layer's."""
     page = mmap.PAGESIZE
     spans = []
     for tensor in tensors:
