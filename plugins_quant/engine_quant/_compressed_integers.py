@@ -95,9 +95,9 @@ class IntegerFormat(WeightFormat):
             return None
         found = require(layer, tensors, "weight_zero_point")
         if self.numbers.strategy == "tensor":
-            return per_output(layer, "weight_zero_point", found).unsqueeze(1)
+            return per_output(layer, "weight_zero_point", found, integers=True).unsqueeze(1)
         if not self.packed:
-            return check(layer, "weight_zero_point", found.reshape(len(found), -1), scale.shape)
+            return check(layer, "weight_zero_point", found.reshape(len(found), -1), scale.shape, (torch.int8, torch.int32))
         check(layer, "weight_zero_point", found, dtypes=(torch.int32,))
         parts, start = [], 0
         for size in sizes_of(layer):
@@ -109,7 +109,7 @@ class IntegerFormat(WeightFormat):
         return signed(torch.cat(parts), self.bits)
 
     def _by_index(self, layer: LinearShape, tensors: Mapping[str, Tensor], scale: Tensor, zeros: Tensor | None) -> PackedWeight:
-        index = tensors["weight_g_idx"]
+        index = check(layer, "weight_g_idx", tensors["weight_g_idx"], dtypes=(torch.int32, torch.int64))
         rows = index.reshape(-1, layer.inputs)
         check(layer, "weight_g_idx", index.reshape(-1), (len(rows) * layer.inputs,))
         if not bool((rows == rows[0]).all()):

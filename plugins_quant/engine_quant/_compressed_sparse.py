@@ -14,7 +14,7 @@ from engine.layers.packed_quantized import Sparse24
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
 from ._compressed_config import Numbers
-from ._floats import PLAIN
+from ._floats import FLOAT8, PLAIN, Float8Format
 from ._inputs import Inputs, wrapped
 from ._integers import grouped
 from ._marlin import GROUPED_SCALES_24, code_tensor, sparse_order, unpack, unpermute_positions, unpermute_scales
@@ -51,6 +51,7 @@ class BitmaskFormat(WeightFormat):
             check(layer, "compressed", values, dtypes=PLAIN)
             packed: PackedWeight = DensePacked(values.to(dtype, copy=True), exclusive=True)
         else:
+            check(layer, "compressed", values, dtypes=FLOAT8 if isinstance(self.kept, Float8Format) else (torch.int8,))
             packed = self.kept.pack(half, {**tensors, "weight": values}, dtype)
         return wrapped(self.inputs, Sparse24.of(packed, positions), layer, tensors)
 

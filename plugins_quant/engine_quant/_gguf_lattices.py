@@ -101,12 +101,16 @@ def iq1_s(b: Tensor) -> Tensor:
     return (scale.unsqueeze(-1) * (points + added.unsqueeze(-1))).flatten(1)
 
 
+def iq1_m_scale(b: Tensor) -> Tensor:
+    """d, float16 [n, 1]: its bits stand in four parts, in the upper bits of the words that hold the scales."""
+    upper = (words(b, 48, 4, 2) >> 12) << torch.tensor((0, 4, 8, 12), device=b.device)
+    return upper.sum(1, keepdim=True).to(torch.int32).to(torch.int16).view(torch.float16)
+
+
 def iq1_m(b: Tensor) -> Tensor:
     """Per 8: a code of 8 + 3 bits and the sign of what is added; 3-bit scales per 16; d in the upper bits of the scales."""
     scales = words(b, 48, 4, 2)
-    upper = (scales >> 12) << torch.tensor((0, 4, 8, 12), device=b.device)
-    # the bits of a float16, put together from four parts
-    d = upper.sum(1, keepdim=True).to(torch.int32).to(torch.int16).view(torch.float16).float()
+    d = iq1_m_scale(b).float()
     small = ((scales.unsqueeze(-1) >> torch.tensor((0, 3, 6, 9), device=b.device)) & 7).flatten(1)
     high = runs(b[:, 32:48], 1, 4).long()
     codes = b[:, :32].long() | ((high & 7) << 8)

@@ -30,6 +30,11 @@ _LATTICES: dict[str, Callable[[Tensor], Tensor]] = {
 _TABLES: dict[str, tuple[Callable[[Tensor], tuple[Tensor, Tensor]], tuple[float, ...]]] = {
     "iq4_nl": (lattices.iq4_nl, lattices.IQ4_TABLE), "iq4_xs": (lattices.iq4_xs, lattices.IQ4_TABLE), "mxfp4": (lattices.mxfp4, E2M1),
 }  # fmt: skip
+#: Where blocks that stay as they are have float16 scales.
+_HALVES: dict[str, tuple[int, ...]] = {
+    "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,), "iq1_s": (0,), "iq2_xxs": (0,), "iq2_xs": (0,),
+    "iq2_s": (0,), "iq3_xxs": (0,), "iq3_s": (0,),
+}  # fmt: skip
 #: Weights that are unpacked at a time: what packing needs beside the result.
 _AT_ONCE = 1 << 19
 
@@ -53,10 +58,14 @@ class Block(NamedTuple):
     def kind(self) -> BlockKind:
         """How a kernel reads blocks that stay as they are."""
         if self.name not in _TWO_LEVELS:
-            return BlockKind(self.name, self.elements, self.nbytes, _LATTICES[self.name])
+            return BlockKind(self.name, self.elements, self.nbytes, _LATTICES[self.name], scales=self._scales)
         fields = _TWO_LEVELS[self.name]
         nearest = self._nearest if self.name in ("q4_k", "q5_k", "q6_k") else None
-        return BlockKind(self.name, self.elements, self.nbytes, lambda blocks: fields(blocks).weights(), nearest)
+        return BlockKind(self.name, self.elements, self.nbytes, lambda blocks: fields(blocks).weights(), nearest, self._scales)
+
+    def _scales(self, blocks: Tensor) -> Tensor:
+        places = _HALVES.get(self.name)
+        return lattices.iq1_m_scale(blocks) if places is None else torch.cat([integers.half(blocks, place) for place in places], 1)
 
     def _nearest(self, data: Tensor) -> GroupedInteger:
         """4 and 5 bits: the same integers, scales rounded to float16. 6 bits, which have a scale per 16: 8 bits with one per 32."""

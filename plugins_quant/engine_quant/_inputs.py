@@ -21,7 +21,7 @@ from engine.layers.packed_quantized import (
 from engine.layers.rounding import Kind
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
-from ._tensors import damaged, per_part, require_one, sizes_of
+from ._tensors import damaged, per_part, plain, require_one, sizes_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Inputs:
             scales = 1 / scales
         zeros = None
         if self.zero is not None and self.zero in tensors:
-            zeros = per_part(layer, self.zero, tensors[self.zero])
+            zeros = per_part(layer, self.zero, tensors[self.zero], integers=True)
         count = max(len(scales), 1 if zeros is None else len(zeros))
         rows = [scales.expand(count)] if zeros is None else [scales.expand(count), zeros.expand(count)]
         return [self._rounding(row[0].reshape(1), row[1].reshape(1) if len(row) > 1 else None) for row in torch.stack(rows, 1)]
@@ -103,7 +103,10 @@ class SmoothedFormat(WeightFormat):
         packed = self.inner.pack(layer, tensors, dtype)
         if "pre_quant_scale" not in tensors:
             return packed
-        rows = tensors["pre_quant_scale"].float().reshape(-1, layer.inputs)
+        found = tensors["pre_quant_scale"]
+        if not found.is_floating_point() or found.shape[-1:] != (layer.inputs,):
+            raise damaged(layer, "pre_quant_scale", f"holds {plain(found.dtype)} {list(found.shape)}", f"floats [{layer.inputs}]")
+        rows = found.float().reshape(-1, layer.inputs)
         if bool((rows == rows[0]).all()):
             return ScaledInputs(packed, rows[0].contiguous())
         start, parts = 0, []

@@ -60,8 +60,10 @@ def sizes_of(layer: LinearShape) -> tuple[int, ...]:
     return layer.sizes if layer.sizes and sum(layer.sizes) == layer.outputs else (layer.outputs,)
 
 
-def per_part(layer: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
-    """One number for the whole layer, or one per part: float32 [1] or [parts]."""
+def per_part(layer: LinearShape, suffix: str, tensor: Tensor, *, integers: bool = False) -> Tensor:
+    """One number for the whole layer, or one per part: float32 [1] or [parts]. ``integers``: they are zero points, else scales."""
+    if tensor.is_floating_point() is integers or tensor.dtype == torch.bool:
+        raise damaged(layer, suffix, f"holds {plain(tensor.dtype)}", "integers" if integers else "floats")
     values = tensor.detach().float().reshape(-1)
     if values.numel() not in (1, len(sizes_of(layer))):
         raise damaged(layer, suffix, f"has shape {list(tensor.shape)}", "one number per layer")
@@ -70,9 +72,9 @@ def per_part(layer: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
     return values[:1] if bool((values == values[0]).all()) else values
 
 
-def per_output(layer: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
+def per_output(layer: LinearShape, suffix: str, tensor: Tensor, *, integers: bool = False) -> Tensor:
     """The numbers of :func:`per_part` for every output: float32 [outputs]."""
-    values = per_part(layer, suffix, tensor)
+    values = per_part(layer, suffix, tensor, integers=integers)
     if len(values) == 1:
         return values.expand(layer.outputs).contiguous()
     return values.repeat_interleave(torch.tensor(sizes_of(layer), device=values.device))

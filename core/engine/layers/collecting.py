@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelFileError
+from engine.layers.contents import check_numbers, check_packed
 from engine.layers.loading import Slot
 from engine.layers.packed import DensePacked
 from engine.layers.shards import Part, Piece, common_unit, cut, spread
 from engine.plugin.contracts.model import ModelContext
 from engine.plugin.contracts.packed import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
+
+_BELONG = "check that config.json and the weight files belong together"
 
 
 class PlainFormat(WeightFormat):
@@ -60,13 +63,31 @@ class Collected:
         )
         try:
             packed = self.format.pack(shape, self._joined(), self.context.dtype)
+            check_packed(packed)
         except ValueError as error:
             raise ModelFileError(
-                f"The quantized weight of {self.shape.name!r} does not fit together: {error}.",
-                fix="check that config.json and the weight files belong together",
+                f"The weight of {self.shape.name!r}{self._parts()} cannot be packed: {error}.",
+                fix=_BELONG,
             ) from error
         self.held.clear()
         return packed
+
+    def _check_alike(self, suffix: str, found: list[Tensor]) -> None:
+        """Whether what the parts have of that suffix can be joined: all of it, floats or the same integers, shapes that fit."""
+        names = [f"{part.name}.{suffix}" for part in self.parts]
+        if len(found) != len(names):
+            lacking = ", ".join(repr(name) for i, name in enumerate(names) if (suffix, i) not in self.held)
+            raise ModelFileError(f"Tensor {lacking} is missing, which the other parts of {self.shape.name!r} have.", fix=_BELONG)
+        kinds = {(each.dim(), "floats" if each.is_floating_point() and each.element_size() > 1 else each.dtype) for each in found}
+        axis = next((spec.output_axis for spec in self.specs if spec.suffix == suffix), None)
+        shapes = {tuple(size for i, size in enumerate(each.shape) if i != axis) for each in found}
+        if len(kinds) > 1 or len(shapes) > 1:
+            shown = ", ".join(f"{name!r} {_dtype(each)} {list(each.shape)}" for name, each in zip(names, found, strict=True))
+            raise ModelFileError(f"The parts of {self.shape.name!r} cannot be joined: {shown}.", fix=_BELONG)
+
+    def _parts(self) -> str:
+        """The names that the checkpoint has for a fused layer."""
+        return f" ({', '.join(repr(part.name) for part in self.parts)})" if len(self.parts) > 1 else ""
 
     def _slot(self, part: Part, index: int, spec: CheckpointTensor) -> Slot:
         name = f"{part.name}.{spec.suffix}"
@@ -87,6 +108,8 @@ class Collected:
                 if spec.spreads and (unit := common_unit(group, ((inputs, (self.inputs,)),))) < group:
                     tensor, group = spread(name, tensor, axis, inputs, group, unit), unit
                 tensor = cut(name, tensor, axis, self.inputs, inputs, group, spec.input_items)
+            if not spec.plain:
+                check_numbers(name, tensor)
             # A plain weight is what a layer would hold: rounded to the activations' dtype before it is quantized.
             self.held[spec.suffix, index] = tensor.to(self.context.dtype) if spec.plain else tensor
 
@@ -98,13 +121,8 @@ class Collected:
             found = [self.held[spec.suffix, i] for i in range(len(self.parts)) if (spec.suffix, i) in self.held]
             if not found:
                 continue
-            if len(found) != len(self.parts):
-                raise ModelFileError(f"Only {len(found)} of {len(self.parts)} parts of {self.shape.name!r} have {spec.suffix!r}.")
-            try:
-                whole = _join(found, spec.output_axis)
-            except RuntimeError as error:
-                shapes = ", ".join(f"{part.name}.{spec.suffix} {list(t.shape)}" for part, t in zip(self.parts, found, strict=True))
-                raise ModelFileError(f"The parts of {self.shape.name!r} cannot be joined: {shapes}.") from error
+            self._check_alike(spec.suffix, found)
+            whole = _join(found, spec.output_axis)
             joined[spec.suffix] = whole.to(self.context.device)
         return joined
 
@@ -113,3 +131,7 @@ def _join(found: list[Tensor], axis: int | None) -> Tensor:
     if len(found) == 1:
         return found[0]
     return torch.stack(found) if axis is None else torch.cat(found, axis)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

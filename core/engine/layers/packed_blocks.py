@@ -16,6 +16,7 @@ from engine.plugin.contracts.packed import PackedWeight
 class BlockKind:
     """A block type: ``nbytes`` hold ``elements`` weights. ``unpack``: uint8 [n, nbytes] → float32 [n, elements]. ``name``: ``q6_k``
 
+    ``scales``: uint8 [n, nbytes] → the floats that a block's weights are multiplied by, to know a damaged one by.
     ``nearest``: uint8 [outputs, row bytes] → integers with a float16 scale per 32 inputs, as near as they come (within 0.4 % of a
     group's largest): for a device whose kernels read no such blocks and round activations to 8 bits anyway.
     """
@@ -25,6 +26,7 @@ class BlockKind:
     nbytes: int
     unpack: Callable[[Tensor], Tensor]
     nearest: Callable[[Tensor], GroupedInteger] | None = None
+    scales: Callable[[Tensor], Tensor] | None = None
 
 
 class RowBlocks(PackedWeight):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -16,14 +18,15 @@ from engine.plugin.contracts.loading import Loader
 from engine.plugin.contracts.model import Model, ModelContext, Parallel, torch_operations
 from engine.plugin.contracts.packed import Quantizer
 from engine.plugin.contracts.serving import ModelArchitecture
+from engine.plugin.facts import TensorInfo
 from engine.plugin.host import load
 from engine.plugin.kinds import DEVICE, LOADER, MODEL, MODEL_IMPL, QUANTIZATION
 from engine.worker.kernels import Kernels
 from engine.worker.kv_scales import take_scales
+from engine.worker.offload import Offload
 
 if TYPE_CHECKING:
     from torch import Tensor
-from engine.worker.offload import Offload
 
 Progress = Callable[[str, int, int], None]
 
@@ -119,26 +122,47 @@ def load_weights(model: Model, config: EngineConfig, rank: int, progress: Progre
     )  # fmt: skip
     try:
         loader.serve_rank(rank, config.parallel.tensor_parallel)
-        tensors = loader.tensors()
-        if rank == 0:
-            tensors = _reported(tensors, loader.nbytes(), progress, config.load.progress)
-        if loader.own_state():
-            restore(model, tensors, [info.name for info in loader.describe()])
-            return
-        if loader.complete():
-            model.expect({info.name for info in loader.describe()})
-        missing = model.load(tensors)
-        if missing and not loader.complete():
-            missing = invent(model, loader, missing)
-        elif missing:
-            raise ModelFileError(
-                f"The checkpoint lacks {len(missing)} tensors of {config.model.info.architecture}: {_some(missing)}.",
-                fix="check that config.json and the weight files belong together",
-            )
+        saved = loader.own_state()
+        _fill(model, config, loader, rank, progress)
+    except ModelFileError as error:
+        raise located(error, loader.describe()) from error
     finally:
         loader.close()
+    if not saved:
+        take_scales(model, config, rank)
+
+
+def _fill(model: Model, config: EngineConfig, loader: Loader, rank: int, progress: Progress | None) -> None:
+    tensors = loader.tensors()
+    if rank == 0:
+        tensors = _reported(tensors, loader.nbytes(), progress, config.load.progress)
+    if loader.own_state():
+        restore(model, tensors, [info.name for info in loader.describe()])
+        return
+    if loader.complete():
+        model.expect({info.name for info in loader.describe()})
+    missing = model.load(tensors)
+    if missing and not loader.complete():
+        missing = invent(model, loader, missing)
+    elif missing:
+        raise ModelFileError(
+            f"The checkpoint lacks {len(missing)} tensors of {config.model.info.architecture}: {_some(missing)}.",
+            fix="check that config.json and the weight files belong together",
+        )
     model.finish()
-    take_scales(model, config, rank)
+
+
+def located(error: ModelFileError, tensors: Iterable[TensorInfo]) -> ModelFileError:
+    """The error with the file of the tensor, or of another tensor of the layer, that its message quotes first."""
+    files = [(info.name, os.path.basename(info.file)) for info in tensors]
+    for name in re.findall(r"'([^']+)'", str(error)):
+        # Of a tensor that is not there, what stands beside it.
+        while name.count(".") > 1:
+            for known, file in files:
+                if f".{name}".endswith(f".{known}") or known.startswith(f"{name}."):
+                    return error if file in str(error) else type(error)(f"{file}: {error}", fix=error.fix)
+            name = name.rpartition(".")[0]
+    return error
 
 
 def restore(model: Model, tensors: Iterable[tuple[str, Tensor]], names: Collection[str]) -> None:

@@ -144,7 +144,7 @@ def test_what_does_not_fit_together_names_the_layer():
             return Broken()
 
     layer = MergedColumnParallelLinear(context(quantizer=Quantizes()), "gate_up", ("gate", "up"), 8, (4, 4))
-    with pytest.raises(ModelFileError, match="'gate_up' does not fit together: scale is"):
+    with pytest.raises(ModelFileError, match=r"'gate_up' \('gate', 'up'\) cannot be packed: scale is"):
         load_tensors(layer, [("gate.weight", torch.ones(4, 8)), ("up.weight", torch.ones(4, 8))], NameRules())
 
 
