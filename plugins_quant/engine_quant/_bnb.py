@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import ConfigError
 from engine.layers.packed import DensePacked
 from engine.layers.packed_quantized import Codebook, GroupedInteger
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
@@ -38,9 +37,11 @@ class State:
 class FourBitFormat(WeightFormat):
     """``weight`` uint8 [N·K/2, 1]: codes of the flattened weight, the first of two in the HIGH half; scales (absmax) per block of them.
 
-    Blocks run across outputs where a row is no multiple of them, so a rank's share cannot be cut from the file's tensors.
-    ``in_flight``: what becomes of a plain weight (None: it stays).
+    Blocks run across outputs where a row is no multiple of them, so a rank's share cannot be cut from the file's tensors: every rank packs
+    the whole layer. ``in_flight``: what becomes of a plain weight (None: it stays).
     """
+
+    whole = True
 
     def __init__(self, in_flight: WeightFormat | None) -> None:
         self.in_flight = in_flight
@@ -58,7 +59,9 @@ class FourBitFormat(WeightFormat):
             return _plain(self.in_flight, layer, weight, dtype)
         suffix = next((name for kind in TABLES if (name := f"{_STATE}{kind}") in tensors), f"{_STATE}nf4")
         state = read_state(layer, suffix, require(layer, tensors, suffix))
-        outputs, inputs = self._shape(layer, state)
+        outputs, inputs = layer.outputs, layer.inputs
+        if state.shape != (outputs, inputs):
+            raise damaged(layer, "weight", f"has the shape {list(state.shape)} in its quant_state", str([outputs, inputs]))
         check(layer, "weight", weight.reshape(-1), (outputs * inputs // 2 + outputs * inputs % 2,), (torch.uint8,))
         table = check(layer, "weight.quant_map", require(layer, tensors, "weight.quant_map"), (16,), (torch.float32,))
         scales = self._scales(layer, tensors, state, -(-outputs * inputs // state.block))
@@ -69,17 +72,6 @@ class FourBitFormat(WeightFormat):
             return Codebook(swapped, table.clone(), spread, bits=4, inputs=inputs, group=own, exclusive=True)
         codes = torch.stack((weight.flatten() >> 4, weight.flatten() & 15), 1).flatten()[: outputs * inputs]
         return Codebook.of(codes.view(outputs, inputs), table.clone(), spread, bits=4, group=own)
-
-    def _shape(self, layer: LinearShape, state: State) -> tuple[int, int]:
-        if state.shape == (layer.outputs, layer.inputs):
-            return layer.outputs, layer.inputs
-        whole = len(state.shape) == 2 and state.shape[0] % layer.outputs == 0 and state.shape[1] % layer.inputs == 0
-        if whole and state.shape != (layer.outputs, layer.inputs):
-            raise ConfigError(
-                f"--tensor-parallel-size: {layer.name!r} is quantized by bitsandbytes as one run of blocks, which cannot be cut.",
-                fix="--tensor-parallel-size 1, or the model's unquantized checkpoint with --quantization bitsandbytes",
-            )
-        raise damaged(layer, "weight", f"has the shape {list(state.shape)} in its quant_state", str([layer.outputs, layer.inputs]))
 
     def _scales(self, layer: LinearShape, tensors: Mapping[str, Tensor], state: State, count: int) -> Tensor:
         found = check(layer, "weight.absmax", require(layer, tensors, "weight.absmax").reshape(-1), (count,))
@@ -173,11 +165,6 @@ def read_state(layer: LinearShape, suffix: str, tensor: Tensor) -> State:
 def _plain(in_flight: WeightFormat | None, layer: LinearShape, weight: Tensor, dtype: torch.dtype) -> PackedWeight:
     """A weight that the checkpoint left in 16 or 32 bits."""
     if tuple(weight.shape) != (layer.outputs, layer.inputs):
-        whole = weight.dim() == 2 and weight.shape[0] % layer.outputs == 0 and weight.shape[1] % layer.inputs == 0
-        if whole:
-            raise ConfigError(
-                f"--tensor-parallel-size: {layer.name!r} of a bitsandbytes checkpoint cannot be cut.", fix="--tensor-parallel-size 1"
-            )
         raise damaged(layer, "weight", f"has shape {list(weight.shape)}", str([layer.outputs, layer.inputs]))
     if in_flight is None:
         return DensePacked(weight.to(dtype, copy=True), exclusive=True)

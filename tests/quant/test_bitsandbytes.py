@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from engine.errors import ConfigError, ModelFileError
+from engine.errors import ModelFileError
 from engine.layers.packed_quantized import Codebook, GroupedInteger
 from tests.data import shared
 from tests.quant.checkpoints import (
@@ -136,10 +136,25 @@ def test_experts_and_skipped_modules(tmp_path):
     assert worst(logits_of(tmp_path / "q"), logits_of_transformers(source, dense, tmp_path)) < 1e-5
 
 
-def test_two_ranks_cannot_share_blocks(llama, tmp_path):
-    write_quantized(tmp_path / "q", llama, lambda _, weight: four_bit(weight), FOUR | {"bnb_4bit_quant_type": "nf4"})
-    with pytest.raises(ConfigError, match="cannot be cut"):
-        logits_of(tmp_path / "q", ranks=2)
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 96, "intermediate_size": 80, "head_dim": 24}], ids=["64", "odd"])
+def test_two_ranks_share_blocks(tmp_path, sizes, double):
+    """Of 80 inputs a rank has 40, which no block of 64 begins or ends at: scales are kept for the parts of blocks."""
+    source = tiny_llama(tmp_path / "plain", **sizes)
+    config = FOUR | {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double}
+    write_quantized(tmp_path / "q", source, lambda _, weight: four_bit(weight, "nf4", double), config)
+    alone = logits_of(tmp_path / "q")
+    assert worst(logits_of(tmp_path / "q", ranks=2), alone) < 1e-5
+    assert worst(logits_of(tmp_path / "q", ranks=2, native=True, dtype="bfloat16"), alone) < 4e-2
+
+
+def test_two_ranks_round_what_a_checkpoint_left_plain(llama, tmp_path):
+    """Every rank rounds the whole layer: the same blocks, whatever the number of ranks."""
+    def quantize(name, weight):
+        return None if name.endswith(("o_proj", "gate_proj")) else four_bit(weight)
+
+    write_quantized(tmp_path / "q", llama, quantize, FOUR | {"bnb_4bit_quant_type": "nf4"})
+    assert worst(logits_of(tmp_path / "q", ranks=2), logits_of(tmp_path / "q")) < 1e-5
 
 
 NAME = "model.layers.0.self_attn.o_proj.weight"

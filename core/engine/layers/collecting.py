@@ -12,6 +12,7 @@ from engine.errors import ModelFileError
 from engine.layers.contents import check_numbers, check_packed
 from engine.layers.loading import Slot
 from engine.layers.packed import DensePacked
+from engine.layers.packed_share import take_share
 from engine.layers.shards import Part, Piece, common_unit, cut, spread
 from engine.plugin.contracts.model import ModelContext
 from engine.plugin.contracts.packed import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
@@ -62,7 +63,11 @@ class Collected:
             self.shape, inputs=self.inputs.size, outputs=sum(outputs), sizes=outputs if len(outputs) > 1 else self.shape.sizes
         )
         try:
-            packed = self.format.pack(shape, self._joined(), self.context.dtype)
+            if self.format.whole:
+                packed = self.format.pack(self.shape, self._joined(), self.context.dtype)
+                packed = take_share(packed, [piece for part in self.parts for piece in part.pieces], self.inputs)
+            else:
+                packed = self.format.pack(shape, self._joined(), self.context.dtype)
             check_packed(packed)
         except ValueError as error:
             raise ModelFileError(

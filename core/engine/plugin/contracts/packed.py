@@ -118,7 +118,13 @@ class LinearKernel(ABC):
 
 
 class WeightFormat(ABC):
-    """How one layer's weight is kept in the checkpoint, and how it becomes canonical."""
+    """How one layer's weight is kept in the checkpoint, and how it becomes canonical.
+
+    ``whole``: its tensors cannot be cut, so ``pack`` gets the whole layer (one part) on every rank, and the layer takes the rank's share
+    of the ``dense`` or ``codebook`` weight that it gives.
+    """
+
+    whole: bool = False
 
     @abstractmethod
     def tensors(self) -> tuple[CheckpointTensor, ...]:
