@@ -72,6 +72,13 @@ class CompressedConfig(msgspec.Struct, frozen=True):
         pairs.sort(key=lambda pair: (_is_class(pair[0]), pair[0].startswith("re:"), pair[0]))
         return next((scheme for target, scheme in pairs if _matches(name, (target,))), None)
 
+    def embedding_scheme(self, name: str) -> Scheme | None:
+        """The scheme of a token embedding: its name is listed, or its class."""
+        if any(_matches_name(name, target) for target in self.ignore):
+            return None
+        found = (each for each in self.schemes for target in each.targets if _matches_name(name, target) or target == "Embedding")
+        return next(found, None)
+
     def sparse(self, name: str) -> bool:
         """Whether the layer's weight is kept in a 2:4 compressed form."""
         if self.sparsity is None or self.sparsity.format == "dense":

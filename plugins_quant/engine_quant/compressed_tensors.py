@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelFileError
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+import msgspec
+
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
 from ._compressed_config import CompressedConfig, Numbers, Scheme, read_config
+from ._compressed_held import held_bytes, layouts_of
+from ._config import SIXTEEN_BITS, required
 from ._names import format_of
 
 ENGINE_API = 1
@@ -34,6 +37,23 @@ class CompressedTensors(Quantizer):
 
         return format_of(layer, choose, make)
 
+    def embedding(self, layer: LinearShape) -> WeightFormat | None:
+        """As of a linear layer, whose rows are then looked up."""
+        scheme = self.config.embedding_scheme(layer.name)
+        if scheme is None:
+            return None
+        from ._compressed_formats import build
+
+        return build(msgspec.structs.replace(scheme, inputs=None), False)
+
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return layouts_of(self.config)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return held_bytes(self.config, tensor)
+
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         shown: dict[str, Any] = {}
@@ -56,12 +76,10 @@ def _shown(numbers: Numbers | None) -> str:
 @hookimpl
 def engine_describe_quantization() -> QuantizationFacts:
     """See the specification."""
-    return QuantizationFacts(dtypes=("bfloat16", "float16"))
+    return SIXTEEN_BITS
 
 
 @hookimpl
 def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
     """See the specification."""
-    if config is None:
-        raise ModelFileError("compressed-tensors reads checkpoints that have a quantization_config.", fix="leave --quantization out")
-    return CompressedTensors(read_config(config))
+    return CompressedTensors(read_config(required(config, "compressed-tensors")))

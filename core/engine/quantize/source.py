@@ -75,13 +75,13 @@ class Source:
         head = self.network.head
         return head.shape.name if head is not None and head.tied else None
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor that the network needs or that is unknown to it, checked against the configuration."""
+    def tensors(self, *, known: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Each tensor, checked against the configuration; those that the network does not know too, unless ``known`` ones are wanted."""
         for name, tensor in self.loader.tensors():
             slot = self._places.get(name)
             if slot is not None:
                 check_tensor(name, tensor, slot)
-            if slot is not None or name.removesuffix(".weight") != self.head():
+            if slot is not None or not (known or name.removesuffix(".weight") == self.head()):
                 yield name, tensor
 
     def close(self) -> None:

@@ -70,9 +70,9 @@ def write(
     passed = 0
     try:
         with torch.inference_mode():
-            for name, tensor in source.tensors():
+            for name, tensor in source.tensors(known=own is not None):
                 done.before += tensor.nbytes
-                for each, part in _written(source, producer, excluded, name, tensor, done):
+                for each, part in _written(source, producer, excluded, name, tensor, done, apart=own is not None):
                     done.after += part.nbytes
                     output.add(each, part)
                 passed += tensor.nbytes
@@ -89,12 +89,13 @@ def write(
 
 
 def _written(
-    source: Source, producer: Producer, excluded: Callable[[str], bool], name: str, tensor: Tensor, done: Written
+    source: Source, producer: Producer, excluded: Callable[[str], bool], name: str, tensor: Tensor, done: Written, *, apart: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    """What becomes of one tensor of the source."""
+    """What becomes of one tensor of the source. ``apart``: experts in one tensor come one by one, quantized or not."""
     matrices = source.matrices.get(name, ())
     taken = [matrix for matrix in matrices if producer.takes(matrix.layer) and not excluded(matrix.layer.name)]
-    if not taken:
+    fused = bool(matrices) and matrices[0].expert is not None
+    if not taken and not (fused and apart):
         yield name, tensor
         return
     for matrix in matrices:
@@ -131,7 +132,11 @@ def _note_kept(source: Source, done: Written) -> None:
             names += [matrix.layer.name for matrix in source.matrices[info.name]]
         elif len(info.shape) == 2 and info.name.endswith(".weight"):
             names.append(info.name.removesuffix(".weight"))
-    done.kept = [name for name in dict.fromkeys([*names, *filter(None, [source.head()])]) if name not in changed and name not in ends]
+    head = source.head()
+    # A tied head is what the embedding is.
+    if head is not None and not ends & changed:
+        names.append(head)
+    done.kept = [name for name in dict.fromkeys(names) if name not in changed and name not in ends]
 
 
 def _write_small_files(source: Source, producer: Producer, done: Written, folder: Path) -> None:

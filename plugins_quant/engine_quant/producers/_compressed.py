@@ -30,13 +30,21 @@ class CompressedProducer(Producer):
         """See the contract."""
         return layer.role == "linear" or (self.ends and layer.role in _ENDS)
 
+    def warnings(self) -> Sequence[str]:
+        """See the contract."""
+        return ("The engine reads a quantized embedding, transformers 5 does not; leave --include-head out for it.",) if self.ends else ()
+
     def quantization_config(self, quantized: Sequence[LinearShape], kept: Sequence[str]) -> dict[str, Any]:
         """The class of linear layers, the embedding by its name, less what was kept."""
         embeddings = [layer.name for layer in quantized if layer.role == "embedding"]
-        group = {"targets": ["Linear", *embeddings], "weights": self.weights, "input_activations": self.inputs, "output_activations": None}
+        common = {"weights": self.weights, "output_activations": None}
+        groups = {"group_0": {"targets": ["Linear"], **common, "input_activations": self.inputs}}
+        if embeddings:
+            # What an embedding gets is ids.
+            groups["group_1"] = {"targets": embeddings, **common, "input_activations": None}
         return {
             "quant_method": "compressed-tensors", "format": self.format, "quantization_status": "compressed",
-            "config_groups": {"group_0": group}, "ignore": list(kept), "kv_cache_scheme": None,
+            "config_groups": groups, "ignore": list(kept), "kv_cache_scheme": None,
         }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Methods of ``engine quantize`` that write files of other programs' formats."""
