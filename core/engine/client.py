@@ -10,24 +10,25 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from engine.config import EngineConfig
+from engine.death import Death, stopped
 from engine.errors import EngineError, WorkerDied
-from engine.journal import Entry
+from engine.inquest import Inquest
+from engine.journal import Entry, Question
 from engine.life import Life
 from engine.messages import Abort, Add, Alive, Call, Failed, FromEngine, Output, Outputs, Progress, Ready, Returned, Stats
 from engine.plugin.request import Request
+from engine.trials import Trials
 
-#: A request is failed after two crashes that can be about nothing else, or four kills (which others may have sent).
-_BLAME_OF_CRASH = 1.0
-_BLAME_OF_KILL = 0.5
-_GUILTY = 2.0
 #: Starts without any answer in between after which the engine is given up.
 _FRUITLESS_STARTS = 10
 #: Seconds between two looks at a silent engine, and before a failed start is repeated (times the number of the attempt).
 _LOOK = 0.5
 _PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
-#: Seconds that a request on trial has to get its first token before the next one is tried beside it.
-_TRIAL_SECONDS = 60.0
+#: An operation fails after so many engines that died by their own doing before they answered it.
+_DEATHS_OF_QUESTION = 4
+#: Seconds between two signs of life of an engine.
+_BEAT = 1.0
 
 log = logging.getLogger("engine.client")
 
@@ -38,21 +39,23 @@ class EngineClient:
     ``ready`` is set after :meth:`start`; ``stats`` is the engine's latest state; ``dead`` is why it no longer serves.
 
     An engine process that ends, is silent for ``--engine-silence-timeout`` seconds or takes longer than ``--step-timeout`` for one
-    step is started again, and every request goes on after its last delivered token. Requests that it had given
-    nothing yet are tried one after the other; the one at which it dies again fails, and the others go on.
+    step is started again, and every request goes on after its last delivered token. A request that ends it again and again fails:
+    see :class:`engine.inquest.Inquest`.
     """
 
     def __init__(self, config: EngineConfig, progress: Callable[[Progress], None] | None = None) -> None:
         self._config = config
         self._progress = progress
         self._entries: dict[str, Entry] = {}
-        self._calls: dict[int, tuple[Call, asyncio.Future[Any]]] = {}
+        self._questions: dict[int, Question] = {}
         self._numbers = itertools.count()
         self._life: Life | None = None
         self._readiness: asyncio.Future[Ready] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._restart_task: asyncio.Task[None] | None = None
         self._watchers: list[Callable[[Stats], None]] = []
+        self._inquest = Inquest()
+        self._trials = Trials(self._entries, self._submit, lambda: self.restarting is not None)
         self._fruitless = 0
         self._stopping = False
         #: Set when the engine runs and has its configuration; it is not ready yet.
@@ -93,7 +96,7 @@ class EngineClient:
         entry = self._entries[request.id] = Entry(request)
         finished = False
         try:
-            if self.restarting is None:
+            if self.restarting is None and not self._trials.holding:
                 self._submit(entry)
             while not finished:
                 output = await entry.queue.get()
@@ -104,7 +107,7 @@ class EngineClient:
                 yield output
         finally:
             self._entries.pop(request.id, None)
-            entry.fresh.set()
+            entry.proven.set()
             if not finished and self.dead is None and self._life is not None:
                 self._life.send(Abort([request.id]))
 
@@ -114,13 +117,13 @@ class EngineClient:
         number = next(self._numbers)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         message = Call(number, method, arguments)
-        self._calls[number] = message, answer
+        self._questions[number] = Question(message, answer)
         try:
             if self.restarting is None and self._life is not None:
                 self._life.send(message)
             return await answer
         finally:
-            self._calls.pop(number, None)
+            self._questions.pop(number, None)
 
     async def stop(self) -> None:
         """End the engine; running requests end with an error. May be called twice."""
@@ -138,12 +141,15 @@ class EngineClient:
         self._life = Life(self._config, self._receive, self._ended)
         await self._life.begin()
         self.launched.set()
-        return await self._readiness
+        ready = await self._readiness
+        if self._life.death is not None:
+            # It died before anybody could notice that it was ready.
+            raise self._life.death.error
+        return ready
 
     def _submit(self, entry: Entry) -> None:
-        entry.sent = True
         if self._life is not None:
-            self._life.send(Add(entry.continued()))
+            self._life.send(Add(entry.send()))
 
     def _receive(self, life: Life, message: FromEngine) -> None:
         if life is not self._life:
@@ -178,27 +184,30 @@ class EngineClient:
     def _check_step(self, life: Life, busy: float) -> None:
         limit = self._config.server.step_timeout
         if busy > limit:
-            life.kill(WorkerDied(f"one step of the engine took longer than --step-timeout {limit:g} s."))
+            error = WorkerDied(f"one step of the engine took longer than --step-timeout {limit:g} s.")
+            life.kill(error, time.monotonic() - busy)
 
     def _answer(self, message: Returned) -> None:
-        _, waiting = self._calls.get(message.id, (None, None))
-        if waiting is None or waiting.done():
+        question = self._questions.get(message.id)
+        if question is None or question.answer.done():
             return
         if message.error is None:
-            waiting.set_result(message.value)
+            question.answer.set_result(message.value)
         else:
-            waiting.set_exception(EngineError(message.error))
+            question.answer.set_exception(EngineError(message.error))
 
-    def _ended(self, life: Life, error: EngineError) -> None:
+    def _ended(self, life: Life, death: Death) -> None:
         """The connection ended, asked for or not."""
         if life is not self._life:
             return
+        error = death.error
         if self._readiness is not None and not self._readiness.done():
             self._readiness.set_exception(error)
         elif self._stopping or not self._config.server.frontend_multiprocessing or not self._config.server.restart:
             self._fail(error)
         elif self.restarting is None:
             self.restarting = error
+            self._part(death)
             # One that still gives requests back sees it and starts over.
             if self._restart_task is None or self._restart_task.done():
                 self._restart_task = self._spawn(self._restart())
@@ -207,8 +216,9 @@ class EngineClient:
         """Start the engine again and give it back its requests, as often as it takes and makes sense."""
         while self.restarting is not None:
             error, began = self.restarting, time.monotonic()
-            self._fruitless += 1
-            self._assign_blame(self._life, error)
+            death = self._life.death if self._life is not None else None
+            # Being killed from outside, however often, is no reason to give up.
+            self._fruitless += death is None or death.own
             log.error("%s Starting the engine again for %d requests.", error, len(self._entries))
             try:
                 if self._fruitless > _FRUITLESS_STARTS:
@@ -221,50 +231,40 @@ class EngineClient:
                     self._fail(failed)
                     return
                 self.restarting = failed
-                await asyncio.sleep(min(_PAUSE * self._fruitless, _LONGEST_PAUSE))
+                await asyncio.sleep(min(_PAUSE * max(1, self._fruitless), _LONGEST_PAUSE))
                 continue
             self.restarts += 1
             self.restarting = None
             log.info("The engine serves again after %.1f s.", time.monotonic() - began)
-            await self._resume()
+            for question in list(self._questions.values()):
+                if self._life is not None:
+                    self._life.send(question.message)
+            await self._trials.run()
 
-    def _assign_blame(self, life: Life | None, error: EngineError) -> None:
-        """Who may have been the cause: requests that the engine had given nothing yet. A single one is blamed, several are in doubt."""
-        found = [entry for entry in self._entries.values() if entry.suspected()]
-        for entry in found:
-            entry.doubtful = True
-        if len(found) == 1 and life is not None:
-            found[0].blame += _BLAME_OF_CRASH if life.crashed else _BLAME_OF_KILL
-        for entry in list(self._entries.values()):
+    def _part(self, death: Death) -> None:
+        """A life is over: requests and operations that ended it too often fail, the others wait for the next."""
+        for entry in self._inquest.hold(self._entries.values(), death):
+            del self._entries[entry.request.id]
+            entry.fail(EngineError(f"this request ended the engine process again and again; the last time: {death.error}"))
+        for entry in self._entries.values():
             entry.lose_life()
-            if entry.blame >= _GUILTY:
-                del self._entries[entry.request.id]
-                entry.fail(EngineError(f"this request ended the engine process again and again; the last time: {error}"))
-
-    async def _resume(self) -> None:
-        """Give the engine back its requests: those in doubt last, one after the other, the most suspicious at the end."""
-        for message, _ in list(self._calls.values()):
-            if self._life is not None:
-                self._life.send(message)
-        doubtful = sorted((entry for entry in self._entries.values() if entry.doubtful), key=lambda entry: entry.blame)
-        for entry in list(self._entries.values()):
-            if not entry.doubtful and not entry.sent:
-                self._submit(entry)
-        for entry in doubtful:
-            if self.restarting is not None:
-                return
-            if entry.request.id in self._entries:
-                self._submit(entry)
-                await _within(_TRIAL_SECONDS, entry.fresh, lambda: self.restarting is not None)
+        for question in self._questions.values():
+            question.deaths += death.own
+            if question.deaths >= _DEATHS_OF_QUESTION and not question.answer.done():
+                text = f"the engine process ended {question.deaths} times before it answered {question.message.method!r}; the last time: "
+                question.answer.set_exception(EngineError(f"{text}{death.error}"))
 
     async def _watch(self) -> None:
-        """An engine that says nothing, not even that it lives, is frozen."""
+        """An engine that is silent is frozen; one that loads may be silent, unless it is stopped."""
         limit = self._config.server.silence_timeout
         while True:
             await asyncio.sleep(_LOOK)
             life = self._life
-            if life is not None and life.ready and time.monotonic() - life.heard > limit:
-                life.kill(WorkerDied(f"the engine process was silent for --engine-silence-timeout {limit:g} s."))
+            if life is None or time.monotonic() - life.heard <= limit:
+                continue
+            if life.ready or (life.pid is not None and stopped(life.pid)):
+                error = WorkerDied(f"the engine process was silent for --engine-silence-timeout {limit:g} s.")
+                life.kill(error, life.heard + _BEAT)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -278,7 +278,7 @@ class EngineClient:
         self.restarting = None
         for entry in self._entries.values():
             entry.fail(self.dead)
-        waiting: list[asyncio.Future[Any]] = [answer for _, answer in self._calls.values()]
+        waiting: list[asyncio.Future[Any]] = [question.answer for question in self._questions.values()]
         if self._readiness is not None:
             waiting.append(self._readiness)
         for future in waiting:
@@ -290,10 +290,3 @@ class EngineClient:
             raise self.dead
         if self._life is None:
             raise EngineError("the engine is not started.", fix="await client.start()")
-
-
-async def _within(seconds: float, event: asyncio.Event, interrupted: Callable[[], bool]) -> None:
-    """Wait for the event, a while at most, and not when interrupted."""
-    end = time.monotonic() + seconds
-    while not event.is_set() and not interrupted() and time.monotonic() < end:
-        await asyncio.sleep(0.005)

@@ -20,8 +20,10 @@ import msgspec
 
 from engine import errors
 from engine.config import EngineConfig
+from engine.death import Death, kernel_kills, own_doing, stopped
 from engine.errors import EngineError, WorkerDied
 from engine.messages import Failed, FromEngine, Stop, ToEngine
+from engine.record import Record
 
 #: The frame of :mod:`engine.plugin.wire`: length in bytes as unsigned 32-bit little-endian, then that many bytes of msgpack.
 _LENGTH = struct.Struct("<I")
@@ -33,12 +35,13 @@ _LOADING_STOP_SECONDS = 1.0
 class Life:
     """A running engine process (or thread) and the connection to it.
 
-    ``receive`` is called with each of its messages, ``ended`` once with the reason when the connection ends, whoever ended it.
+    ``receive`` is called with each of its messages, ``ended`` once when the connection ends, whoever ended it.
     ``heard`` is when it last said anything, in monotonic seconds. ``ready`` is set by the client.
+    ``death`` is None while it lives.
     """
 
     def __init__(
-        self, config: EngineConfig, receive: Callable[[Life, FromEngine], None], ended: Callable[[Life, EngineError], None]
+        self, config: EngineConfig, receive: Callable[[Life, FromEngine], None], ended: Callable[[Life, Death], None]
     ) -> None:
         self._config = config
         self._receive = receive
@@ -49,10 +52,13 @@ class Life:
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._cause: EngineError | None = None
+        self._record: Record | None = None
+        self._kernel_kills = kernel_kills()
+        #: Whether it froze by its own doing, and when, where it was killed for being frozen.
+        self._froze: tuple[bool, float] | None = None
         self.heard = time.monotonic()
         self.ready = False
-        #: It ended by itself (a crash, a status); a process that was killed may have been so for any reason.
-        self.crashed = False
+        self.death: Death | None = None
 
     @property
     def pid(self) -> int | None:
@@ -70,10 +76,11 @@ class Life:
         """Queue a message; one for an engine that has ended goes nowhere."""
         self._write_frame(self._encoder.encode(message))
 
-    def kill(self, cause: EngineError) -> None:
-        """End the process at once, also a stopped one; ``ended`` is called with ``cause``."""
+    def kill(self, cause: EngineError, since: float) -> None:
+        """End the process, frozen ``since`` then (monotonic seconds), at once; ``ended`` is called with ``cause``."""
         self._cause = self._cause or cause
         if self._process is not None and self._process.returncode is None:
+            self._froze = self._froze or (not stopped(self._process.pid), since)
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
 
@@ -99,6 +106,8 @@ class Life:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._writer is not None:
             self._writer.close()
+        if self._record is not None:
+            self._record.close()
 
     async def _spawn(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Start the engine process and wait for its connection; the socket is private to this user."""
@@ -113,10 +122,12 @@ class Life:
                 connected.set_result((reader, writer))
 
         server = await asyncio.start_unix_server(accept, path)
+        self._record = Record.create()
+        record = self._record.fd
         try:
             os.chmod(path, 0o600)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.process", path, env=_environment(self._config)
+                sys.executable, "-m", "engine.process", path, str(record), env=_environment(self._config), pass_fds=(record,)
             )
             over = asyncio.create_task(self._process.wait())
             waiting: set[asyncio.Future[Any]] = {connected, over}
@@ -149,10 +160,17 @@ class Life:
                 else:
                     self._receive(self, message)
         except (asyncio.IncompleteReadError, OSError):
-            code = await self._process.wait() if self._process is not None else 0
-            status = f" with {_status(code)}" if self._process is not None else ""
-            self.crashed = code != -signal.SIGKILL
-            self._ended(self, self._cause or WorkerDied(f"the engine process ended{status}.", fix="restart the server"))
+            self.death = await self._die()
+            self._ended(self, self.death)
+
+    async def _die(self) -> Death:
+        """The connection is over: how the process ended."""
+        now = time.monotonic()
+        code = await self._process.wait() if self._process is not None else 0
+        status = f" with {_status(code)}" if self._process is not None else ""
+        error = self._cause or WorkerDied(f"the engine process ended{status}.", fix="restart the server")
+        own, at = self._froze or (own_doing(code, self._kernel_kills), now)
+        return Death(error, own, at, self._record.read() if self._record is not None else frozenset())
 
     def _write_frame(self, payload: bytes) -> None:
         if self._writer is None or self._writer.is_closing():

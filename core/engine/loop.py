@@ -14,6 +14,7 @@ from engine.messages import Abort, Add, Call, Output, Outputs, Returned, Stats, 
 from engine.plugin.contracts.executor import Executor
 from engine.plugin.request import FinishReason, Request
 from engine.plugin.step import Step, StepResult
+from engine.record import Novices
 
 
 class Scheduling(Protocol):
@@ -23,6 +24,7 @@ class Scheduling(Protocol):
     def abort(self, ids: list[str]) -> None: ...
     def schedule(self) -> Step | None: ...
     def foreseeable(self) -> bool: ...
+    def requests(self, step: Step) -> list[str]: ...
     def commit(self, step: Step, result: StepResult) -> list[Output]: ...
     def stats(self) -> Stats: ...
     def has_work(self) -> bool: ...
@@ -42,7 +44,7 @@ class EngineLoop:
     """Owns the order of events: messages are taken before a step is scheduled, so an abort frees its pages before the next step.
 
     ``receive(wait)`` returns the next message, or None: at once when ``wait`` is False, else when one has come.
-    ``send`` delivers outputs and answers; it must not block.
+    ``send`` delivers outputs and answers; it must not block. ``record`` is told for which unproven requests the engine works.
 
     With an executor that overlaps, a step is scheduled shortly before the one that runs is over, and the outputs of that one are sent while
     the next runs. Not earlier: what comes meanwhile shall get into the next step.
@@ -54,12 +56,14 @@ class EngineLoop:
         executor: Executor,
         receive: Callable[[bool], ToEngine | None],
         send: Callable[[Outputs | Returned], None],
+        record: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._executor = executor
         self._receive = receive
         self._send = send
         self._forecast = Forecast()
+        self._novices = Novices(record)
         self._running: Running | None = None
         self._stopped = False
         self._since: float | None = None
@@ -99,13 +103,17 @@ class EngineLoop:
         if self._running is not None:
             self._running = Running(self._running.step, self._running.result, time.monotonic())
         outputs = self._scheduler.commit(running.step, result)
+        self._novices.end(outputs)
         self._send(Outputs(outputs, self._scheduler.stats()))
 
     def _start(self) -> Running | None:
         step = self._scheduler.schedule()
-        if step is not None and self._since is None:
+        if step is None:
+            return None
+        if self._since is None:
             self._since = time.monotonic()
-        return None if step is None else Running(step, self._executor.submit(step), time.monotonic())
+        self._novices.begin(self._scheduler.requests(step) if self._novices else [])
+        return Running(step, self._executor.submit(step), time.monotonic())
 
     def _wait_for_end(self, running: Running) -> bool:
         """Wait until the step is nearly over. False: it is over, or nobody can say when it will be."""
@@ -120,12 +128,16 @@ class EngineLoop:
     def _handle(self, message: ToEngine) -> None:
         match message:
             case Add(request):
+                self._novices.enter(request.id)
                 try:
                     self._scheduler.add(request)
                 except RequestError as refused:
+                    self._novices.leave([request.id])
                     self._send(Outputs([Output(id=request.id, finish_reason=FinishReason.ERROR, error=refused.line())]))
+                self._novices.entered()
             case Abort(ids):
                 self._scheduler.abort(ids)
+                self._novices.leave(ids)
                 if not self._scheduler.has_work():
                     # No step will follow that could tell the front end that the pages are free.
                     self._send(Outputs([], self._scheduler.stats()))

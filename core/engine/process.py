@@ -1,4 +1,4 @@
-"""The engine process: ``python -m engine.process SOCKET`` receives a configuration, serves requests, ends with its parent."""
+"""The engine process: ``python -m engine.process SOCKET RECORD`` receives a configuration, serves requests, ends with its parent."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, To
 from engine.parent import end_with_parent
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
 from engine.plugin.wire import Connection, connect
+from engine.record import Record
 
 #: Seconds between two signs of life.
 _HEARTBEAT = 1.0
@@ -148,7 +149,9 @@ def agree_on_pages(config: EngineConfig, budgets: list[CacheBudget]) -> tuple[in
     return pages, host_pages
 
 
-def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages: int, link: Link) -> EngineLoop:
+def create_loop(
+    config: EngineConfig, executor: Executor, pages: int, host_pages: int, link: Link, record: Record | None = None
+) -> EngineLoop:
     """The scheduler and the loop around the executor."""
     from engine.plugin.guarded import GuardedPolicy
     from engine.plugin.host import load
@@ -164,7 +167,7 @@ def create_loop(config: EngineConfig, executor: Executor, pages: int, host_pages
         config.model.max_model_len,
         timed=bool(config.observability.details),
     )
-    return EngineLoop(scheduler, executor, link.receive, link.send)
+    return EngineLoop(scheduler, executor, link.receive, link.send, record.write if record is not None else None)
 
 
 def prepare(executor: Executor, link: Link) -> None:
@@ -174,8 +177,11 @@ def prepare(executor: Executor, link: Link) -> None:
             pass
 
 
-def serve(connection: Connection) -> int:
-    """Run an engine over a connection: the first frame is the configuration. Returns the exit status."""
+def serve(connection: Connection, record: Record | None = None) -> int:
+    """Run an engine over a connection: the first frame is the configuration. Returns the exit status.
+
+    ``record`` is told for whom the engine works.
+    """
     # OpenMP threads that spin at barriers make a step a hundred times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config = msgspec.msgpack.decode(connection.recv_bytes(), type=EngineConfig)
@@ -193,7 +199,7 @@ def serve(connection: Connection) -> int:
         pages, host_pages = agree_on_pages(config, budgets)
         executor.allocate(pages, host_pages)
         phases.end("cache")
-        loop = create_loop(config, executor, pages, host_pages, link)
+        loop = create_loop(config, executor, pages, host_pages, link, record)
         link.send(
             Ready(
                 pages=pages,
@@ -225,16 +231,20 @@ def serve(connection: Connection) -> int:
 
 def main() -> int:
     """Entry of the engine process."""
+    import faulthandler
     import signal
 
     from engine.plugin import alarm
+
+    # A crash in native code says where: the operator sees which plugin was at work.
+    faulthandler.enable()
 
     # Ctrl-C reaches the whole process group; the front end decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     alarm.install()
     try:
-        return serve(connect(sys.argv[1]))
+        return serve(connect(sys.argv[1]), Record(int(sys.argv[2])))
     except EngineError as error:
         print(error.line(), file=sys.stderr)  # noqa: T201 - the process has no other voice left
         return error.status

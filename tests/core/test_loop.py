@@ -157,6 +157,9 @@ class Steps:
             self.inbox.append(Add(Request(id="late", prompt_token_ids=[1], params=SamplingParams(), arrival=0.0)))
         return Lazy(step.index)
 
+    def requests(self, step: Step) -> list[str]:
+        return []
+
     def commit(self, step: Step, result: StepResult) -> list[Output]:
         self.events.append(f"commit {step.index}")
         return []

@@ -142,6 +142,11 @@ class Scheduler:
                 return False
         return True
 
+    def requests(self, step: Step) -> list[str]:
+        """The ids of the requests that the step computes something for."""
+        numbers = self._roster.by_number
+        return [numbers[work.seq].request.id for work in step.work if work.seq in numbers]
+
     def commit(self, step: Step, result: StepResult) -> list[Output]:
         """Draw the conclusions of ``result``: what each request gets, which sequences end.
 
