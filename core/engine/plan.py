@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -80,8 +80,13 @@ class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
     beside: int = 0
 
 
-def measure(tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str) -> Weights:
-    """Floating tensors are counted in ``dtype``, others as stored; a tied output layer is counted once."""
+def measure(
+    tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str, held: Callable[[TensorInfo], int | None] | None = None
+) -> Weights:  # fmt: skip
+    """Floating tensors are counted in ``dtype``, others as stored; a tied output layer is counted once.
+
+    ``held``: what a quantization method says of a tensor (:meth:`~engine.plugin.Quantizer.held`), which counts where it says something.
+    """
     count = stored = 0
     resident = movable = largest = 0.0
     names: set[str] = set()
@@ -91,14 +96,18 @@ def measure(tensors: Iterable[TensorInfo], info: ModelInfo, dtype: str) -> Weigh
         names.add(tensor.name)
         if info.tied_embeddings and tensor.name in _TIED:
             continue
-        elements = tensor.nbytes / DTYPE_BYTES.get(tensor.dtype, 1)
-        plain = tensor.dtype in ("float64", "float32", "float16", "bfloat16")
-        size = elements * DTYPE_BYTES[dtype] if plain else tensor.nbytes
+        packed = None if held is None else held(tensor)
+        size = _plain_size(tensor, dtype) if packed is None else packed
         resident += size
         if len(tensor.shape) > 1 and not any(f"{name}." in tensor.name for name in _LOOKED_UP):
             movable += size
             largest = max(largest, size)
     return Weights(count, stored, int(resident), int(movable), int(largest))
+
+
+def _plain_size(tensor: TensorInfo, dtype: str) -> float:
+    plain = tensor.dtype in ("float64", "float32", "float16", "bfloat16")
+    return tensor.nbytes / DTYPE_BYTES.get(tensor.dtype, 1) * DTYPE_BYTES[dtype] if plain else tensor.nbytes
 
 
 def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts, wish: CacheWish) -> CacheSize:

@@ -21,7 +21,10 @@ RUNTIME_BYTES = 320 << 20
 MIXED_TOKENS = 256
 #: Quantized layouts that the native kernels multiply, in groups of a multiple of 16 or one per output; also where inputs are
 #: reordered, activations rounded or multiplied first, and where parts of different layouts are joined.
-LAYOUTS = (*(f"grouped_int {bits}" for bits in range(1, 9)), "codebook 4", "codebook 8", "scaled_float8")
+LAYOUTS = (
+    *(f"grouped_int {bits}" for bits in range(1, 9)), "codebook 4", "codebook 8", "scaled_float8",
+    *(f"blocks {kind}" for kind in ("q4_k", "q5_k", "q6_k")),
+)  # fmt: skip
 
 
 @hookimpl

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, WeightFormat
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
+from ._held import scaled
 from ._names import listed, parts_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class AWQ(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return (f"grouped_int {self.bits}",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        zeros, scale = (32 / self.bits, 2) if self.zero_point else (0, 1)
+        return scaled(tensor, {"qweight": 1, "qzeros": zeros, "scales": scale})
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

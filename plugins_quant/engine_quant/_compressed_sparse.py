@@ -24,16 +24,16 @@ from ._tensors import check, damaged, require
 class BitmaskFormat(WeightFormat):
     """``compressed`` [N, K / 2]: the kept values in order; ``bitmask`` uint8 [N, K / 8]: which inputs they are, lowest bit first.
 
-    ``whole`` and ``kept`` read the values' scales: the first as tensors of the layer, the second as those of the kept half. None: the
+    ``full`` and ``kept`` read the values' scales: the first as tensors of the layer, the second as those of the kept half. None: the
     values are plain floats.
     """
 
-    def __init__(self, whole: WeightFormat | None, kept: WeightFormat | None, inputs: Inputs | None) -> None:
-        self.whole, self.kept, self.inputs = whole, kept, inputs
+    def __init__(self, full: WeightFormat | None, kept: WeightFormat | None, inputs: Inputs | None) -> None:
+        self.full, self.kept, self.inputs = full, kept, inputs
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """Values, mask, and the scales of both weights and activations."""
-        scales = () if self.whole is None else (each for each in self.whole.tensors() if each.suffix != "weight")
+        scales = () if self.full is None else (each for each in self.full.tensors() if each.suffix != "weight")
         return (
             CheckpointTensor("compressed", 0, 1, 1, 2),
             CheckpointTensor("bitmask", 0, 1, 1, 8),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, WeightFormat
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
+from ._held import scaled
 from ._names import component, listed, parts_of
 
 if TYPE_CHECKING:
@@ -94,6 +95,16 @@ class GPTQ(Quantizer):
         """See the contract."""
         found = {self.settings.bits} | {settings.bits for _, settings in self.rules if settings is not None}
         return tuple(f"grouped_int {bits}" for bits in sorted(found))
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        settings = self._settings(tensor.name.rpartition(".")[0], LinearShape("", 0, 0)) or self.settings
+        if settings.implicit or settings.symmetric:
+            zeros, scale = 0.0, 1.0
+        else:
+            # The shift is a float32 each, and scales beside it are.
+            zeros, scale = 32 / settings.bits, 2.0
+        return scaled(tensor, {"qweight": 1, "qzeros": zeros, "scales": scale, "g_idx": 2 if settings.act_order else 0})
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

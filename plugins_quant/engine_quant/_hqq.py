@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, WeightFormat
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
+from ._held import numbers, scaled
 from ._names import component, listed, parts_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ class HQQ(Quantizer):
         """See the contract."""
         found = {self.common.bits} if self.common is not None else {settings.bits for settings in self.kinds.values()}
         return tuple(f"grouped_int {bits}" for bits in sorted(found))
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        layer, _, suffix = tensor.name.rpartition(".")
+        settings = self._settings(layer)
+        if settings is None:
+            return None
+        if suffix in ("scale", "zero"):
+            return numbers(tensor, 4)
+        _, fields, word = PACKINGS[settings.bits]
+        # 1 bit takes two in memory.
+        values = max(settings.bits, 2) * fields / word
+        return scaled(tensor, {"W_q": values} | dict.fromkeys(_UNUSED, 0))
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, Quantizer, WeightFormat
+from engine.plugin import LinearShape, PartFormats, Quantizer, TensorInfo, WeightFormat
 
+from ._held import float8, numbers, scaled
 from ._names import format_of, listed, wildcard
 
 #: Algorithm → what the plan says of it.
@@ -19,15 +20,23 @@ ALGORITHMS = {
     "FP8_PER_CHANNEL_PER_TOKEN": "8-bit floats, one scale per output; activations 8-bit floats per token",
     "FP8_PB_WO": "8-bit floats in blocks of 128 × 128",
     "MXFP8": "8-bit floats, a power of two per 32; activations too",
+    "MXFP4": "4-bit floats, a power of two per 32; activations too",
+    "W4A8_MXFP4_FP8": "4-bit floats, a power of two per 32; activations as they are, for which no scale is stored",
     "NVFP4": "4-bit floats, a scale per 16; activations too",
     "NVFP4_AWQ": "4-bit floats, a scale per 16; activations too, smoothed",
     "W4A16_NVFP4": "4-bit floats, a scale per 16",
-    "W4A8_NVFP4_FP8": "4-bit floats, a scale per 16; activations static 8-bit floats",
+    "W4A8_NVFP4_FP8": "4-bit floats, a scale per 32; activations static 8-bit floats",
     "W4A16_AWQ": "4-bit integers, a scale per group; activations smoothed",
     "W4A8_AWQ": "4-bit integers, a scale per group; activations smoothed, static 8-bit floats",
     "W8A16": "8-bit integers, one scale per output",
     "W8A8_SQ_PER_CHANNEL": "8-bit integers, one scale per output; activations smoothed, static 8-bit integers",
 }
+#: Algorithm → the layout that weights become.
+_LAYOUTS = (
+    dict.fromkeys(("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8"), "scaled_float8")
+    | dict.fromkeys(("MXFP4", "W4A8_MXFP4_FP8", "NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8"), "codebook 4")
+    | dict.fromkeys(("W4A16_AWQ", "W4A8_AWQ"), "grouped_int 4") | dict.fromkeys(("W8A16", "W8A8_SQ_PER_CHANNEL"), "grouped_int 8")
+)  # fmt: skip
 #: Those that the method nvfp4 takes.
 NVFP4S = ("NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8")
 _FILE = "hf_quant_config.json"
@@ -52,6 +61,23 @@ class ModelOpt(Quantizer):
         if self.excluded(name):
             return None
         return self.layers.get(name) if self.layers else self.algorithm
+
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return tuple(sorted({_LAYOUTS[each] for each in self.layers.values() or (self.algorithm,)}))
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        algorithm = self._algorithm_of(tensor.name.rpartition(".")[0])
+        if algorithm is None:
+            return None
+        if _LAYOUTS[algorithm] == "scaled_float8":
+            return float8(tensor, {"FP8_PB_WO": (128, 128), "MXFP8": (1, 32)}.get(algorithm, (0, 0)), 2 if algorithm == "MXFP8" else 4)
+        if tensor.name.endswith(".pre_quant_scale"):
+            return numbers(tensor, 4)
+        # 8-bit scales are held in 16.
+        scale = 2 if _LAYOUTS[algorithm] == "codebook 4" else 1
+        return scaled(tensor, {"weight_scale": scale, "weight_scale_2": 0, "input_scale": 0})
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
@@ -127,6 +153,7 @@ def build(algorithm: str, group: int) -> WeightFormat:
 
     static = Inputs("float8_e4m3fn", scales=("input_scale",))
     fours = Spelling("weight", "weight_scale", "weight_scale_2", reciprocal=False)
+    powers = Spelling("weight", "weight_scale", None)
     eights = Numbers(8, "int", True, "channel", 0, (0, 0), dynamic=False, ordered=False, powers=False)
     nvfp4 = Inputs("e2m1", ("input_scale",), group=16, scale_dtype=torch.float8_e4m3fn)
     mxfp8 = Inputs("float8_e4m3fn", group=32, scale_dtype=torch.float8_e8m0fnu)
@@ -135,10 +162,12 @@ def build(algorithm: str, group: int) -> WeightFormat:
         "FP8_PER_CHANNEL_PER_TOKEN": lambda: Float8Format((1, 0), Inputs("float8_e4m3fn")),
         "FP8_PB_WO": lambda: Float8Format((128, 128), spread=True),
         "MXFP8": lambda: Float8Format((1, 32), mxfp8),
+        "MXFP4": lambda: E2M1Format(32, powers, Inputs("e2m1", group=32, scale_dtype=torch.float8_e8m0fnu)),
+        "W4A8_MXFP4_FP8": lambda: E2M1Format(32, powers),
         "NVFP4": lambda: E2M1Format(16, fours, nvfp4),
         "NVFP4_AWQ": lambda: SmoothedFormat(E2M1Format(16, fours, nvfp4)),
         "W4A16_NVFP4": lambda: E2M1Format(16, fours),
-        "W4A8_NVFP4_FP8": lambda: E2M1Format(16, fours, static),
+        "W4A8_NVFP4_FP8": lambda: E2M1Format(32, fours, static),
         "W4A16_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(group)),
         "W4A8_AWQ": lambda: SmoothedFormat(NibbleRowsFormat(group, static)),
         "W8A16": lambda: IntegerFormat(eights, None, packed=False),

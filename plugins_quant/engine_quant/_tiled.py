@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, Quantizer, WeightFormat
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, Quantizer, TensorInfo, WeightFormat
 
+from ._held import scaled
 from ._names import component, listed, parts_of
 
 if TYPE_CHECKING:
@@ -23,15 +24,17 @@ UNITS_24 = (128, 128)
 class Tiled(Quantizer):
     """Layers of one such format; ``build`` makes it from a layer. ``units``: what must divide its outputs and inputs.
 
-    ``held``: bits of the integers in memory, where these are not those of the file.
+    ``held``: bits of the integers in memory, where these are not those of the file. ``factors``: bytes in memory of a tensor of the
+    file, by its suffix, relative to those there.
     """
 
     def __init__(
         self, reader: ConfigReader, build: Callable[[LinearShape], WeightFormat], about: dict[str, Any], units: tuple[int, int] = UNITS,
-        held: int | None = None,
+        held: int | None = None, factors: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self.build, self.about, self.units = build, about, units
-        self.held = held or int(about["bits"])
+        self.bits = held or int(about["bits"])
+        self.factors = {"B": 1, "s": 1} | dict(factors or {}) | {"workspace": 0}
         self.head = reader.flag("lm_head", False)
         self.ignored = component(listed(reader, "modules_to_not_convert"))
 
@@ -48,7 +51,11 @@ class Tiled(Quantizer):
 
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
-        return (f"grouped_int {self.held}",)
+        return (f"grouped_int {self.bits}",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return scaled(tensor, self.factors)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
@@ -77,13 +84,13 @@ class MarlinFormat(WeightFormat):
     """
 
     def __init__(self, group: int, layer: LinearShape) -> None:
-        self.group, self.whole = layer.inputs if group < 0 else group, layer.inputs
+        self.group, self.width = layer.inputs if group < 0 else group, layer.inputs
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """See the contract."""
         from ._marlin import code_tensor, scale_tensor
 
-        return code_tensor("B", 4), scale_tensor("s", self.group, self.whole), CheckpointTensor("workspace", optional=True)
+        return code_tensor("B", 4), scale_tensor("s", self.group, self.width), CheckpointTensor("workspace", optional=True)
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
         """Scratch is let go."""
@@ -97,7 +104,7 @@ class MarlinFormat(WeightFormat):
         group = min(self.group, layer.inputs)
         words = checked_codes(layer, tensors, "B", 4, layer.inputs)
         scale = checked_scale(layer, tensors, "s", layer.inputs // group)
-        order = COLUMN_SCALES if self.group == self.whole else GROUPED_SCALES
+        order = COLUMN_SCALES if self.group == self.width else GROUPED_SCALES
         return grouped(unpack(words, 4, dense_order(4)), unpermute_scales(scale, order), None, bits=4, group=group)
 
 
@@ -109,7 +116,7 @@ class Marlin24Format(WeightFormat):
     """
 
     def __init__(self, bits: int, group: int, layer: LinearShape) -> None:
-        self.bits, self.group, self.whole = bits, layer.inputs if group < 0 else group, layer.inputs
+        self.bits, self.group, self.width = bits, layer.inputs if group < 0 else group, layer.inputs
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """See the contract."""
@@ -117,7 +124,7 @@ class Marlin24Format(WeightFormat):
 
         return (
             code_tensor("B_24", self.bits, 32), CheckpointTensor("B_meta", 1, 0, output_group=64, output_items=128, input_group=32),
-            scale_tensor("s", self.group, self.whole), CheckpointTensor("workspace", optional=True),
+            scale_tensor("s", self.group, self.width), CheckpointTensor("workspace", optional=True),
         )  # fmt: skip
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
@@ -143,7 +150,7 @@ class Marlin24Format(WeightFormat):
         places += torch.arange(places.shape[1], device=places.device) // 2 * 4
         codes = torch.full((layer.outputs, layer.inputs), 1 << (self.bits - 1), dtype=torch.uint8, device=kept.device)
         codes.scatter_(1, places, kept)
-        scale = scale.t() if self.group == self.whole else unpermute_scales(scale, GROUPED_SCALES_24)
+        scale = scale.t() if self.group == self.width else unpermute_scales(scale, GROUPED_SCALES_24)
         return grouped(codes, scale, None, bits=self.bits, group=group)
 
 
@@ -155,15 +162,15 @@ class QQQFormat(WeightFormat):
     """
 
     def __init__(self, group: int, layer: LinearShape) -> None:
-        self.group, self.whole = layer.inputs if group < 0 else group, layer.inputs
-        self.grouped = self.group != self.whole
+        self.group, self.width = layer.inputs if group < 0 else group, layer.inputs
+        self.grouped = self.group != self.width
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """See the contract."""
         from ._marlin import code_tensor, scale_tensor
 
         channel = CheckpointTensor("s_channel", 1, None, output_group=64, output_items=64)
-        of_groups = scale_tensor("s_group", self.group, self.whole) if self.grouped else CheckpointTensor("s_group", optional=True)
+        of_groups = scale_tensor("s_group", self.group, self.width) if self.grouped else CheckpointTensor("s_group", optional=True)
         return code_tensor("B", 4), channel, of_groups, CheckpointTensor("workspace", optional=True)
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:

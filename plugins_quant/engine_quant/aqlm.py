@@ -6,8 +6,9 @@ from typing import Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._held import scaled
 from ._names import listed
 
 ENGINE_API = 1
@@ -42,6 +43,10 @@ class Aqlm(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("additive",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return scaled(tensor, {"codes": 1, "codebooks": 1, "scales": 1})
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._held import is_plain_linear, numbers, rounded, scaled
 from ._names import component, listed
 
 ENGINE_API = 1
+#: What codes may be stored as.
+STORAGES = ("uint8", "int8", "bfloat16", "float16", "float32")
 
 
 class BitsAndBytes(Quantizer):
@@ -28,12 +30,8 @@ class BitsAndBytes(Quantizer):
         default = "nf4" if self.plain else "fp4"
         self.kind = reader.text("bnb_4bit_quant_type", default, known=("nf4", "fp4"))
         self.double = reader.flag("bnb_4bit_use_double_quant", self.plain)
-        storage = reader.text("bnb_4bit_quant_storage", "uint8")
-        if storage != "uint8" and self.bits == 4:
-            raise ModelFileError(
-                f"config.json: quantization_config.bnb_4bit_quant_storage is {storage!r}; only uint8 can be read.",
-                fix="save the model with bnb_4bit_quant_storage uint8",
-            )
+        #: The dtype that stored codes claim to have, so that training can shard them as it shards plain weights.
+        self.storage = reader.text("bnb_4bit_quant_storage", "uint8", known=STORAGES)
         self.skipped = component(listed(reader, "llm_int8_skip_modules"))
 
     def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
@@ -52,11 +50,21 @@ class BitsAndBytes(Quantizer):
         if self.plain:
             return InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
         in_flight = InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
-        return Int8Format(in_flight) if self.bits == 8 else FourBitFormat(in_flight)
+        return Int8Format(in_flight) if self.bits == 8 else FourBitFormat(in_flight, self.storage)
 
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("grouped_int 8" if self.bits == 8 else "codebook 4",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        if is_plain_linear(tensor):
+            if self.skipped(tensor.name.removesuffix(".weight")):
+                return None
+            return rounded(tensor, 8) if self.bits == 8 else rounded(tensor, 4, 64)
+        if tensor.name.endswith(".absmax"):
+            return numbers(tensor, 4)
+        return scaled(tensor, {"SCB": 1}) if ".weight." not in tensor.name else 0
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
+
+from ._held import rounded
 
 ENGINE_API = 1
 
@@ -36,6 +38,10 @@ class DeepSpeedFloat(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("scaled_float8" if self.bits == 6 else "codebook 8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return rounded(tensor, 8, self.group)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.plugin import LinearShape, ModelInfo, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, ModelInfo, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
+
+from ._held import is_expert, rounded
 
 ENGINE_API = 1
 
@@ -22,6 +24,10 @@ class ExpertsInt8(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("grouped_int 8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return rounded(tensor, 8) if is_expert(tensor) else None
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._config import required
+from ._held import float8
 from ._names import component, format_of, listed
 
 ENGINE_API = 1
@@ -17,9 +18,7 @@ class FbgemmFloat8(Quantizer):
     """Every layer that has a scale in the checkpoint and is not in ``modules_to_not_convert``."""
 
     def __init__(self, config: dict[str, Any] | None) -> None:
-        if config is None:
-            raise ModelFileError("fbgemm_fp8 reads checkpoints that have a quantization_config.", fix="--quantization ptpc_fp8")
-        reader = ConfigReader(config, "quantization_config.")
+        reader = ConfigReader(required(config, "fbgemm_fp8", "--quantization ptpc_fp8"), "quantization_config.")
         self.upper = reader.optional_number("activation_scale_ub")
         self.ignored = component(listed(reader, "modules_to_not_convert"))
 
@@ -34,6 +33,10 @@ class FbgemmFloat8(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("scaled_float8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return float8(tensor)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

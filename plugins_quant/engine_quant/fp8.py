@@ -6,8 +6,9 @@ from typing import Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._held import float8, rounded
 from ._names import component, format_of, listed
 
 ENGINE_API = 1
@@ -51,6 +52,12 @@ class Float8(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("scaled_float8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        if self.online:
+            return rounded(tensor, 8)
+        return float8(tensor, self.block or (0, 0))
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

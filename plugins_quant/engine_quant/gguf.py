@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
-from engine.plugin import Checkpoint, CheckpointTensor, LinearShape, PartFormats, Quantizer, WeightFormat, hookimpl
+from engine.plugin import Checkpoint, CheckpointTensor, LinearShape, PartFormats, Quantizer, TensorInfo, WeightFormat, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,14 @@ BLOCKS: dict[str, tuple[int, int]] = {
     "IQ2_XS": (256, 74), "IQ2_S": (256, 82), "IQ3_XXS": (256, 98), "IQ3_S": (256, 110), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
     "TQ1_0": (256, 54), "TQ2_0": (256, 66), "MXFP4": (32, 17),
 }  # fmt: skip
+#: The layouts of those that are not held as the file's blocks.
+_LAYOUTS = {
+    "Q4_0": "grouped_int 4", "Q4_1": "grouped_int 4", "Q5_0": "grouped_int 5", "Q5_1": "grouped_int 5", "Q8_0": "grouped_int 8",
+    "TQ1_0": "grouped_int 2", "TQ2_0": "grouped_int 2", "IQ4_NL": "codebook 4", "IQ4_XS": "codebook 4", "MXFP4": "codebook 4",
+}  # fmt: skip
+#: Bytes of a block in memory, where they are not those of the file: shifts and scales in the dtype that holds them exactly, K-quants
+#: with scales of one level, as the CPU's kernels take them.
+_HELD = {"Q4_1": 24, "Q5_1": 28, "TQ1_0": 68, "TQ2_0": 68, "Q4_K": 160, "Q5_K": 192, "Q6_K": 272, "IQ4_XS": 160, "MXFP4": 18}
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
@@ -71,6 +79,15 @@ class GgufQuantizer(Quantizer):
         """As of a linear layer."""
         (kind,) = self._kinds(layer)
         return None if kind is None else BlockFormat(kind)
+
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        return tuple(sorted({_LAYOUTS.get(kind, f"blocks {kind.lower()}") for kind in self._types.values()}))
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        kind = tensor.name.rpartition(".")[2].upper()
+        return tensor.nbytes * _HELD.get(kind, BLOCKS[kind][1]) // BLOCKS[kind][1] if kind in BLOCKS else None
 
     def describe(self) -> dict[str, Any]:
         """How many layers are of each type."""

@@ -35,4 +35,4 @@ def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
     refuse_options(reader)
     group = read_group(reader)
     about = {"bits": bits, "group": group if group > 0 else "all inputs", "sparsity": "2:4, held with its zeros"}
-    return Tiled(reader, lambda layer: Marlin24Format(bits, group, layer), about, UNITS_24)
+    return Tiled(reader, lambda layer: Marlin24Format(bits, group, layer), about, UNITS_24, factors={"B_24": 2, "B_meta": 0})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, QuantizationFacts, Quantizer, hookimpl
 
+from ._config import required
 from ._modelopt import NVFP4S, read_modelopt
 
 ENGINE_API = 1
@@ -21,9 +21,7 @@ def engine_describe_quantization() -> QuantizationFacts:
 @hookimpl
 def engine_create_quantizer(checkpoint: Checkpoint, config: dict[str, Any] | None) -> Quantizer:
     """See the specification."""
-    if config is None:
-        raise ModelFileError("modelopt reads checkpoints that have a quantization_config.", fix="--quantization fp8")
-    return read_modelopt(config, checkpoint.config_path)
+    return read_modelopt(required(config, "modelopt", "--quantization fp8"), checkpoint.config_path)
 
 
 @hookimpl

@@ -6,7 +6,9 @@ import os
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.plugin import LinearShape, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
+
+from ._held import rounded
 
 ENGINE_API = 1
 _DTYPES = ("s8", "f8e4m3fn")
@@ -37,6 +39,10 @@ class NeuronQuant(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("grouped_int 8" if self.dtype == "s8" else "scaled_float8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return rounded(tensor, 8)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -7,6 +7,7 @@ from typing import Any
 from engine.errors import ModelFileError
 from engine.plugin import Checkpoint, QuantizationFacts, Quantizer, hookimpl
 
+from ._config import required
 from ._modelopt import NVFP4S, algorithm_of, read_modelopt
 
 ENGINE_API = 1
@@ -33,8 +34,7 @@ def engine_claim_quantization(config: dict[str, Any], method: str, asked: str | 
 @hookimpl
 def engine_create_quantizer(checkpoint: Checkpoint, config: dict[str, Any] | None) -> Quantizer:
     """See the specification."""
-    if config is None:
-        raise ModelFileError("nvfp4 reads checkpoints that have a quantization_config.", fix="leave --quantization out")
+    config = required(config, "nvfp4")
     if (found := algorithm_of(config)) not in NVFP4S:
         raise ModelFileError(f"quant_algo is {found!r}; nvfp4 reads {', '.join(NVFP4S)}.", fix="--quantization modelopt")
     return read_modelopt(config, checkpoint.config_path)

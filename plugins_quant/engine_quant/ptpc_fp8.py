@@ -6,8 +6,9 @@ from typing import Any
 
 from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._held import rounded
 from ._names import component, format_of, listed
 
 ENGINE_API = 1
@@ -39,6 +40,10 @@ class PerTokenPerOutput(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return ("scaled_float8",)
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return None if self.ignored(tensor.name.removesuffix(".weight")) else rounded(tensor, 8)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -8,6 +8,8 @@ from engine.layers.config import ConfigReader
 from engine.plugin import DeviceFacts, QuantizationFacts, Quantizer, hookimpl
 
 ENGINE_API = 1
+#: Group scales are within the integers that are held.
+FACTORS = {"s_channel": 1, "s_group": 0}
 
 
 @hookimpl
@@ -33,4 +35,5 @@ def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
     group = read_group(reader)
     held = "8 bits, as products of codes and group scales" if group > 0 else "4 bits"
     about = {"bits": 4, "held": held, "group": group if group > 0 else "all inputs", "activations": "rounded to 8 bits per token"}
-    return Tiled(reader, lambda layer: QQQFormat(group, layer), about, held=8 if group > 0 else 4)
+    bits = 8 if group > 0 else 4
+    return Tiled(reader, lambda layer: QQQFormat(group, layer), about, held=bits, factors=FACTORS | {"B": bits // 4})

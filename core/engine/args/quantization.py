@@ -16,6 +16,7 @@ from engine.plugin.kinds import LOADER, QUANTIZATION
 
 if TYPE_CHECKING:
     from engine.args.engine_args import EngineArgs
+    from engine.plugin.contracts.packed import Quantizer
     from engine.plugin.host import PluginHost
 
 #: Largest side file that is read.
@@ -166,7 +167,8 @@ class _Methods:
         return load_format if load_format in self.installed else None
 
     def spelled(self, method: str) -> str:
-        """The installed name that a checkpoint's spelling means."""
+        """The installed name that a checkpoint's spelling means, which may name its vendor first."""
+        method = method.rpartition("/")[2]
         return next((name for name in (method, method.replace("_", "-"), method.replace("-", "_")) if name in self.installed), method)
 
     def facts(self, name: str) -> QuantizationFacts:
@@ -222,13 +224,14 @@ def own_loader(found: Quantization, host: PluginHost) -> str:
 
 def describe_quantization(
     host: PluginHost, found: Quantization, checkpoint: Checkpoint, info: ModelInfo, device: DeviceFacts
-) -> tuple[Choice, dict[str, Any]]:
-    """The final choice, and what ``engine plan`` shows of it. The quantizer is made: a config that it cannot read is refused here."""
+) -> tuple[Choice, dict[str, Any], Quantizer]:
+    """The final choice, what ``engine plan`` shows of it, and the quantizer: a config that it cannot read is refused here."""
     created = host.create(QUANTIZATION, found.choice, checkpoint=checkpoint, config=found.config, info=info)
     config = "none: weights are quantized while loading" if found.config is None else found.source
     kernels = {layout: _kernel(layout, device) for layout in created.plugin.layouts()}
     known = {"kernels": kernels} if kernels and device.layouts is not None else {}
-    return created.choice, {"method": created.choice.name, "config": config} | created.plugin.describe() | known
+    shown = {"method": created.choice.name, "config": config} | created.plugin.describe() | known
+    return created.choice, shown, created.plugin
 
 
 def _kernel(layout: str, device: DeviceFacts) -> str:

@@ -38,6 +38,7 @@ from engine.plugin.api import Choice
 from engine.plugin.facts import Checkpoint, DeviceFacts, ModelInfo
 
 if TYPE_CHECKING:
+    from engine.plugin.contracts.packed import Quantizer
     from engine.plugin.host import PluginHost
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Resolver:
         self.load_format: str = args.load_format
         self.quantization: quantization.Quantization | None = None
         self.quantized: dict[str, Any] | None = None
+        self.quantizer: Quantizer | None = None
         self.task = "generate"
         self.storage: str | None = None
         self.scaled = False
@@ -149,7 +151,8 @@ class Resolver:
         self, found: quantization.Quantization, checkpoint: Checkpoint, device: DeviceFacts, info: ModelInfo
     ) -> None:  # fmt: skip
         self.warnings += quantization.check_dtype(found, _decided(self.dtype), device)
-        self.choices["quantization"], self.quantized = quantization.describe_quantization(self.host, found, checkpoint, info, device)
+        shown = quantization.describe_quantization(self.host, found, checkpoint, info, device)
+        self.choices["quantization"], self.quantized, self.quantizer = shown
 
     def _choose_plugins(self, checkpoint: Checkpoint, info: ModelInfo) -> None:
         """The plugins that only have a name yet (their objects are made where they work), and those that decide now."""
@@ -190,7 +193,8 @@ class Resolver:
                 check_shapes(tensors, info, _decided(self.config))
             if family and not created.plugin.complete() and not tensors:
                 tensors = expected_tensors(info, _decided(self.config), self.dtype or info.dtype)
-            weights = plan.measure(tensors, info, self.dtype or info.dtype)
+            held = None if self.quantizer is None or created.plugin.own_state() else self.quantizer.held
+            weights = plan.measure(tensors, info, self.dtype or info.dtype, held)
         finally:
             created.plugin.close()
         if not weights.tensors:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from engine.plugin.facts import TensorInfo
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -175,10 +177,17 @@ class Quantizer(ABC):
 
     def layouts(self) -> tuple[str, ...]:
         """Quantized layouts that weights become, with the bits of integers and codebooks: ``grouped_int 4``, ``codebook 4``,
-        ``scaled_float8``, ``blocks``, ``additive``, ``sparse24``. ``engine plan`` says which of them the device has no kernel for.
-        Empty: not known before loading.
+        ``scaled_float8``, ``blocks q4_k`` (with their kind), ``additive``, ``sparse24``. ``engine plan`` says which of them the device
+        has no kernel for. Empty: not known before loading.
         """
         return ()
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """Bytes in memory of what becomes of a checkpoint tensor, from its header; None: it is no part of a packed weight.
+
+        The plan's weights are the sum of these over the checkpoint.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What ``engine plan`` prints of the method (bits, group size …)."""
