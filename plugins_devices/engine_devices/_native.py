@@ -89,6 +89,11 @@ class Native:
         if self.profile is not None:
             self._count([kernel])
 
+    def run_together(self, calls: Sequence[tuple[str, ctypes.Structure]]) -> None:
+        """Run operations one after the other in one call; they are not noted on the tape. The caller keeps what they point to."""
+        operations = (Operation * len(calls))(*((self.address(kernel), ctypes.addressof(arguments)) for kernel, arguments in calls))
+        self.run_list(operations)
+
     def give_back(self, nbytes: int) -> None:
         """So many bytes of C memory were freed: have the allocator return them to the system, now and then.
 

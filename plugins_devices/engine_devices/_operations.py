@@ -74,6 +74,15 @@ class Best(ctypes.Structure):
     )  # fmt: skip
 
 
+class Forbid(ctypes.Structure):
+    """``engine_forbid_arguments`` of native/forbid.h."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p), ("rows", ctypes.c_void_p), ("bits", ctypes.c_void_p), ("row", ctypes.c_int64),
+        ("size", ctypes.c_int64), ("words", ctypes.c_int64), ("count", ctypes.c_int32), ("type", ctypes.c_int32),
+    )  # fmt: skip
+
+
 class Sample(ctypes.Structure):
     """``engine_sample_arguments`` of native/sample.h."""
 
@@ -154,19 +163,20 @@ class NativeOperations(Operations):
 
     def best(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See the contract."""
-        rows, size = logits.shape
-        value, place = torch.empty(rows, dtype=torch.float32), torch.empty(rows, dtype=torch.int64)
-        scratch = torch.empty(2 * rows * -(-size // BEST_CHUNK), dtype=torch.int64)
-        arguments = Best(
-            logits=logits.data_ptr(), value=value.data_ptr(), place=place.data_ptr(), scratch=scratch.data_ptr(),
-            row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
-        )  # fmt: skip
+        arguments, value, place, scratch = self._best(logits)
         self._native.run("engine_best", arguments, logits, value, place, scratch)
+        return value, place
+
+    def restrict(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+        """See the contract."""
+        arguments, value, place, _scratch = self._best(logits)
+        self._native.run_together([("engine_forbid", _forbid(logits, rows, bits)), ("engine_best", arguments)])
         return value, place
 
     def sample(
         self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
         top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
+        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None,
     ) -> Tensor | None:
         """See the contract."""
         rows, size = logits.shape
@@ -179,8 +189,24 @@ class NativeOperations(Operations):
             deepest=deepest.ctypes.data, top_k=top_k.ctypes.data, chance=chance.ctypes.data, token=token.data_ptr(),
             row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
         )  # fmt: skip
-        self._native.run("engine_sample", arguments, logits, best, arrays, token)
+        if masks is None:
+            self._native.run("engine_sample", arguments, logits, best, arrays, token)
+            return token
+        largest, _, _place, _scratch = self._best(logits, best)
+        self._native.run_together([("engine_forbid", _forbid(logits, *masks)), ("engine_best", largest), ("engine_sample", arguments)])
         return token
+
+    def _best(self, logits: Tensor, value: Tensor | None = None) -> tuple[Best, Tensor, Tensor, Tensor]:
+        """Arguments of the kernel, and the tensors that they point to: the values (those given, if any), the ids, its scratch memory."""
+        rows, size = logits.shape
+        value = torch.empty(rows, dtype=torch.float32) if value is None else value
+        place = torch.empty(rows, dtype=torch.int64)
+        scratch = torch.empty(2 * rows * -(-size // BEST_CHUNK), dtype=torch.int64)
+        arguments = Best(
+            logits=logits.data_ptr(), value=value.data_ptr(), place=place.data_ptr(), scratch=scratch.data_ptr(),
+            row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
+        )  # fmt: skip
+        return arguments, value, place, scratch
 
     def _rows(
         self, kernel: str, x: Tensor, y: Tensor | None, *, weight: Tensor | None = None, bias: Tensor | None = None,
@@ -205,6 +231,15 @@ class NativeOperations(Operations):
             arguments.bias = bias.data_ptr()
         self._native.run(kernel, arguments, x, y, weight, bias, out)
         return out
+
+
+def _forbid(logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> Forbid:
+    if len(rows) != len(bits) or (len(rows) and 32 * bits.shape[1] < logits.shape[1]):
+        raise ValueError(f"masks {bits.shape} of {len(rows)} rows do not cover {logits.shape[1]} columns")
+    return Forbid(
+        logits=logits.data_ptr(), rows=rows.ctypes.data, bits=bits.ctypes.data, row=logits.stride(0), size=logits.shape[1],
+        words=bits.strides[0] // bits.itemsize, count=len(rows), type=element_type(logits.dtype),
+    )  # fmt: skip
 
 
 def _planes(x: Tensor) -> tuple[Tensor, int, int]:

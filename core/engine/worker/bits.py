@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,16 +13,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def unpack(bits: NDArray[np.int32]) -> Tensor:
-    """The tokens that the masks forbid, bool [rows, 32·words]."""
-    return torch.from_numpy(np.unpackbits(~bits.view(np.uint8), axis=1, bitorder="little")).view(torch.bool)
+#: Why a row whose mask is empty cannot be sampled.
+NOTHING = "guided decoding failed: the grammar allows no token here"
 
 
-def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32], forbidden: Tensor | None = None) -> None:
-    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉]; ``forbidden``: :func:`unpack` of them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class GrammarMasks:
+    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row."""
+
+    rows: NDArray[np.int64]
+    bits: NDArray[np.int32]
+    errors: dict[int, str]
+
+    def empty(self) -> dict[int, str]:
+        """The rows whose masks allow nothing, each with what to say of it."""
+        return {int(self.rows[i]): NOTHING for i in np.flatnonzero(self.bits.view(np.uint32).max(1, initial=0) == 0).tolist()}
+
+
+def forbid(scores: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> None:
+    """−∞ where a row's bit is 0. scores [R, V] float; bits [len(rows), ⌈V/32⌉], one mask per named row."""
     width = scores.shape[1]
     if scores.device.type == "cpu":
-        outside = (unpack(bits) if forbidden is None else forbidden)[:, :width]
+        outside = torch.from_numpy(np.unpackbits(~bits.view(np.uint8), axis=1, bitorder="little")).view(torch.bool)[:, :width]
     else:
         words = torch.from_numpy(bits).to(scores.device, non_blocking=True)
         places = torch.arange(32, dtype=torch.int32, device=scores.device)
@@ -29,7 +42,7 @@ def forbid(scores: Tensor, rows: list[int], bits: NDArray[np.int32], forbidden: 
     if len(rows) == scores.shape[0]:
         scores.masked_fill_(outside, -torch.inf)
         return
-    index = torch.tensor(rows, device=scores.device)
+    index = torch.from_numpy(rows).to(scores.device)
     scores[index] = scores[index].masked_fill_(outside, -torch.inf)
 
 
@@ -44,3 +57,9 @@ def allow(bits: NDArray[np.int32], tokens: tuple[int, ...]) -> None:
     for token in tokens:
         if token >> 5 < len(words):
             words[token >> 5] |= np.uint32(1 << (token & 31))
+
+
+def rows_with(bits: NDArray[np.int32], token: int) -> list[int]:
+    """The rows whose masks allow the token."""
+    found: list[int] = np.flatnonzero(bits[:, token >> 5] >> (token & 31) & 1).tolist()
+    return found

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
+from engine.worker.bits import GrammarMasks, forbid
 from engine.worker.processors import Processing
 from engine.worker.processors import RowError as RowError
 from engine.worker.sequences import Sequence
@@ -17,13 +19,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.plugin.contracts.generation import LogitsProcessor
+    from engine.plugin.contracts.operations import Operations
+
+
+REFUSED = "guided decoding is not available in this engine"
 
 
 class Guides(Protocol):
     """Grammar masks of guided sequences, worked out while the model ran (:class:`engine.worker.guides.Grammars`)."""
 
-    def apply(self, scores: Tensor) -> dict[int, str]:
-        """Set what the grammars of this step's rows forbid to −∞ in scores [R, V], in place; errors by row."""
+    def take(self) -> GrammarMasks | None:
+        """The masks of this step's rows; None where no row is guided."""
 
 
 class Masks:
@@ -33,12 +39,20 @@ class Masks:
         self._processor = processor
         self._guides = guides
 
-    def apply_grammars(self, scores: Tensor, sequences: Rows[Sequence]) -> dict[int, str]:
+    def take_grammars(self, sequences: Rows[Sequence]) -> GrammarMasks:
+        """The masks of the guided rows, each of which is also refused where there are no grammars."""
+        masks = self._guides.take() if self._guides is not None else None
+        if masks is not None:
+            return masks
+        errors = {} if self._guides is not None else {row: REFUSED for row, sequence in enumerate(sequences) if sequence.guided}
+        return GrammarMasks(np.empty(0, np.int64), np.empty((0, 1), np.int32), errors)
+
+    def apply_grammars(self, scores: Tensor, sequences: Rows[Sequence], ops: Operations) -> dict[int, str]:
         """Change the guided rows of scores [R, V] in place; errors by row."""
-        if self._guides is not None:
-            return self._guides.apply(scores)
-        refused = "guided decoding is not available in this engine"
-        return {row: refused for row, sequence in enumerate(sequences) if sequence.guided}
+        masks = self.take_grammars(sequences)
+        if len(masks.rows) and ops.restrict(scores, masks.rows, masks.bits) is None:
+            forbid(scores, masks.rows, masks.bits)
+        return masks.empty() | masks.errors
 
     def apply(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         """Change one row of float32 logits [V] in place; raises :class:`RowError`."""

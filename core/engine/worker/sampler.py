@@ -13,6 +13,7 @@ from engine.plugin.contracts.generation import LogitsProcessor
 from engine.plugin.contracts.model import torch_operations
 from engine.plugin.contracts.operations import Operations
 from engine.plugin.step import NOTHING_ALLOWED, TokenLogprobs
+from engine.worker.bits import GrammarMasks, forbid
 from engine.worker.draw import draw, thresholds
 from engine.worker.logprobs import describe_tokens
 from engine.worker.masks import Masks
@@ -69,7 +70,8 @@ class Sampler:
         return cls(Masks(processor))
 
     def sample(self, logits: Tensor, rows: Rows, best: tuple[Tensor, Tensor] | None = None) -> Sampled:
-        """logits [R, V] as the model gave them, unchanged afterwards; ``best``: the largest of each row and its id."""
+        """logits [R, V] as the model gave them; ``best``: the largest of each row and its id, if they are known. Grammars may change
+        logits whose best are known; others stay as they are."""
         if best is not None and all(sequence.simple for sequence in rows.sequences):
             guided = any(sequence.guided for sequence in rows.sequences)
             return self._guided(logits, rows) if guided else self._simple(logits, rows, *best)
@@ -89,16 +91,31 @@ class Sampler:
         return Sampled(packed[0], errors, self._logprobs(raw, packed[0], rows, errors))
 
     def _guided(self, logits: Tensor, rows: Rows) -> Sampled:
-        """As :meth:`_simple`, after the grammars' masks."""
-        scores = logits.clone()
-        errors = self._masks.apply_grammars(scores, rows.sequences)
-        sampled = self._simple(scores, rows, *self._ops.best(scores))
-        return Sampled(sampled.tokens, sampled.errors | errors, {})
+        """As :meth:`_simple`, after the grammars' masks, which change the logits."""
+        masks = self._masks.take_grammars(rows.sequences)
+        sampled = self._draw_masked(logits, rows, masks)
+        if sampled is None:
+            best = self._ops.restrict(logits, masks.rows, masks.bits)
+            if best is None:
+                if len(masks.rows):
+                    forbid(logits, masks.rows, masks.bits)
+                best = self._ops.best(logits)
+            sampled = self._simple(logits, rows, *best)
+        if not sampled.errors and not masks.errors:
+            return sampled
+        return Sampled(sampled.tokens, sampled.errors | masks.empty() | masks.errors, {})
+
+    def _draw_masked(self, logits: Tensor, rows: Rows, masks: GrammarMasks) -> Sampled | None:
+        """Masks, the largest and the draw in one; None where a row is greedy, or the device does not do that."""
+        if any([sequence.greedy for sequence in rows.sequences]):  # noqa: C419 - a list is quicker than a generator
+            return None
+        value = torch.empty(len(rows.sequences), dtype=torch.float32, device=logits.device)
+        tokens = self._ops.sample(logits, value, *_drawing(rows.sequences, rows.lengths), (masks.rows, masks.bits))
+        return None if tokens is None else Sampled(tokens.cpu().numpy(), _not_finite(value), {})
 
     def _simple(self, logits: Tensor, rows: Rows, value: Tensor, token: Tensor) -> Sampled:
         """The best tokens of greedy rows and drawn ones of the others, from the logits as they are."""
-        finite = np.isfinite(value.cpu().numpy())
-        errors = {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
+        errors = _not_finite(value)
         drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
         if len(drawn) == len(rows.sequences):
             return Sampled(self._draw(logits, value, rows.sequences, rows.lengths).cpu().numpy(), errors, {})
@@ -117,7 +134,7 @@ class Sampler:
         if not masked and not penalised and not any(sequence.guided for sequence in rows.sequences):
             return raw, errors
         scores = raw.clone() if shared else raw
-        errors.update(self._masks.apply_grammars(scores, rows.sequences))
+        errors.update(self._masks.apply_grammars(scores, rows.sequences, self._ops))
         for i in masked:
             try:
                 self._masks.apply(scores[i], rows.sequences[i], int(rows.lengths[i]))
@@ -143,13 +160,11 @@ class Sampler:
         self, scores: Tensor, best_value: Tensor, sequences: list[Sequence], lengths: NDArray[np.int64]
     ) -> Tensor:
         """One token per row by chance, on the device's kernel if it has one."""
-        seeds = np.array([s.seed for s in sequences], np.int64)
-        chances = uniforms(seeds, lengths, TOKEN)
-        temperatures = np.array([s.params.temperature for s in sequences], np.float32)
-        tokens = self._ops.sample(scores, best_value, temperatures, *_filters(sequences), chances)
+        drawing = _drawing(sequences, lengths)
+        tokens = self._ops.sample(scores, best_value, *drawing)
         if tokens is not None:
             return tokens
-        device = scores.device
+        device, temperatures, chances = scores.device, drawing[0], drawing[-1]
         relative = (scores.float() - best_value[:, None]).div_(torch.from_numpy(temperatures).to(device)[:, None])
         filtered = [i for i, sequence in enumerate(sequences) if sequence.filtered]
         if filtered:
@@ -176,6 +191,20 @@ class Sampler:
 
 def _wants_logprobs(rows: Rows) -> bool:
     return any(sequence.params.logprobs is not None for sequence in rows.sequences)
+
+
+def _not_finite(best: Tensor) -> dict[int, str]:
+    """The rows whose largest logit is no number."""
+    finite = np.isfinite(best.cpu().numpy())
+    return {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
+
+
+def _drawing(
+    sequences: list[Sequence], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Temperature, top_k, top_p, min_p and the uniform number of each."""
+    chances = uniforms(np.array([s.seed for s in sequences], np.int64), lengths, TOKEN)
+    return np.array([s.params.temperature for s in sequences], np.float32), *_filters(sequences), chances
 
 
 def _thresholds(relative: Tensor, filtered: list[int], sequences: list[Sequence]) -> Tensor:

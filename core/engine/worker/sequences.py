@@ -12,7 +12,7 @@ from engine.plugin.step import NewSequence, Step, TokenLogprobs, Work
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.worker.guides import GrammarState
+    from engine.worker.grammar_state import GrammarState
     from engine.worker.penalties import TokenCounts
     from engine.worker.processors import Processing
 

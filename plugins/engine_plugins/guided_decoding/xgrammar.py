@@ -12,7 +12,7 @@ from ._formats import spelled
 from ._marked import marked
 from ._rewrite import bounded, choice_grammar
 from ._rules import XGRAMMAR, unmet
-from ._xgrammar import Encode, XGrammarGuide
+from ._xgrammar import Encode, Library, XGrammarGuide
 
 ENGINE_API = 1
 #: Longest run of white space between the parts of a JSON text: models that may write more sometimes never stop.
@@ -39,6 +39,8 @@ class XGrammarCompiler(GuideCompiler):
         import xgrammar
 
         self._library = xgrammar
+        self._matching = Library(xgrammar)
+        self._words = -(-len(vocabulary.tokens) // 32)
         self._encode = encode
         self._special = {text: i for text, i in (special or {}).items() if text and i != vocabulary.end}
         tokens = list(vocabulary.tokens)
@@ -60,7 +62,7 @@ class XGrammarCompiler(GuideCompiler):
             raise (UnsupportedConstraint if "not support" in reason else ValueError)(reason) from error
         # Free text stands in no other kind.
         plain = spec.kind == "structural_tag" and not spec.options.get("markers")
-        return XGrammarGuide(self._library, grammar, self._encode, self._special.values() if plain else ())
+        return XGrammarGuide(self._matching, grammar, self._encode, self._special.values() if plain else (), self._words)
 
     def _compile(self, spec: GuideSpec) -> Any:
         compiler = self._compiler

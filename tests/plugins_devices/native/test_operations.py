@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,6 +140,51 @@ def test_best_finds_nan(ops, place):
     assert value.isnan().tolist() == [False, True, False]
     minus = torch.full((1, 10000), -float("inf"))
     assert ops.best(minus)[0].item() == -float("inf")
+
+
+def masks_of(allowed):
+    """Bits of bool [rows, columns]; those beyond the columns are set."""
+    padded = np.ones((len(allowed), -(-allowed.shape[1] // 32) * 32), np.uint8)
+    padded[:, : allowed.shape[1]] = allowed
+    return np.packbits(padded, axis=1, bitorder="little").view(np.int32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 5, 31, 32, 33, 100, 2048, 8224, 30001])
+def test_restrict(ops, dtype, size):
+    """Rows without a mask, masks of few, some, most and all columns; rows that lie apart keep what lies between them."""
+    chance = np.random.default_rng(size)
+    whole = normal(7, size + 3, dtype=dtype, seed=size)
+    rows = np.array([4, 0, 6, 3, 2], np.int64)
+    allowed = chance.random((5, size)) < np.array([[0.01], [0.3], [0.5], [0.98], [1.0]])
+    allowed[0, size // 2] = True
+    bits = masks_of(allowed)
+    wanted = whole.clone()
+    for row, columns in zip(rows.tolist(), allowed, strict=True):
+        wanted[row, :size][torch.from_numpy(~columns)] = -torch.inf
+    value, place = ops.restrict(whole[:, :size], rows, bits)
+    assert torch.equal(whole, wanted)
+    assert torch.equal(value, wanted[:, :size].amax(-1).float())
+    assert (wanted[:, :size].gather(1, place[:, None])[:, 0].float() == value).all()
+
+
+def test_restrict_by_a_part_of_wider_masks(ops):
+    logits, allowed = normal(2, 70), np.zeros((2, 160), bool)
+    allowed[:, 69] = True
+    bits = masks_of(allowed)[:, 1:]
+    with pytest.raises(ValueError, match="do not cover 130 columns"):
+        ops.restrict(normal(2, 130), np.arange(2), bits[:, :3])
+    ops.restrict(logits, np.arange(2), masks_of(allowed)[:, :3])
+    assert torch.isfinite(logits).nonzero().tolist() == [[0, 69], [1, 69]]
+
+
+def test_restrict_overwrites_nan_and_leaves_nothing_where_nothing_is_allowed(ops):
+    logits = normal(3, 100)
+    logits[:, 7] = float("nan")
+    allowed = np.zeros((3, 100), bool)
+    allowed[1, 9], allowed[2, 7] = True, True
+    value, place = ops.restrict(logits, np.arange(3), masks_of(allowed))
+    assert value[0].item() == -float("inf") and place[1].item() == 9 and value[2].isnan()
 
 
 def test_a_row_does_not_depend_on_its_neighbours(ops):

@@ -90,3 +90,24 @@ def test_rows_that_lie_apart(ops):
     part = whole[::2, :600]
     values = parameters(2, 3)
     assert torch.equal(ops.sample(part, part.amax(-1), *values), in_torch(part, part.amax(-1), *values))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [5, 100, 4099])
+def test_drawing_from_masked_rows_is_drawing_from_what_the_masks_leave(ops, width, dtype):
+    source = np.random.default_rng(width)
+    logits = torch.randn(9, width, generator=torch.Generator().manual_seed(1)).to(dtype)
+    allowed = source.random((4, width)) < 0.4
+    allowed[:, 0] = True
+    rows, values = np.array([8, 1, 2, 5], np.int64), parameters(9, 7)
+    padded = np.zeros((4, -(-width // 32) * 32), np.uint8)
+    padded[:, :width] = allowed
+    bits = np.packbits(padded, axis=1, bitorder="little").view(np.int32)
+    masked = logits.clone()
+    for row, columns in zip(rows.tolist(), allowed, strict=True):
+        masked[row, torch.from_numpy(~columns)] = -torch.inf
+    best = torch.empty(9)
+    tokens = ops.sample(logits, best, *values, (rows, bits))
+    assert torch.equal(logits, masked) and torch.equal(best, masked.amax(-1).float())
+    assert torch.equal(tokens, ops.sample(masked, best, *values))
+    assert torch.equal(ops.sample(logits, torch.empty(9), *values, (rows[:0], bits[:0])), tokens), "no row is masked"

@@ -41,6 +41,18 @@ class Matcher(ABC):
     def finished(self) -> bool:
         """Whether the language allows nothing but the end."""
 
+    @classmethod
+    def step(
+        cls, matchers: Sequence[Matcher], token_ids: Sequence[int], masks: np.ndarray[Any, np.dtype[np.int32]], rows: Sequence[int]
+    ) -> Sequence[int] | None:
+        """:meth:`advance` each of several matchers of this class by one token and :meth:`fill` its row of masks [R, words], in few
+        calls of the library. The places in ``matchers`` of those that did not take their token; what their masks hold means nothing.
+        None: the engine does it one by one.
+
+        Where it raises, the matchers are thrown away and each is made anew.
+        """
+        return None
+
     def forced(self) -> Sequence[int]:
         """Tokens that are likely to follow because the text is forced (jump-forward); empty where there is a choice.
 

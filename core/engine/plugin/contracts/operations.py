@@ -80,13 +80,23 @@ class Operations(ABC):
         The value is NaN where the row holds a NaN; the id then means nothing.
         """
 
+    def restrict(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> tuple[Tensor, Tensor] | None:
+        """:meth:`best` of logits [R, V] after what masks forbid was set to −∞ in place, in one go.
+
+        ``bits`` [len(rows), words] are the masks of ``rows``, each of which is named at most once: bit i of word w allows id
+        32·w + i; 32·words ≥ V. None: the engine sets it and asks :meth:`best`.
+        """
+        return None
+
     def sample(
         self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
         top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
+        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None,
     ) -> Tensor | None:
         """Draw one token of each row of logits [rows, V], whose largest values are ``best`` float32 [rows] → int64 [rows].
 
         Allowed tokens and the draw by ``chance`` are defined by :mod:`engine.worker.draw`; parameters are per row, ``top_k``
-        ≤ 0 allows all. A row whose ``best`` is not finite gets any valid id. None: the sampler draws with torch.
+        ≤ 0 allows all. A row whose ``best`` is not finite gets any valid id. ``masks``: rows and bits, by which logits are restricted
+        before (:meth:`restrict`); ``best`` is written then. None: the sampler draws with torch.
         """
         return None

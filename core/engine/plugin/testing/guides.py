@@ -101,6 +101,30 @@ class GuideContract(PluginContract):
             matcher.rollback(1)
             assert _allowed(matcher, tokenizer) == masks[-count]
 
+    def test_stepping_together_is_stepping_one_by_one(self, plugin: GuideCompiler, tokenizer: Tokenizer, language: Any) -> None:
+        """Three sentences at different places; rows of masks in another order; one whose token is not allowed stays where it is."""
+        import numpy
+
+        guide, chance = plugin.compile(language[0]), random.Random(5)
+        together, single = [guide.start() for _ in range(3)], [guide.start() for _ in range(3)]
+        masks, rows = numpy.zeros((4, -(-(tokenizer.size() + 37) // 32)), dtype=numpy.int32), [2, 0, 3]
+        for turn in range(8):
+            ways = [sorted(_allowed(matcher, tokenizer) - {tokenizer.eos_token_id}) for matcher in single]
+            if not all(ways):
+                return
+            tokens = [chance.choice(way) for way in ways]
+            if turn == 3:
+                tokens[1] = next(token for token in range(tokenizer.size()) if token not in ways[1])
+            masks.fill(0)
+            refused = type(together[0]).step(together, tokens, masks, rows)
+            if refused is None:
+                pytest.skip(f"{self.name} steps matchers one by one")
+            assert list(refused) == [i for i, matcher in enumerate(single) if not matcher.advance([tokens[i]])]
+            for i, row in enumerate(rows):
+                if i not in refused:
+                    assert _set(masks[row]) == _allowed(single[i], tokenizer)
+            assert not masks[1].any(), "a row that was not named is written"
+
     def test_requests_do_not_share_state(self, plugin: GuideCompiler, tokenizer: Tokenizer, language: Any) -> None:
         spec, sentences, _ = language
         guide = plugin.compile(spec)
@@ -123,5 +147,10 @@ def _allowed(matcher: Matcher, tokenizer: Tokenizer) -> set[int]:
 
     mask = numpy.zeros(-(-(tokenizer.size() + 37) // 32), dtype=numpy.int32)
     matcher.fill(mask)
-    bits = numpy.unpackbits(mask.view(numpy.uint8), bitorder="little")
-    return set(numpy.flatnonzero(bits).tolist())
+    return _set(mask)
+
+
+def _set(mask: Any) -> set[int]:
+    import numpy
+
+    return set(numpy.flatnonzero(numpy.unpackbits(mask.view(numpy.uint8), bitorder="little")).tolist())

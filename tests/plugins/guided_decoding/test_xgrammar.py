@@ -1,0 +1,69 @@
+"""xgrammar's matchers stepped together, where tokens are kept out of free text."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from engine.guided.trial import allowed_tokens
+from engine.plugin import GuideSpec, Vocabulary
+from engine.plugin.testing.text import demo_tokenizer
+
+pytest.importorskip("xgrammar")
+TAGS = {
+    "structures": [{"begin": "<call>", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}, "end": "</call>"}],
+    "triggers": ["<call>"],
+}
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    from engine_plugins.guided_decoding.xgrammar import XGrammarCompiler
+
+    tokenizer = demo_tokenizer()
+    special = {tokenizer.token_text(i): i for i in tokenizer.special_ids()}
+    return XGrammarCompiler(Vocabulary.of(tokenizer, tokenizer.size()), lambda text: tokenizer.encode(text, add_special_tokens=False), special)
+
+
+def mask_of(matcher, width):
+    mask = np.zeros(-(-width // 32), np.int32)
+    matcher.fill(mask)
+    return mask
+
+
+def test_special_tokens_stay_out_of_free_text_for_many_as_for_one(compiler):
+    tokenizer, chance = demo_tokenizer(), random.Random(2)
+    width = tokenizer.size()
+    guide = compiler.compile(GuideSpec("structural_tag", TAGS))
+    together, single = [guide.start() for _ in range(4)], [guide.start() for _ in range(4)]
+    masks = np.zeros((4, -(-width // 32)), np.int32)
+    for _ in range(20):
+        tokens = [int(chance.choice(allowed_tokens(mask_of(matcher, width), width))) for matcher in single]
+        tokens = [token if token != tokenizer.eos_token_id else tokenizer.encode("a", add_special_tokens=False)[0] for token in tokens]
+        refused = type(together[0]).step(together, tokens, masks, [3, 2, 1, 0])
+        assert list(refused) == [i for i, matcher in enumerate(single) if not matcher.advance([tokens[i]])]
+        for place, matcher in enumerate(single):
+            assert (masks[3 - place] == mask_of(matcher, width)).all()
+        assert not set(allowed_tokens(masks[0], width).tolist()) & set(tokenizer.special_ids()) - {tokenizer.eos_token_id}
+
+
+def test_a_token_that_never_comes_is_left_to_one_by_one(compiler):
+    tokenizer = demo_tokenizer()
+    never = next(i for i in tokenizer.special_ids() if i != tokenizer.eos_token_id)
+    matchers = [compiler.compile(GuideSpec("structural_tag", TAGS)).start() for _ in range(2)]
+    masks = np.zeros((2, -(-tokenizer.size() // 32)), np.int32)
+    assert type(matchers[0]).step(matchers, [5, never], masks, [0, 1]) is None
+
+
+def test_a_text_that_may_be_anything_has_a_whole_mask(compiler):
+    tokenizer = demo_tokenizer()
+    guide = compiler.compile(GuideSpec("regex", r"(.|\n)*"))
+    matchers = [guide.start() for _ in range(2)]
+    token = tokenizer.encode("a", add_special_tokens=False)[0]
+    masks = np.zeros((2, -(-tokenizer.size() // 32)), np.int32)
+    assert list(type(matchers[0]).step(matchers, [token, token], masks, [0, 1])) == []
+    one = guide.start()
+    assert one.advance([token])
+    assert (masks == mask_of(one, tokenizer.size())).all() and len(allowed_tokens(masks[0], tokenizer.size())) > 1000
