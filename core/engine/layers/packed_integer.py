@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.layers.packed_rounding import round_to_integers
+from engine.layers.packed_rounding import round_to_integers, row_slices
 from engine.plugin.contracts.packed import PackedWeight
 
 #: Bits of an integer → widths of the planes that hold them, lowest bits first.
@@ -75,11 +75,19 @@ class GroupedInteger(PackedWeight):
         low, high = value_range(bits)
         if high < 1:
             raise ValueError(f"bits is {bits}; rounding needs 2 to 8")
-        group = group or weight.shape[1]
-        integers, scale, shift = round_to_integers(
-            weight, low, high, group, asymmetric=asymmetric, scale_dtype=scale_dtype, search=search
-        )
-        return cls.of(integers, scale, shift, bits=bits, group=group)
+        outputs, inputs = weight.shape
+        group = group or inputs
+        kind = torch.int8 if bits == 8 else torch.uint8
+        values = torch.empty(outputs, row_bytes(bits, inputs), dtype=kind, device=weight.device)
+        scale = torch.empty(outputs, -(-inputs // group), dtype=scale_dtype or torch.float32, device=weight.device)
+        shift = torch.empty_like(scale) if asymmetric else None
+        for rows in row_slices(outputs, inputs):
+            part = round_to_integers(weight[rows], low, high, group, asymmetric=asymmetric, scale_dtype=scale_dtype, search=search)
+            values[rows] = part.integers if bits == 8 else pack_planes(part.integers, bits)
+            scale[rows] = part.scale
+            if shift is not None and part.shift is not None:
+                shift[rows] = part.shift
+        return cls(values, scale, shift, bits=bits, inputs=inputs, group=group, exclusive=True)
 
     def integers(self) -> Tensor:
         """The signed values, int8 [outputs, inputs]."""

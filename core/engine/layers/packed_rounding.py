@@ -1,4 +1,4 @@
-"""Rounding a dense weight to integers with a scale per group, in slices of rows, so that little memory is needed beside the result."""
+"""Rounding a dense weight to integers with a scale per group; slices of rows, so that little memory is needed beside the result."""
 
 from __future__ import annotations
 
@@ -40,21 +40,18 @@ def round_to_integers(
     outputs, inputs = weight.shape
     groups = -(-inputs // group)
     dtype = scale_dtype or torch.float32
-    integers = torch.empty(outputs, inputs, dtype=torch.int8, device=weight.device)
-    scale = torch.empty(outputs, groups, dtype=dtype, device=weight.device)
-    shift = torch.empty_like(scale) if asymmetric else None
-    for rows in row_slices(outputs, inputs):
-        padded = functional.pad(weight[rows].float(), (0, groups * group - inputs)).view(-1, groups, group)
-        if shift is not None:
-            least, most = padded.amin(-1).clamp(max=0), padded.amax(-1).clamp(min=0)
-            scale[rows] = ((most - least) / (high - low)).clamp(min=1e-10)
-            shift[rows] = least - low * scale[rows].float()
-            padded = padded - shift[rows].float().unsqueeze(-1)
-        else:
-            widest = (padded.abs().amax(-1) / high).clamp(min=1e-10)
-            scale[rows] = _best(padded, widest, low, high, dtype) if search else widest
-        steps = scale[rows].float().clamp(min=torch.finfo(dtype).tiny)
-        integers[rows] = padded.div(steps.unsqueeze(-1)).round_().clamp_(low, high).flatten(1)[:, :inputs].to(torch.int8)
+    padded = functional.pad(weight.float(), (0, groups * group - inputs)).view(outputs, groups, group)
+    shift = None
+    if asymmetric:
+        least, most = padded.amin(-1).clamp(max=0), padded.amax(-1).clamp(min=0)
+        scale = ((most - least) / (high - low)).clamp(min=1e-10).to(dtype)
+        shift = (least - low * scale.float()).to(dtype)
+        padded = padded - shift.float().unsqueeze(-1)
+    else:
+        widest = (padded.abs().amax(-1) / high).clamp(min=1e-10)
+        scale = _best(padded, widest, low, high, dtype) if search else widest.to(dtype)
+    steps = scale.float().clamp(min=torch.finfo(dtype).tiny)
+    integers = padded.div(steps.unsqueeze(-1)).round_().clamp_(low, high).flatten(1)[:, :inputs].to(torch.int8)
     return Rounded(integers, scale, shift)
 
 

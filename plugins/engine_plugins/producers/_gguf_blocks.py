@@ -8,33 +8,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.layers.packed_integer import GroupedInteger
+from engine.layers.packed_blocks import BlockKind, RowBlocks
 from engine.layers.packed_rounding import row_slices
 
 #: Elements of a block.
 BLOCK = 32
 
 
-class Blocks(NamedTuple):
-    """``rows``: uint8 [outputs, row bytes] as the file has them; ``meaning``: the weight that they are."""
-
-    rows: Tensor
-    meaning: GroupedInteger
-
-
-def blocks_of(kind: str, weight: Tensor) -> Blocks:
-    """Floats [outputs, inputs], inputs a multiple of 32, as blocks."""
-    bits, round_blocks = _ROUNDINGS[kind]
+def blocks_of(kind: str, weight: Tensor) -> RowBlocks:
+    """Floats [outputs, inputs], inputs a multiple of 32, as rows of blocks."""
+    bits, round_blocks, unpack = _TYPES[kind]
     outputs, inputs = weight.shape
-    groups = inputs // BLOCK
-    values = torch.empty(outputs, inputs, dtype=torch.int8)
-    scale = torch.empty(outputs, groups, dtype=torch.float16)
+    nbytes = 2 + BLOCK * bits // 8
+    raw = torch.empty(outputs, inputs // BLOCK * nbytes, dtype=torch.uint8)
     for rows in row_slices(outputs, inputs):
         integers, steps = round_blocks(weight[rows].float().view(-1, BLOCK))
-        values[rows], scale[rows] = integers.view(-1, inputs), steps.to(torch.float16).view(-1, groups)
-    stored = values.view(torch.uint8) if bits == 8 else _nibbles(values)
-    raw = torch.cat((scale.view(torch.uint8).view(outputs, groups, 2), stored.view(outputs, groups, -1)), 2).flatten(1)
-    return Blocks(raw, GroupedInteger.of(values, scale, bits=bits, group=BLOCK))
+        stored = integers.view(torch.uint8) if bits == 8 else _nibbles(integers)
+        blocks = torch.cat((steps.to(torch.float16).view(torch.uint8), stored), 1)
+        raw[rows] = blocks.view(-1, raw.shape[1])
+    return RowBlocks(raw, BlockKind(kind.lower(), BLOCK, nbytes, unpack), inputs=inputs)
 
 
 def _eight(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,4 +55,22 @@ def _nibbles(values: Tensor) -> Tensor:
     return unsigned[:, 0] | (unsigned[:, 1] << 4)
 
 
-_ROUNDINGS: dict[str, tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]] = {"Q8_0": (8, _eight), "Q4_0": (4, _four)}
+def _unpack_eight(blocks: Tensor) -> Tensor:
+    return blocks[:, 2:].contiguous().view(torch.int8).float() * _steps(blocks)
+
+
+def _unpack_four(blocks: Tensor) -> Tensor:
+    return (torch.cat((blocks[:, 2:] & 15, blocks[:, 2:] >> 4), 1).float() - 8) * _steps(blocks)
+
+
+def _steps(blocks: Tensor) -> Tensor:
+    return blocks[:, :2].contiguous().view(torch.float16).float()
+
+
+class _Type(NamedTuple):
+    bits: int
+    round: Callable[[Tensor], tuple[Tensor, Tensor]]
+    unpack: Callable[[Tensor], Tensor]
+
+
+_TYPES = {"Q8_0": _Type(8, _eight, _unpack_eight), "Q4_0": _Type(4, _four, _unpack_four)}

@@ -35,8 +35,8 @@ class GgufProducer(Producer):
     def produce(self, layer: LinearShape, weight: Tensor) -> ProducedWeight:
         """See the contract."""
         kind = self.kind if layer.role == "linear" else self.ends
-        rows, meaning = blocks_of(kind, weight)
-        return ProducedWeight({kind.lower(): rows}, meaning)
+        blocks = blocks_of(kind, weight)
+        return ProducedWeight({kind.lower(): blocks.rows}, blocks)
 
     def bits(self) -> float:
         """The mean of the layers' types."""

@@ -32,12 +32,13 @@ class IntegerProducer(CompressedProducer):
 
         from engine.layers.packed_integer import GroupedInteger
 
+        from ._words import Words, packed_words
+
         rounded = GroupedInteger.quantize(weight, bits=self.width, group=self.group, scale_dtype=weight.dtype, search=self.search)
-        tensors = {
-            "weight_packed": packed_words(rounded.values, self.width), "weight_scale": rounded.scale,
-            "weight_shape": torch.tensor([layer.outputs, layer.inputs]),
-        }  # fmt: skip
-        return ProducedWeight(tensors, rounded)
+        words = packed_words(rounded)
+        shape = torch.tensor([layer.outputs, layer.inputs])
+        tensors = {"weight_packed": words, "weight_scale": rounded.scale, "weight_shape": shape}
+        return ProducedWeight(tensors, Words(words, rounded.scale, bits=self.width, inputs=layer.inputs, group=rounded.group))
 
     def bits(self) -> float:
         """Values, and a scale of 16 bits per group."""
@@ -48,11 +49,3 @@ class IntegerProducer(CompressedProducer):
         how = "the scale of least squared error per group" if self.search else "to nearest"
         group = self.group or "one output"
         return {"format": "compressed-tensors, pack-quantized", "bits": self.width, "group size": group, "rounding": how}
-
-
-def packed_words(values: Tensor, bits: int) -> Tensor:
-    """int32 words of the canonical values of 4 bits (whose bytes they are) or 8 bits (which are stored 128 higher)."""
-    import torch
-
-    unsigned = values if bits == 4 else values.view(torch.uint8) ^ 128
-    return torch.nn.functional.pad(unsigned, (0, -unsigned.shape[1] % 4)).view(torch.int32)
