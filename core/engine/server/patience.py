@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
-from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -13,8 +10,6 @@ from engine.server.door import Door
 from engine.server.errors import RETRY_AFTER
 from engine.server.limits import LimitedProtocol
 
-#: Descriptors that are left for everything but connections.
-_RESERVED = 64
 #: Seconds between two looks at a body that is still expected.
 _LOOK = 1.0
 
@@ -155,14 +150,3 @@ class PatientProtocol(LimitedProtocol):
 
 def _held_back(flow: FlowControl) -> bool:
     return bool(flow.read_paused)
-
-
-def protocol(door: Door | None) -> type[PatientProtocol]:
-    """The protocol with that door, and with as many connections as this process may open (raised as far as the system allows)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    most = None if soft == resource.RLIM_INFINITY else max(1, soft - _RESERVED)
-    fields: dict[str, Any] = {"most_connections": most, "door": door}
-    return type("ServedProtocol", (PatientProtocol,), fields)

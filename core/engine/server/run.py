@@ -132,7 +132,7 @@ def _prepare(config: EngineConfig, client: EngineClient, parts: _Parts) -> None:
     from engine.plugin.faults import Faults
     from engine.plugin.host import PluginHost
     from engine.render.pool import open_tokenizer
-    from engine.server import patience, start_report  # noqa: F401
+    from engine.server import doorstep, start_report  # noqa: F401
     from engine.server.app import create_app
     from engine.server.parsing import make_parsers
     from engine.server.plugin_faults import guard_route
@@ -172,7 +172,7 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     """Serve an application on a bound socket until ``ending`` says so."""
     import uvicorn
 
-    from engine.server.patience import protocol
+    from engine.server.doorstep import protocol
 
     settings = uvicorn.Config(
         app,

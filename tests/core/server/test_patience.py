@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
 import httpx
 import pytest
 
-from engine.server.patience import PatientProtocol, protocol
+from engine.server.doorstep import plain_request, protocol
+from engine.server.patience import PatientProtocol
 from tests.core.server.fake_client import FakeClient
 from tests.core.server.serving import make_config, on_socket
 
@@ -180,6 +182,70 @@ async def test_a_full_queue_is_told_at_the_door():
             assert (await waiting).status_code == 200
             assert (await http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})).status_code == 200
         writer.close()
+
+
+async def length_and_rest(reader):
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
+    return head, await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r")[0]))
+
+
+async def test_connections_that_come_while_the_queue_is_full(monkeypatch):
+    """Refused again and again on one connection, in pieces, closed where asked for; the first other request is served."""
+    client = FakeClient(delay=0.01)
+    async with on_socket(client, make_config(max_queued_requests=1, api_keys=("key",))) as url:
+        blocked = asyncio.Event()
+        client.generate = held(client.generate, blocked)
+        async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer key"}) as http:
+            waiting = asyncio.create_task(http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}))
+            await asyncio.sleep(0.2)
+            reader, writer = await connect(url)
+            sound = (HEAD % len(BODY)).replace(b"\r\n\r\n", b"\r\nAuthorization:  Bearer key \r\n\r\n") + BODY
+            ids = set()
+            for pieces in ([sound], [sound[:-5], sound[-5:]], [sound + sound], [sound[:40], sound[40:]]):
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0.05)
+                for _ in range(b"".join(pieces).count(b"POST")):
+                    head, body = await length_and_rest(reader)
+                    assert head.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1\r\n" in head and b"queue_full" in body
+                    ids.add(head.partition(b"x-request-id: ")[2].split(b"\r")[0])
+            assert len(ids) == 5
+            closing, other = await connect(url)
+            other.write(sound.replace(b"host: x", b"connection: close") + b"what follows")
+            assert (await asyncio.wait_for(closing.read(), 3)).count(b"HTTP/1.1 429 ") == 1
+            wrong, other = await connect(url)
+            other.write(sound.replace(b"Bearer key", b"Bearer other"))
+            assert (await length_and_rest(wrong))[0].startswith(b"HTTP/1.1 401 ")
+            broken, other = await connect(url)
+            other.write(sound.replace(b"host: x", b"host x"))
+            assert (await asyncio.wait_for(broken.read(), 3)).startswith(b"HTTP/1.1 400 ")
+            silent, other = await connect(url)
+            assert await asyncio.wait_for(silent.read(), 3) == b""
+            late, other = await connect(url)
+            other.write(sound[:-5])
+            await length_and_rest(late)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(late.read(), 3) == b""
+            later, other = await connect(url)
+            blocked.set()
+            await waiting
+            other.write(sound)
+            assert (await length_and_rest(later))[0].startswith(b"HTTP/1.1 200 ")
+            assert (await http.get("/metrics")).status_code == 200
+
+
+def test_only_plain_requests_are_read_at_the_door():
+    sound = HEAD % len(BODY) + BODY
+    request = plain_request(sound)
+    assert request is not None and request.length == len(sound) and not request.last and (b"host", b"x") in request.headers
+    for old, new in [
+        (b"POST", b"GET"), (b"/v1/completions", b"/v1/models"), (b"HTTP/1.1", b"HTTP/1.0"), (b"host: x", b"host : x"),
+        (b"host: x", b"transfer-encoding: chunked"), (b"host: x", b"expect: 100-continue"), (b"host: x", b" folded: x"),
+        (b"host: x", b"connection: upgrade"), (b"host: x", b"content-length: 1"), (b"host: x", b"host: \0"), (b"host: x", b"host: a\nb: c"),
+        (b"host: x", b"host: a\rb"), (b"content-length: 32", b"content-length: -1"), (b"content-length: 32", b"content-length: 99999999"),
+        (b"content-length: 32", b"x: 1"), (b"host: x", b"x" * 9000 + b": 1"), (b"\r\n\r\n", b"\r\n"),
+    ]:  # fmt: skip
+        assert old in sound and plain_request(sound.replace(old, new)) is None, (old, new)
 
 
 async def test_the_body_of_a_refused_request_is_not_waited_for_for_ever():
