@@ -36,7 +36,9 @@ class AWQ(Quantizer):
         self.head = reader.flag("lm_head", False)
         self.ignored = listed(reader, "modules_to_not_convert")
         reader = ConfigReader({**config, "version": str(config.get("version") or "gemm").lower()}, "quantization_config.")
-        reader.text("version", known=("gemm",))
+        self.rows = reader.text("version", known=("gemm", "gemv")) == "gemv"
+        if self.rows and self.bits != 4:
+            raise reader.complaint("version", "gemv", "gemm, where bits is not 4")
         if config.get("backend", "autoawq") == "llm-awq":
             raise reader.complaint("backend", "llm-awq", "autoawq (llm-awq packs along the inputs)")
 
@@ -55,6 +57,10 @@ class AWQ(Quantizer):
         return any(each in f"{name}." for each in self.ignored)
 
     def _format(self, layer: LinearShape) -> WeightFormat:
+        if self.rows:
+            from ._awq_rows import AWQRowsFormat
+
+            return AWQRowsFormat(self.group, layer.inputs)
         return AWQFormat(self.bits, self.group, self.zero_point, layer)
 
     def layouts(self) -> tuple[str, ...]:

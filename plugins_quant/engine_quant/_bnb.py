@@ -39,18 +39,25 @@ class FourBitFormat(WeightFormat):
 
     Blocks run across outputs where a row is no multiple of them, so a rank's share cannot be cut from the file's tensors: every rank packs
     the whole layer. ``in_flight``: what becomes of a plain weight (None: it stays).
+    ``storage``: the dtype as which the codes' bytes are stored.
     """
 
     whole = True
 
-    def __init__(self, in_flight: WeightFormat | None) -> None:
+    def __init__(self, in_flight: WeightFormat | None, storage: str = "uint8") -> None:
         self.in_flight = in_flight
+        self.storage: torch.dtype = getattr(torch, storage)
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """The weight, its scales and their table; the state's name says which table it is."""
         extra = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
         states = tuple(CheckpointTensor(f"{_STATE}{kind}", optional=True) for kind in TABLES)
         return (CheckpointTensor("weight"), *(CheckpointTensor(f"weight.{name}", optional=True) for name in extra), *states)
+
+    def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
+        """Codes as the bytes that they are, whatever dtype they were stored as."""
+        coded = suffix == "weight" and tensor.dtype == self.storage and tensor.nbytes == -(-part.outputs * part.inputs // 2)
+        return tensor.reshape(-1).view(torch.uint8) if coded else tensor
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract."""

@@ -15,7 +15,7 @@ from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFor
 from ._compressed_config import Numbers, Scheme
 from ._compressed_inputs import inputs_of
 from ._compressed_integers import IntegerFormat
-from ._e2m1 import E2M1Format, E2M3Format, Spelling
+from ._e2m1 import E2M1Format, SixBitFormat, Spelling
 from ._floats import PLAIN, Float8Format
 from ._inputs import Inputs
 from ._tensors import check, damaged, plain
@@ -63,7 +63,7 @@ def _weights(scheme: Scheme, inputs: Inputs | None) -> WeightFormat:
     if kind == ("float", "mxfp4-pack-quantized") and numbers.group:
         return E2M1Format(numbers.group, Spelling(outer=None), inputs)
     if kind == ("float", "mxfp6-pack-quantized") and numbers.group:
-        return E2M3Format(numbers.group, inputs)
+        return SixBitFormat(numbers.group, inputs)
     raise ModelFileError(
         f"config.json: {where} has {numbers.kind} weights of {numbers.bits} bits per {numbers.strategy} as {scheme.format!r}, "
         "which is none of the schemes that are read.",

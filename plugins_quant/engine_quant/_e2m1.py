@@ -64,29 +64,37 @@ class E2M1Format(WeightFormat):
         return wrapped(self.inputs, packed, layer, tensors)
 
 
-class E2M3Format(WeightFormat):
-    """``weight_packed`` uint8 [N, 3 K / 4]: four 6-bit codes (e2m3) in three bytes, the first in the lowest bits; ``weight_scale`` e8m0
-    [N, K / group]. Every value of e2m3 is one of e4m3 too, in which the weight is held.
-    """  # fmt: skip
+class SixBitFormat(WeightFormat):
+    """uint8 [N, 3 K / 4]: four 6-bit codes in three bytes, the first in the lowest bits; ``weight_scale`` e8m0 [N, K / group].
 
-    def __init__(self, group: int, inputs: Inputs | None) -> None:
-        self.group, self.inputs = group, inputs
+    ``exponent``: its bits, 2 (e2m3) or 3 (e3m2). Every value of either is one of e4m3 too, in which the weight is held.
+    """
+
+    def __init__(self, group: int, inputs: Inputs | None, *, exponent: int = 2, suffix: str = "weight_packed") -> None:
+        self.group, self.inputs, self.exponent, self.suffix = group, inputs, exponent, suffix
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
         """The codes, their scales, and the activations' static scale."""
         scale = CheckpointTensor("weight_scale", 0, 1, 1, self.group, spreads=True)
-        return (CheckpointTensor("weight_packed", 0, 1, 1, 4, input_items=3), scale, *(self.inputs.tensors() if self.inputs else ()))
+        return (CheckpointTensor(self.suffix, 0, 1, 1, 4, input_items=3), scale, *(self.inputs.tensors() if self.inputs else ()))
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract."""
-        packed = require(layer, tensors, "weight_packed")
-        check(layer, "weight_packed", packed, (layer.outputs, -(-layer.inputs // 4) * 3), (torch.uint8,))
+        packed = require(layer, tensors, self.suffix)
+        check(layer, self.suffix, packed, (layer.outputs, -(-layer.inputs // 4) * 3), (torch.uint8,))
         scale = as_scale(layer, "weight_scale", require(layer, tensors, "weight_scale"))
         group = smaller(self.group, (layer.inputs,), scale.shape[-1]) or self.group
         check(layer, "weight_scale", scale, (layer.outputs, -(-layer.inputs // group)))
         a, b, c = (packed[:, index::3].int() for index in range(3))
         codes = torch.stack((a & 63, (a >> 6) | (b & 15) << 2, (b >> 4) | (c & 3) << 4, c >> 2), -1).flatten(1)[:, : layer.inputs]
-        magnitudes = [m / 8 for m in range(8)] + [(1 + m / 8) * 2**e for e in range(3) for m in range(8)]
+        magnitudes = small_floats(self.exponent, 5 - self.exponent)
         table = torch.tensor(magnitudes + [-each for each in magnitudes]).to(torch.float8_e4m3fn).view(torch.uint8)
         values = table.to(codes.device)[codes].view(torch.float8_e4m3fn)
         return wrapped(self.inputs, ScaledFloat8(values, scale, rows=1, columns=group), layer, tensors)
+
+
+def small_floats(exponent: int, mantissa: int) -> list[float]:
+    """The magnitudes of a small float without infinities, by code."""
+    steps, least = 1 << mantissa, 2.0 ** (2 - (1 << (exponent - 1)))
+    subnormal = [each / steps * least for each in range(steps)]
+    return subnormal + [(1 + each / steps) * least * 2**power for power in range((1 << exponent) - 1) for each in range(steps)]

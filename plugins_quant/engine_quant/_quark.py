@@ -17,6 +17,10 @@ _PATH = "quantization_config."
 _CACHED = ("k_proj", "v_proj", "kv_proj", "qkv_proj", "query_key_value")
 
 
+#: 6-bit floats and the bits of their exponents.
+_SIXES = {"fp6_e2m3": 2, "fp6_e3m2": 3}
+
+
 class Tensors(msgspec.Struct, frozen=True):
     """How weights or activations are rounded. ``dynamic``: activations get their scale when they come."""
 
@@ -43,12 +47,15 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class QuarkConfig(msgspec.Struct, frozen=True):
-    """``by_name``: (pattern, rule), the first that matches wins; ``linear``: the rule of the type; ``everywhere``: of all layers."""
+    """``by_name``: (pattern, rule), the first that matches wins; ``linear``: the rule of the type; ``everywhere``: of all layers.
+    ``reordered``: words of 4-bit integers hold columns in AWQ's order, else one after the other.
+    """
 
     by_name: tuple[tuple[str, Rule], ...]
     linear: Rule | None
     everywhere: Rule
     excluded: tuple[str, ...]
+    reordered: bool = True
 
     def rule(self, name: str) -> Rule | None:
         """The rule of a layer or part, None where it is not quantized."""
@@ -68,9 +75,10 @@ def read_quark(config: dict[str, Any]) -> QuarkConfig:
     by_name, types = reader.table("layer_quant_config"), reader.table("layer_type_quant_config")
     named = [(pattern, _rule(by_name.table(pattern), pattern)) for pattern in (by_name.values if by_name else ()) if by_name]
     linear = _rule(types.table("Linear"), "Linear") if types else None
-    return QuarkConfig(
-        tuple((pattern, rule) for pattern, rule in named if rule is not None), linear, everywhere, tuple(listed(reader, "exclude"))
-    )
+    export = reader.table("export")
+    pack = export.text("pack_method", "reorder", known=("reorder", "order")) if export else "reorder"
+    rules = tuple((pattern, rule) for pattern, rule in named if rule is not None)
+    return QuarkConfig(rules, linear, everywhere, tuple(listed(reader, "exclude")), pack == "reorder")
 
 
 def _rule(reader: ConfigReader | None, name: str) -> Rule | None:
@@ -94,15 +102,22 @@ def _tensors(rule: ConfigReader, key: str) -> Tensors | None:
     )  # fmt: skip
 
 
-def build(rule: Rule) -> WeightFormat:
-    """The reader of a layer's tensors. Raises :class:`engine.errors.ModelFileError` naming the scheme that is not read."""
+def build(rule: Rule, reordered: bool = True) -> WeightFormat:
+    """The reader of a layer's tensors; ``reordered``: see :class:`QuarkConfig`.
+
+    Raises :class:`engine.errors.ModelFileError` naming the scheme that is not read.
+    """
     from ._compressed_config import Numbers
     from ._compressed_integers import IntegerFormat
-    from ._e2m1 import E2M1Format, Spelling
+    from ._e2m1 import E2M1Format, SixBitFormat, Spelling
     from ._floats import Float8Format
 
     weight, inputs = rule.weight, rule.inputs
     scopes = {"per_tensor": (0, 0), "per_channel": (1, 0)}
+    if weight is not None and weight.dtype in ("int4", "uint4") and weight.scheme == "per_group" and weight.group > 0 and inputs is None:
+        from ._quark_words import NibbleWordsFormat
+
+        return NibbleWordsFormat(weight.group, signed=weight.dtype == "int4", reordered=reordered)
     if weight is not None and not weight.dynamic and weight.symmetric:
         if weight.dtype == "fp8_e4m3" and weight.scheme in scopes and (inputs is None or inputs.dtype == "fp8_e4m3"):
             return Float8Format(scopes[weight.scheme], _inputs(rule))
@@ -112,9 +127,11 @@ def build(rule: Rule) -> WeightFormat:
             return IntegerFormat(numbers, _inputs(rule), packed=False)
         if (weight.dtype, weight.scheme, weight.group) == ("fp4", "per_group", 32) and (inputs is None or inputs.dtype == "fp4"):
             return E2M1Format(32, Spelling("weight", "weight_scale", None), _inputs(rule))
+        if weight.dtype in _SIXES and (weight.scheme, weight.group) == ("per_group", 32) and inputs is None:
+            return SixBitFormat(32, None, exponent=_SIXES[weight.dtype], suffix="weight")
     raise ModelFileError(
         f"config.json: quantization_config: {rule.shown()} is no scheme that is read.",
-        fix="fp8_e4m3 per_tensor or per_channel, int8 with static activations, or fp4 per_group of 32",
+        fix="fp8_e4m3 per_tensor or per_channel, int8 with static activations, fp4 or fp6 per_group of 32, int4 or uint4 per_group",
     )
 
 

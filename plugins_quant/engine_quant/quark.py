@@ -23,7 +23,22 @@ class Quark(Quantizer):
         """See the contract. Routers are no linear layers to the producer."""
         from ._quark import build
 
-        return None if layer.role == "router" else format_of(layer, self.config.rule, build)
+        return None if layer.role == "router" else format_of(layer, self.config.rule, lambda rule: build(rule, self.config.reordered))
+
+    def layouts(self) -> tuple[str, ...]:
+        """See the contract."""
+        rules = [rule for _, rule in self.config.by_name] + [self.config.linear or self.config.everywhere]
+        return tuple(sorted({_LAYOUTS[rule.weight.dtype] for rule in rules if rule.weight is not None and rule.weight.dtype in _LAYOUTS}))
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        rule = self.config.rule(tensor.name.rpartition(".")[0])
+        if rule is None or rule.weight is None:
+            return None
+        if _LAYOUTS.get(rule.weight.dtype) == "scaled_float8":
+            return float8(tensor)
+        # 8-bit scales are held in 16.
+        return scaled(tensor, {"weight_scale": 2 if rule.weight.dtype == "fp4" else 1, "input_scale": 0})
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.errors import ContractViolation, UnavailablePlugin
+from engine.errors import ConfigError, ContractViolation, UnavailablePlugin
 from engine.plugin.api import Choice, Use
 from engine.plugin.facts import DeviceFacts
 from engine.plugin.kinds import DEVICE
 
 if TYPE_CHECKING:
+    from engine.args.engine_args import EngineArgs
     from engine.plugin.host import PluginHost
 
 
@@ -60,3 +61,16 @@ def probe_all(host: PluginHost) -> list[DeviceFacts]:
         probe(host, host.resolve(DEVICE, name)) for name in sorted({entry.name for entry in host.entries(DEVICE)})
     )
     return [facts for facts in probes if facts is not None]
+
+
+def offload_bytes(args: EngineArgs, device: DeviceFacts) -> int:
+    """Bytes of weights per worker that stay out of the device's memory (--cpu-offload-gb); none where that is the host's.
+
+    Raises :class:`ConfigError` for a device that cannot fetch them from there.
+    """
+    if not args.cpu_offload_gb or device.shared_memory:
+        return 0
+    if not device.fetches_weights:
+        cause = f"--cpu-offload-gb {args.cpu_offload_gb:g}: the device {device.name} cannot fetch weights from host memory."
+        raise ConfigError(cause, fix="--cpu-offload-gb 0")
+    return int(args.cpu_offload_gb * 2**30)

@@ -9,7 +9,7 @@ import msgspec
 
 from engine import plan
 from engine.args import model_facts, quantization, serving
-from engine.args.devices import choose_device
+from engine.args.devices import choose_device, offload_bytes
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.guided import LOADED, guided_config
 from engine.args.limits import scheduler_config
@@ -227,19 +227,8 @@ class Resolver:
             pages_override=args.num_gpu_blocks_override, host_bytes=int(args.swap_space * plan.GIB) if swaps else 0,
             host_given="swap_space" in args.given, beside=LOADED if self.guided.warm and "tokenizer" in self.choices else 0,
         )  # fmt: skip
-        on_device = weights.on_device(self._offload_bytes(device), args.tensor_parallel_size)
+        on_device = weights.on_device(offload_bytes(args, device), args.tensor_parallel_size)
         return plan.size_cache(info, self.storage, on_device, device, wish)
-
-    def _offload_bytes(self, device: DeviceFacts) -> int:
-        """Bytes of weights per worker that stay out of the device's memory; none where that is the host's."""
-        if not self.args.cpu_offload_gb or device.shared_memory:
-            return 0
-        if not device.fetches_weights:
-            raise ConfigError(
-                f"--cpu-offload-gb {self.args.cpu_offload_gb:g}: the device {device.name} cannot fetch weights from host memory.",
-                fix="--cpu-offload-gb 0",
-            )
-        return int(self.args.cpu_offload_gb * plan.GIB)
 
     def _assemble(self, checkpoint: Checkpoint, device: DeviceFacts) -> EngineConfig:
         from engine.report import report
@@ -249,7 +238,7 @@ class Resolver:
             model=self._model_config(checkpoint),
             load=LoadConfig(
                 options=args.model_loader_extra_config or {}, progress=args.use_tqdm_on_load,
-                cpu_offload_bytes=self._offload_bytes(device),
+                cpu_offload_bytes=offload_bytes(args, device),
             ),
             cache=self._cache_config(),
             scheduler=_decided(self.scheduler),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 import torch
@@ -83,6 +83,22 @@ class Linear(CheckpointLayer):
             collected, own = self._of_part(index)
             found.append(collected.plain_slot(own))
         return found
+
+    def take_as_found(self, names: Collection[str]) -> None:
+        """Parts whose plain weight is among the checkpoint's ``names``, and nothing of their format, are plain, whatever the config says.
+
+        Producers leave layers alone that no list names: those outside blocks, those whose shape their kernels do not take.
+        """
+        if not self.collected:
+            return
+        formats: list[WeightFormat | None] = []
+        for index, part in enumerate(self.parts):
+            collected, _ = self._of_part(index)
+            packed = any(f"{part.name}.{spec.suffix}" in names for spec in collected.specs)
+            formats.append(collected.format if packed or f"{part.name}.weight" not in names else None)
+        if None in formats:
+            answer = PartFormats(tuple(formats)) if any(formats) else None
+            self.collected = collect(self.context, self.shape, self.parts, self.inputs, answer, self.transposed)
 
     def finish(self) -> None:
         """Pack the weight and make its kernel; the raw tensors are let go."""

@@ -97,17 +97,22 @@ class NameRules:
     leftovers: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
     elsewhere: tuple[str, ...] = ()
 
-    def resolve(self, name: str, table: dict[str, Slot]) -> Slot | None:
-        """The slot for a checkpoint name; None where the tensor is not needed here. Raises for unknown names."""
+    def spellings(self, name: str) -> tuple[str, str]:
+        """What a checkpoint name may mean in the model: renamed, without and with the prefix of the trunk."""
         renamed = name
         for pattern, replacement in self.renames:
             renamed = re.sub(pattern, replacement, renamed)
-        for candidate in (renamed, self.base_prefix + renamed):
+        return renamed, self.base_prefix + renamed
+
+    def resolve(self, name: str, table: dict[str, Slot]) -> Slot | None:
+        """The slot for a checkpoint name; None where the tensor is not needed here. Raises for unknown names."""
+        renamed, below = self.spellings(name)
+        for candidate in (renamed, below):
             if candidate in table:
                 return table[candidate]
         if any(re.fullmatch(pattern, renamed) for pattern in self.leftovers):
             return None
-        if any(c.startswith(self.elsewhere) for c in (renamed, self.base_prefix + renamed)):
+        if any(c.startswith(self.elsewhere) for c in (renamed, below)):
             return None
         near = difflib.get_close_matches(renamed, table, n=1, cutoff=0.0)
         hint = f"; the nearest known tensor is {near[0]!r}" if near else ""

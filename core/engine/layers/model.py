@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.layers.embedding import LMHead, VocabParallelEmbedding
 from engine.layers.kv_scales import KVScales
+from engine.layers.linear import Linear
 from engine.layers.loading import NameRules, checkpoint_layers, load_tensors
 from engine.plugin.contracts.model import Batch, Model, ModelContext, Parallel
 
@@ -69,6 +70,11 @@ class NativeModel(nn.Module, Model):
     def expect(self, names: Collection[str]) -> None:
         """See :meth:`Model.expect`."""
         self.expected = names
+        rules = self.name_rules()
+        known = {spelled for name in names for spelled in rules.spellings(name)}
+        for layer in checkpoint_layers(self):
+            if isinstance(layer, Linear):
+                layer.take_as_found(known)
 
     def kv_scales(self) -> Mapping[int, Mapping[str, float]]:
         """See :meth:`Model.kv_scales`."""

@@ -13,7 +13,7 @@ from engine.errors import ConfigError, ModelFileError
 from engine.layers.packed import DensePacked
 from engine.layers.packed_additive import AdditiveCodebooks
 from engine.layers.packed_codebook import Codebook
-from engine.layers.packed_composite import Joined, Permuted, RoundedInputs
+from engine.layers.packed_composite import Joined, Permuted, RoundedInputs, ScaledInputs
 from engine.layers.packed_float8 import ScaledFloat8
 from engine.layers.packed_integer import GroupedInteger
 from engine.layers.packed_sparse import Sparse24
@@ -25,7 +25,7 @@ _KNOWN: dict[str, type] = {
     made.__name__: made
     for made in (
         ActivationRounding, AdditiveCodebooks, Codebook, DensePacked, GroupedInteger, Joined, Permuted, RoundedInputs, ScaledFloat8,
-        Sparse24,
+        ScaledInputs, Sparse24,
     )
 }  # fmt: skip
 _DEEPEST = 8

@@ -20,7 +20,15 @@ class Mixtral(RotaryDecoder):
 
     recordable = False
     # Later releases name the mixture ``mlp`` and keep its experts in one tensor.
-    names = NameRules(base_prefix="model.", renames=((r"\.mlp\.(gate\.|experts\.)", r".block_sparse_moe.\1"),))
+    names = NameRules(
+        base_prefix="model.",
+        renames=(
+            (r"\.mlp\.(gate\.|experts\.)", r".block_sparse_moe.\1"),
+            # as transformers calls an expert's matrices today; what quantizes its classes may write them so
+            (r"(\.experts\.\d+)\.gate_proj\.", r"\1.w1."), (r"(\.experts\.\d+)\.up_proj\.", r"\1.w3."),
+            (r"(\.experts\.\d+)\.down_proj\.", r"\1.w2."),
+        ),
+    )  # fmt: skip
 
     def __init__(self, context: ModelContext, config: MixtralConfig) -> None:
         hidden = config.hidden_size

@@ -1,0 +1,56 @@
+"""AutoAWQ's gemv version: words run along the inputs, groups' scales and zero points are filled up to whole words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
+
+from ._integers import SCALES, grouped
+from ._tensors import check, damaged, require
+
+
+class AWQRowsFormat(WeightFormat):
+    """``qweight`` int32 [N, K / 8], ``qzeros`` int32 [N, words], ``scales`` [N, 8 · words]; fields of a word in order, the lowest first.
+
+    ``words`` hold at least K / group zero points; what lies beyond those means nothing.
+    """
+
+    def __init__(self, group: int, inputs: int) -> None:
+        self.group = inputs if group < 0 else group
+
+    def tensors(self) -> tuple[CheckpointTensor, ...]:
+        """See the contract; scales and zero points as :meth:`unfold` leaves them."""
+        return (
+            CheckpointTensor("qweight", 0, 1, input_group=8),
+            CheckpointTensor("qzeros", 0, 1, input_group=self.group),
+            CheckpointTensor("scales", 0, 1, input_group=self.group),
+        )
+
+    def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
+        """Zero points [N, groups], one byte each, and as many scales."""
+        groups = -(-part.inputs // self.group)
+        if suffix == "qweight":
+            return tensor
+        if suffix == "qzeros":
+            check(part, suffix, tensor, dtypes=(torch.int32,))
+            tensor = fields(tensor) if tensor.dim() == 2 else tensor
+        if tensor.dim() != 2 or tensor.shape[1] < groups:
+            raise damaged(part, suffix, f"has shape {list(tensor.shape)}", f"at least {groups} columns")
+        return tensor[:, :groups]
+
+    def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
+        """See the contract."""
+        groups = -(-layer.inputs // self.group)
+        words = check(layer, "qweight", require(layer, tensors, "qweight"), (layer.outputs, layer.inputs // 8), (torch.int32,))
+        scale = check(layer, "scales", require(layer, tensors, "scales"), (layer.outputs, groups), SCALES)
+        zeros = check(layer, "qzeros", require(layer, tensors, "qzeros"), (layer.outputs, groups), (torch.uint8,))
+        return grouped(fields(words), scale, zeros, bits=4, group=min(self.group, layer.inputs))
+
+
+def fields(words: Tensor) -> Tensor:
+    """int32 [rows, n] → uint8 [rows, 8 n]: 4-bit fields, the lowest first."""
+    return torch.stack([(words >> shift & 15).to(torch.uint8) for shift in range(0, 32, 4)], -1).flatten(1)
