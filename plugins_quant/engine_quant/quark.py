@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelFileError
-from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, WeightFormat, hookimpl
+from engine.plugin import LinearShape, PartFormats, QuantizationFacts, Quantizer, TensorInfo, WeightFormat, hookimpl
 
+from ._config import SIXTEEN_BITS, required
+from ._held import float8, scaled
 from ._names import format_of
 from ._quark import QuarkConfig, Rule, read_quark
 
 ENGINE_API = 1
+#: Dtype of weights → the layout that they become.
+_LAYOUTS = {
+    "fp8_e4m3": "scaled_float8", "int8": "grouped_int 8", "fp4": "codebook 4", "int4": "grouped_int 4", "uint4": "grouped_int 4",
+    "fp6_e2m3": "scaled_float8", "fp6_e3m2": "scaled_float8",
+}  # fmt: skip
 
 
 class Quark(Quantizer):
@@ -49,12 +55,10 @@ class Quark(Quantizer):
 @hookimpl
 def engine_describe_quantization() -> QuantizationFacts:
     """See the specification."""
-    return QuantizationFacts(dtypes=("bfloat16", "float16"))
+    return SIXTEEN_BITS
 
 
 @hookimpl
 def engine_create_quantizer(config: dict[str, Any] | None) -> Quantizer:
     """See the specification."""
-    if config is None:
-        raise ModelFileError("quark reads checkpoints that have a quantization_config.", fix="--quantization fp8")
-    return Quark(read_quark(config))
+    return Quark(read_quark(required(config, "quark", "--quantization fp8")))
