@@ -11,11 +11,10 @@ from torch import Tensor
 
 from engine.plugin.contracts.operations import ACTIVATIONS
 from engine_devices._linear import GATES
-from engine_devices._native import ELEMENT_TYPES, Call
+from engine_devices._native import Call
 from engine_devices._tape import Buffers, pointers
 
 #: ``linear_args.gate`` by the number of the activation.
-FLOAT32 = ELEMENT_TYPES["float32"]
 _GATES = {ACTIVATIONS.index(name): gate for name, gate in GATES.items()}
 
 
@@ -85,7 +84,7 @@ class _Step:
         """act(gate) · up at the end of the product that made both."""
         gate = self.arguments(index)
         source = self.maker(gate.x, "engine_linear")
-        if source is None or gate.function not in _GATES or gate.size % 32 or gate.outer != 1 or gate.type == FLOAT32:
+        if source is None or gate.function not in _GATES or gate.size % 32 or gate.outer != 1:
             return
         linear = _copy(self.arguments(source))
         if linear.gate or linear.residual or linear.outputs != 2 * gate.size:

@@ -147,19 +147,20 @@ def test_a_prepared_worker_records_nothing_more(
     assert all(torch.equal(prepared[size], expected[size]) for size in expected)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(("inner", "each"), [(64, 8), (48, 9)])
-def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int) -> None:
+def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int, dtype: str) -> None:
     """Per layer: norm, q k v, heads into pages, attention, output + residual, norm, gate · up, down + residual.
 
     The gate joins the product only where its width divides by 32.
     """
     case = made_qwen3(tmp_path, intermediate_size=inner)
-    worker = start(case, dtype="bfloat16")
+    worker = start(case, dtype=dtype)
     recorded = first_logits(worker)
     assert worker._runner._decodes is not None
     (replay,) = worker._runner._decodes._pairs.values()
     assert len(replay._operations) == 3 * each + len(("embed", "angles", "norm", "head", "best"))
-    assert torch.equal(recorded, first_logits(start(case, dtype="bfloat16", enforce_eager=True)))
+    assert torch.equal(recorded, first_logits(start(case, dtype=dtype, enforce_eager=True)))
 
 
 def test_a_model_with_a_foreign_operation_runs_plainly_and_says_why(

@@ -5,21 +5,13 @@ namespace engine {
 
 namespace {
 
-template <class Format, class S>
-void run_form(const linear_args& a, int thread, int threads) {
-#if defined(__AVX512BF16__)
-    if (a.x_type == ENGINE_BF16) return run_kernel<DecodedKernel<Format, AsBF16, S>>(a, thread, threads);
-#endif
-    run_kernel<DecodedKernel<Format, AsFloats, S>>(a, thread, threads);
-}
-
 template <class S>
 void run_format(const linear_args& a, int thread, int threads) {
     switch (a.weight_type) {
-        case ENGINE_I8: return run_form<Bytes8, S>(a, thread, threads);
-        case ENGINE_I4: return run_form<Nibbles4, S>(a, thread, threads);
-        case ENGINE_F8_E4M3: return run_form<Float8E4M3, S>(a, thread, threads);
-        case ENGINE_F8_E5M2: return run_form<Float8E5M2, S>(a, thread, threads);
+        case ENGINE_I8: return run_decoded_as<Bytes8, S>(a, thread, threads);
+        case ENGINE_I4: return run_decoded_as<Nibbles4, S>(a, thread, threads);
+        case ENGINE_F8_E4M3: return run_decoded_as<Float8E4M3, S>(a, thread, threads);
+        case ENGINE_F8_E5M2: return run_decoded_as<Float8E5M2, S>(a, thread, threads);
     }
 }
 

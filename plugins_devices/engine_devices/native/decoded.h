@@ -263,20 +263,16 @@ struct DecodedKernel {
         }
     }
 
-    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
-        switch (part.n) {
-            case 1: return run<1>(part, y);
-            case 2: return run<2>(part, y);
-            case 3: return run<3>(part, y);
-            case 4: return run<4>(part, y);
-            case 5: return run<5>(part, y);
-            case 6: return run<6>(part, y);
-#if defined(__AVX512F__)
-            case 7: return run<7>(part, y);
-            case 8: return run<8>(part, y);
-#endif
-        }
-    }
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const { run_rows(*this, part, y); }
 };
+
+// x as it is: two bf16 of it multiplied at once where the machine does that.
+template <class Format, class S>
+void run_decoded_as(const linear_args& a, int thread, int threads) {
+#if defined(__AVX512BF16__)
+    if (a.x_type == ENGINE_BF16) return run_kernel<DecodedKernel<Format, AsBF16, S>>(a, thread, threads);
+#endif
+    run_kernel<DecodedKernel<Format, AsFloats, S>>(a, thread, threads);
+}
 
 }  // namespace engine

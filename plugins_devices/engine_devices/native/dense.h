@@ -100,20 +100,7 @@ struct FloatKernel {
                               (part.end - part.begin) / 2, part.ahead, y);
     }
 
-    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
-        switch (part.n) {
-            case 1: return run<1>(part, y);
-            case 2: return run<2>(part, y);
-            case 3: return run<3>(part, y);
-            case 4: return run<4>(part, y);
-            case 5: return run<5>(part, y);
-            case 6: return run<6>(part, y);
-#if defined(__AVX512F__)
-            case 7: return run<7>(part, y);
-            case 8: return run<8>(part, y);
-#endif
-        }
-    }
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const { run_rows(*this, part, y); }
 };
 
 #if defined(__AVX512BF16__)
@@ -162,18 +149,7 @@ struct KernelBF16 {
                          (part.end - part.begin) / 2, part.ahead, !part.begin, y);
     }
 
-    __attribute__((noinline)) void multiply(const Part& part, float* y) const {
-        switch (part.n) {
-            case 1: return run<1>(part, y);
-            case 2: return run<2>(part, y);
-            case 3: return run<3>(part, y);
-            case 4: return run<4>(part, y);
-            case 5: return run<5>(part, y);
-            case 6: return run<6>(part, y);
-            case 7: return run<7>(part, y);
-            case 8: return run<8>(part, y);
-        }
-    }
+    __attribute__((noinline)) void multiply(const Part& part, float* y) const { run_rows(*this, part, y); }
 };
 #endif
 

@@ -8,6 +8,7 @@
 //   multiply(part, y)                y[n][32] = or += the products of a part (below)
 // Each output is summed in one order whatever the number of rows, so that a row's result does not depend on its neighbours.
 #pragma once
+#include "lanes.h"
 #include "linear.h"
 #include "pool.h"
 #include "vector.h"
@@ -85,7 +86,7 @@ template <class T>
 inline void apply_gate(int gate, float* y, const float* up) {
     for (int i = 0; i < PANEL; i += LANES) {
         const vf x = T::round(load_as<vf>(y + i));
-        const vf open = T::round(gate == GATE_SILU ? silu(x) : gelu_tanh(x));
+        const vf open = T::round(gate == GATE_SILU ? lanes::silu_part(x) : lanes::gelu_tanh_part(x));
         store_as(y + i, open * T::round(load_as<vf>(up + i)));
     }
 }
@@ -136,6 +137,15 @@ struct Epilogue {
         }
     }
 };
+
+// kernel.run<n>(part, y), n the part's number of rows.
+template <class K, int N = K::rows>
+inline void run_rows(K& kernel, const Part& part, float* y) {
+    if constexpr (N > 0) {
+        if (part.n == N) return kernel.template run<N>(part, y);
+        run_rows<K, N - 1>(kernel, part, y);
+    }
+}
 
 // y[rows][32] of one panel, while what `coming` points to is fetched: the panel that this thread multiplies next. Many rows:
 // expect(row, count) is called shortly before those rows are done.

@@ -33,6 +33,12 @@ INLINE vf exp_part(vf x) {
 #endif
 }
 
+// x / (1 + e^-x).
+INLINE vf silu_part(vf x) { return x / (1.0f + exp_part(0.0f - x)); }
+
+// x · (1 + tanh u) / 2 = x / (1 + e^-2u), u = √(2/π) · (x + 0.044715 x³).
+INLINE vf gelu_tanh_part(vf x) { return x / (1.0f + exp_part(0.0f - (x + x * x * x * 0.044715f) * 1.5957691f)); }
+
 INLINE F exponential(const F& x) {
     F r;
 #define STEP(i) r.p[i] = exp_part(x.p[i]);

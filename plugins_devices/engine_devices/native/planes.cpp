@@ -8,10 +8,7 @@ namespace {
 template <int BITS, class S>
 void run_bits(const linear_args& a, int thread, int threads) {
     if (a.x_group) return run_kernel<PlanesKernel<BITS, S>>(a, thread, threads);
-#if defined(__AVX512BF16__)
-    if (a.x_type == ENGINE_BF16) return run_kernel<DecodedKernel<Planes<BITS>, AsBF16, S>>(a, thread, threads);
-#endif
-    run_kernel<DecodedKernel<Planes<BITS>, AsFloats, S>>(a, thread, threads);
+    run_decoded_as<Planes<BITS>, S>(a, thread, threads);
 }
 
 template <int BITS>

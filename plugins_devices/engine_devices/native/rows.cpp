@@ -87,15 +87,23 @@ void norm_rows(const engine_rows_arguments& a, bool layer, int thread, int threa
     }
 }
 
+template <class ONE>
+INLINE F each(const F& x, ONE one) {
+    F r;
+#define STEP(i) r.p[i] = one(x.p[i]);
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
 INLINE F sigmoid(const F& x) { return all(1.0f) / (all(1.0f) + exponential(all(0.0f) - x)); }
 
 template <int FUNCTION>
 INLINE F apply(const F& x, float cap) {
     switch (FUNCTION) {
-        case ENGINE_SILU: return x / (all(1.0f) + exponential(all(0.0f) - x));
+        case ENGINE_SILU: return each(x, silu_part);
         case ENGINE_GELU: return gaussian_gate(x);
-        case ENGINE_GELU_TANH:
-            return x * sigmoid((x + x * x * x * all(0.044715f)) * all(1.5957691f));  // (1 + tanh u) / 2
+        case ENGINE_GELU_TANH: return each(x, gelu_tanh_part);
         case ENGINE_GELU_QUICK: return x * sigmoid(x * all(1.702f));
         case ENGINE_RELU: return larger(x, all(0.0f));
         case ENGINE_RELU2: return larger(x, all(0.0f)) * larger(x, all(0.0f));

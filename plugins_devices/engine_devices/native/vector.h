@@ -144,32 +144,6 @@ struct F16 {
     static vf round(vf x) { return from_f16(to_f16(x)); }
 };
 
-// e^x within 2 units in the last place; 0 below -87.3, infinity not reached before 88.3; NaN stays NaN.
-inline vf exp(vf x) {
-    const vf low = splat(-87.3f), high = splat(88.3f);
-    const vf y = select(x < low, low, select(x > high, high, x));
-    const vf magic = splat(12582912.0f);  // adding and subtracting it rounds to an integer
-    const vf n = (y * 1.44269504f + magic) - magic;
-    const vf r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
-    vf p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    // Clamped so that a NaN, whose conversion is arbitrary, makes a valid exponent; its polynomial is NaN already.
-    const vf bounded = select(n == n, n, vf{});
-    const vi power = (__builtin_convertvector(bounded, vi) + 127) << 23;
-    return select(x < low, vf{}, p * vf(power));
-}
-
-inline vf silu(vf x) { return x / (1.0f + exp(-x)); }
-
-inline vf tanh(vf x) { return 1.0f - 2.0f / (1.0f + exp(x + x)); }
-
-inline vf gelu_tanh(vf x) { return 0.5f * x * (1.0f + tanh(0.79788456f * (x + 0.044715f * x * x * x))); }
-
 inline float sum(vf x) {
     float total[LANES];
     store_as(total, x);
