@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
+from engine.guided.stand_ins import NAMES, standing_in
 from engine.plugin.contracts.generation import GuideCompiler
 from engine.plugin.contracts.text import Tokenizer
 from engine.plugin.host import PluginHost
@@ -17,10 +18,16 @@ _BREAKS = 4
 
 
 class Backends:
-    """One compiler per backend name, over the model's own tokenizer."""
+    """One compiler per backend name, over the model's own tokenizer.
 
-    def __init__(self, config: EngineConfig) -> None:
+    Backends' libraries import transformers, some of them torch, for functions that the engine does not call; they are made without.
+    """
+
+    def __init__(self, config: EngineConfig, *, alone: bool = False) -> None:
+        """``alone``: nothing else happens in this process, which needs no tensors."""
         self._config = config
+        self._alone = alone
+        self._absent = NAMES if alone else ("transformers",)
         self._host = PluginHost()
         self._compilers: dict[str, GuideCompiler] = {}
 
@@ -55,9 +62,15 @@ class Backends:
     def compiler(self, name: str) -> GuideCompiler:
         """The compiler of that name. Raises the plugin host's errors."""
         if name not in self._compilers:
-            choice = self._config.guided.choices[name]
-            created = self._host.create(
-                GUIDED_DECODING, choice, tokenizer=self.tokenizer, vocab_size=self.width, options={}
-            )
-            self._compilers[name] = created.plugin
+            tokenizer = self.tokenizer  # before the stand-ins: a tokenizer may need transformers
+            try:
+                with standing_in(self._absent, stay=self._alone):
+                    self._compilers[name] = self._create(name, tokenizer)
+            except EngineError:
+                self._compilers[name] = self._create(name, tokenizer)
         return self._compilers[name]
+
+    def _create(self, name: str, tokenizer: Tokenizer) -> GuideCompiler:
+        choice = self._config.guided.choices[name]
+        created = self._host.create(GUIDED_DECODING, choice, tokenizer=tokenizer, vocab_size=self.width, options={})
+        return created.plugin

@@ -17,7 +17,6 @@ from engine.config import EngineConfig
 from engine.errors import EngineError, MissingDependency
 from engine.guided.backends import Backends
 from engine.guided.messages import LENGTH, Job, Judgement, Verdict, frame
-from engine.guided.stand_ins import standing_in
 from engine.guided.trial import judge
 from engine.parent import end_with_parent
 
@@ -80,7 +79,7 @@ class CompileProcess:
 
     def _start(self, job: Job) -> None:
         try:
-            self._load(job.spec.backend or "")
+            self._backends.compiler(job.spec.backend or "")
         except MissingDependency as error:
             self._answer(Judgement(job.id, Verdict.MISSING, error.line()))
             return
@@ -94,16 +93,6 @@ class CompileProcess:
         os.close(writing)
         self._forks[reading] = Fork(job, pid, time.monotonic())
         self._selector.register(reading, selectors.EVENT_READ)
-
-    def _load(self, name: str) -> None:
-        """The backend, without the heavy libraries that only its tensor functions need, where that works."""
-        tokenizer = self._backends.tokenizer  # before the stand-ins: a tokenizer may need transformers
-        del tokenizer
-        try:
-            with standing_in():
-                self._backends.compiler(name)
-        except EngineError:
-            self._backends.compiler(name)
 
     def _child(self, job: Job, writing: int) -> NoReturn:
         """In the fork: compile, answer, end. Whatever goes wrong must not come back into the parent's code."""
@@ -195,7 +184,7 @@ def main() -> int:
     os.dup2(2, 1)  # what a library prints must not come between the answers
     (length,) = LENGTH.unpack(_exactly(0, LENGTH.size))
     config = msgspec.msgpack.decode(_exactly(0, length), type=EngineConfig)
-    CompileProcess(Backends(config), 0, sink).run()
+    CompileProcess(Backends(config, alone=True), 0, sink).run()
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -26,10 +27,15 @@ REMEMBERED = 4096
 QUICK = 0.02
 #: Seconds between questions whether the worker has compiled a constraint, and in all.
 POLL, PATIENCE = 0.003, 30.0
+#: How a server rests before it loads what nobody has asked for yet: seconds between looks, and looks.
+GLANCE, IDLE = 0.1, 5
 
 
 class Caller(Protocol):
-    """The engine's client."""
+    """The engine's client. ``restarts``: how often the engine was started again, each time without the backends."""
+
+    @property
+    def restarts(self) -> int: ...
 
     async def call(self, method: str, **arguments: Any) -> Any: ...
 
@@ -54,7 +60,9 @@ class GuideService:
         self._compiling = Compiling(config)
         self._decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[Decision]] = {}
+        #: Backends that the worker has loaded, as of so many restarts of the engine.
         self._used: set[str] = set()
+        self._restarts = 0
         self._available = bool(config.guided.choices) and "tokenizer" in config.choices
 
     async def prepare(self, field: str, spec: GuideSpec) -> GuideSpec:
@@ -77,11 +85,15 @@ class GuideService:
         await self._warm(chosen, decision.seconds, fresh)
         return chosen
 
-    async def warm(self) -> None:
-        """Load the server's backend here and in the worker, where the configuration wants that; a failure waits for the first
-        constraint, which is told."""
-        if not (self._guided.warm and self._available):
+    async def warm(self, idle: Callable[[], bool] | None = None) -> None:
+        """Load the server's backend here and in the worker: at once where a flag names it, else when ``idle`` has been true for a while
+        (without it not at all). A failure waits for the first constraint, which is told."""
+        if not self._available:
             return
+        if not self._guided.warm:
+            if idle is None:
+                return
+            await _rest(idle)
         with contextlib.suppress(EngineError):
             await self.prepare("guided_decoding_backend", GuideSpec("regex", "a"))
 
@@ -164,6 +176,9 @@ class GuideService:
 
     async def _warm(self, spec: GuideSpec, seconds: float, fresh: bool) -> None:
         """Have the worker compile it: at the first use, and again where a step would have to wait for it."""
+        if self._restarts != self._client.restarts:
+            self._restarts = self._client.restarts
+            self._used.clear()
         backend = spec.backend or ""
         if not fresh and seconds < QUICK and backend in self._used:
             return
@@ -177,6 +192,14 @@ class GuideService:
                 raise EngineError(f"the worker did not compile the constraint within {PATIENCE:g} s.")
             await asyncio.sleep(POLL)
         self._used.add(backend)
+
+
+async def _rest(idle: Callable[[], bool]) -> None:
+    """Wait until it has been true ``IDLE`` times, ``GLANCE`` seconds apart."""
+    times = 0
+    while times < IDLE:
+        await asyncio.sleep(GLANCE)
+        times = times + 1 if idle() else 0
 
 
 def _decision(spec: GuideSpec, judgement: Judgement) -> Decision:

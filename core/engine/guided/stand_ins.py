@@ -38,15 +38,19 @@ class _StandIn(ModuleType):
 
 
 @contextmanager
-def standing_in() -> Iterator[None]:
-    """Within the block the modules are empty, unless they are loaded already. Where the block fails, what it imported is forgotten,
-    so that it can be tried again with the real ones."""
+def standing_in(names: tuple[str, ...] = NAMES, *, stay: bool = True) -> Iterator[None]:
+    """Within the block the modules are empty, unless they are loaded already; also afterwards, if they ``stay``. Where the block fails,
+    what it imported is forgotten, so that it can be tried again with the real ones."""
     before = set(sys.modules)
-    for name in NAMES:
-        sys.modules.setdefault(name, _StandIn(name))
+    made = {name: _StandIn(name) for name in names if name not in before}
+    sys.modules.update(made)
     try:
         yield
     except BaseException:
         for name in set(sys.modules) - before:
             del sys.modules[name]
         raise
+    if not stay:
+        for name, module in made.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]

@@ -149,7 +149,7 @@ def _counted(service: Service, response: Response) -> Response:
 def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(service.guides.warm())]
+        tasks = [asyncio.create_task(service.guides.warm(lambda: service.idle))]
         if service.metrics.enabled:
             tasks.append(asyncio.create_task(_log_stats(service)))
         try:

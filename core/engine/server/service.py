@@ -120,6 +120,12 @@ class Service:
         self._turns = itertools.count()
         self._seed = secrets.randbits(63) if config.model.seed is None else config.model.seed
 
+    @property
+    def idle(self) -> bool:
+        """Whether the engine could work, and nobody asks for anything."""
+        client = self.client
+        return not client.stats.running and not client.stats.waiting and client.restarting is None and client.dead is None
+
     def new_id(self) -> str:
         """An engine request id, unique in the server's life."""
         return f"{self._instance}-{next(self._numbers)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 import psutil
@@ -22,6 +23,7 @@ class Client:
 
     def __init__(self):
         self.asked = []
+        self.restarts = 0
 
     async def call(self, method, **arguments):
         self.asked.append((method, arguments["spec"]["backend"]))
@@ -223,3 +225,52 @@ def test_refused_fields(fields, field):
     with pytest.raises(RequestError) as refused:
         read_guide(ChatBody(messages=[], **fields))
     assert refused.value.param == field
+
+
+async def test_the_default_backend_is_loaded_when_the_server_rests(service, monkeypatch):
+    monkeypatch.setattr("engine.guided.service.GLANCE", 0.01)
+    idle = [True] * 3 + [False] + [True] * 4
+    seen = []
+    monkeypatch.setattr(service, "prepare", lambda *asked: _note(seen, asked))
+    looks = iter(idle)
+    await asyncio.wait_for(service.warm(lambda: next(looks, True)), 5)
+    assert [field for field, _ in seen] == ["guided_decoding_backend"] and next(looks, None) is None
+    await service.warm()
+    assert len(seen) == 1, "nobody knows whether it rests"
+
+
+async def _note(seen, asked):
+    seen.append(asked)
+
+
+async def test_a_first_constraint_after_loading_costs_little(service, monkeypatch):
+    monkeypatch.setattr("engine.guided.service.GLANCE", 0.01)
+    await service.warm(lambda: True)
+    assert service._compiling.pid is not None and [method for method, _ in service._client.asked] == ["prepare_guide"]
+    began = time.perf_counter()
+    await service.prepare("f", plain(GuideSpec("json", {"type": "object", "properties": {"a": {"type": "integer"}}})))
+    assert time.perf_counter() - began < 0.5, "a process that is started takes longer"
+
+
+async def test_an_engine_that_was_started_again_is_asked_again(service):
+    spec = plain(GuideSpec("choice", ["a", "b"]))
+    for restarts, asked in ((0, 1), (0, 1), (1, 2), (1, 2)):
+        service._client.restarts = restarts
+        await service.prepare("f", spec)
+        assert len(service._client.asked) == asked
+
+
+def test_libraries_that_are_not_needed_are_absent_while_a_backend_is_made():
+    from engine.guided.stand_ins import standing_in
+
+    name = "engine_of_a_module_that_nobody_has"
+    with standing_in((name,), stay=False):
+        module = sys.modules[name]
+        assert issubclass(module.Capital, object) and module.dtype.anything() is not None
+    assert name not in sys.modules
+    with pytest.raises(KeyError), standing_in((name,)):
+        raise KeyError
+    assert name not in sys.modules
+    with standing_in((name, "json"), stay=True):
+        pass
+    assert sys.modules.pop(name) and sys.modules["json"].loads("1") == 1
