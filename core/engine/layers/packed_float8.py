@@ -61,7 +61,7 @@ class ScaledFloat8(PackedWeight):
         values = torch.empty(outputs, inputs, dtype=dtype, device=weight.device)
         for rows in slices:
             steps = scale.float() if together else scale[rows].float()
-            values[rows] = weight[rows].float().div_(steps).clamp_(-top, top).to(dtype)
+            values[rows] = weight[rows].float().div(steps).clamp_(-top, top).to(dtype)
         return cls(values, scale, rows=outputs if together else 1, columns=inputs, exclusive=True)
 
     def expanded_scale(self) -> Tensor:

@@ -22,7 +22,7 @@ def blocks_of(kind: str, weight: Tensor) -> RowBlocks:
     nbytes = 2 + BLOCK * bits // 8
     raw = torch.empty(outputs, inputs // BLOCK * nbytes, dtype=torch.uint8)
     for rows in row_slices(outputs, inputs):
-        integers, steps = round_blocks(weight[rows].float().view(-1, BLOCK))
+        integers, steps = round_blocks(weight[rows].float().reshape(-1, BLOCK))
         stored = integers.view(torch.uint8) if bits == 8 else _nibbles(integers)
         blocks = torch.cat((steps.to(torch.float16).view(torch.uint8), stored), 1)
         raw[rows] = blocks.view(-1, raw.shape[1])
