@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.plugin import TensorInfo
 
 from ._compressed_config import CompressedConfig, Numbers, Scheme
-from ._held import float8, numbers, scaled
+from ._held import PLAIN, float8, numbers, scaled
 
 
 def layouts_of(config: CompressedConfig) -> tuple[str, ...]:
@@ -29,6 +29,8 @@ def _layout(scheme: Scheme, weights: Numbers) -> str:
 def held_bytes(config: CompressedConfig, tensor: TensorInfo) -> int | None:
     """Bytes of what becomes of one tensor."""
     layer = tensor.name.rpartition(".")[0]
+    if tensor.name.endswith(".weight") and tensor.dtype in PLAIN:
+        return None
     scheme = config.scheme_of(layer)
     weights = None if scheme is None else scheme.weights
     if config.sparse(layer):

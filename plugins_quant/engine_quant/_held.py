@@ -11,12 +11,13 @@ from engine.plugin import TensorInfo
 _BLOCK = re.compile(r"\.\d+\.")
 _ROUTER = re.compile(r"\.(gate|router|shared_expert_gate)(\.weight)?$")
 _EXPERTS = re.compile(r"\.experts\.(\d+\.|gate_up_proj$|down_proj$)")
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
+#: Dtypes of weights that are not quantized.
+PLAIN = ("float64", "float32", "float16", "bfloat16")
 
 
 def is_plain_linear(tensor: TensorInfo) -> bool:
     """Whether a tensor is the weight of a linear layer in a block that stands in 16 or 32 bits: no embedding, head, norm or router."""
-    matrix = tensor.dtype in _FLOATS and len(tensor.shape) > 1 and min(tensor.shape) > 1
+    matrix = tensor.dtype in PLAIN and len(tensor.shape) > 1 and min(tensor.shape) > 1
     return matrix and _BLOCK.search(f".{tensor.name}") is not None and _ROUTER.search(tensor.name) is None
 
 

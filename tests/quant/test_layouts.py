@@ -69,7 +69,7 @@ def test_layouts_of_gguf(tmp_path):
 
 
 #: Sizes at which what is held once per layer weighs little.
-SIZES = {"hidden_size": 512, "intermediate_size": 1024, "head_dim": 128, "num_key_value_heads": 4}
+SIZES = {"hidden_size": 512, "intermediate_size": 1024, "head_dim": 128, "num_key_value_heads": 4, "vocab_size": 2048}
 
 
 def held(path, **flags):
