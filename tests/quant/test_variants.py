@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from tests.quant import floats, packers
 from tests.quant.checkpoints import (
     Quantized,
+    change_tensors,
     logits_of,
     logits_of_transformers,
     tensors_of,
@@ -220,3 +222,43 @@ def test_experts_under_the_names_of_their_class(tmp_path: Path) -> None:
         renamed[name] = tensor
     save_file(renamed, tmp_path / "q" / "model.safetensors", metadata={"format": "pt"})
     assert worst(logits_of(tmp_path / "q"), logits_of_transformers(source, dense, tmp_path)) < 1e-5
+
+
+def spelled(path: Path, source: Path, config: dict[str, Any] | None, **keys: Any) -> Path:
+    """The plain checkpoint under another configuration: other keys, a quantization_config."""
+    write_quantized(path, source, lambda *_: None, config)
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+    return path
+
+
+def test_a_dtype_that_leaves_it_open(llama: Path, tmp_path: Path) -> None:
+    assert worst(logits_of(spelled(tmp_path / "q", llama, None, dtype="auto")), logits_of(llama)) == 0
+
+
+def test_leftovers_of_training_and_of_other_engines(llama: Path, tmp_path: Path) -> None:
+    path = spelled(tmp_path / "q", llama, None)
+    change_tensors(path, lambda t: t.update({
+        "model.layers.0.self_attn.k_proj._extra_state": torch.zeros(1, dtype=torch.uint8),
+        "model.layers.0.mlp.up_proj.input_scale_ub": torch.tensor([1200.0]),
+    }))  # fmt: skip
+    assert worst(logits_of(path), logits_of(llama)) == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({"load_in_8bit": True, "llm_int8_threshold": 6.0}, "bitsandbytes"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
+        (floats.modelopt_config("FP8") | {"quant_method": "modelopt_fp8"}, "modelopt"),
+        (floats.modelopt_config("NVFP4") | {"quant_method": "modelopt_fp4"}, "nvfp4"),
+        (AUTO | {"quant_method": "intel/auto-round"}, "auto-round"),
+    ],
+)
+def test_a_method_in_other_words(llama: Path, tmp_path: Path, config: dict[str, Any], method: str) -> None:
+    from engine.args import EngineArgs
+    from engine.args.resolve import resolve
+
+    path = spelled(tmp_path / "q", llama, config)
+    plan = resolve(EngineArgs(model=str(path), skip_tokenizer_init=True, device="cpu")).plan
+    assert plan["quantization"]["method"] == method

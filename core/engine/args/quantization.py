@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.packed import Quantizer
     from engine.plugin.host import PluginHost
 
+#: What other engines and their tools call a method in a checkpoint.
+_SPELLINGS = {"modelopt_fp8": "modelopt", "modelopt_fp4": "modelopt", "modelopt_mixed": "modelopt", "inc": "auto-round"}
 #: Largest side file that is read.
 _FILE_LIMIT = 64 << 20
 
@@ -86,12 +88,18 @@ def own_config(config: dict[str, Any]) -> Found | None:
     for source, found in places:
         if found is None:
             continue
-        default = "compressed-tensors" if source.endswith("compression_config") else None
-        method = found.get("quant_method", default) if isinstance(found, dict) else None
+        method = found.get("quant_method", _unnamed(found, source)) if isinstance(found, dict) else None
         if not isinstance(method, str) or not method:
             raise ModelFileError(f"{source}.quant_method is {method!r}; it must name a method.")
         return Found(found, source, method.lower())
     return None
+
+
+def _unnamed(config: dict[str, Any], source: str) -> str | None:
+    """The method of a config that does not say: the key under which it stands, or switches of bitsandbytes, which once named none."""
+    if source.endswith("compression_config"):
+        return "compressed-tensors"
+    return "bitsandbytes" if config.get("load_in_8bit") is True or config.get("load_in_4bit") is True else None
 
 
 def side_config(checkpoint: Checkpoint, methods: _Methods, asked: str | None) -> Found | None:
@@ -169,6 +177,7 @@ class _Methods:
     def spelled(self, method: str) -> str:
         """The installed name that a checkpoint's spelling means, which may name its vendor first."""
         method = method.rpartition("/")[2]
+        method = _SPELLINGS.get(method, method)
         return next((name for name in (method, method.replace("_", "-"), method.replace("-", "_")) if name in self.installed), method)
 
     def facts(self, name: str) -> QuantizationFacts:

@@ -94,7 +94,7 @@ class NameRules:
 
     base_prefix: str = ""
     renames: tuple[tuple[str, str], ...] = ()
-    leftovers: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
+    leftovers: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq", r".*\._extra_state", r".*\.input_scale_ub")
     elsewhere: tuple[str, ...] = ()
 
     def spellings(self, name: str) -> tuple[str, str]:

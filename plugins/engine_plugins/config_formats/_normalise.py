@@ -69,7 +69,9 @@ def _normalise_dtype(file: Path, prefix: str, part: dict[str, Any]) -> None:
     if old is not None and new is not None and old != new:
         _refuse(file, f"{prefix}torch_dtype", old, f"the same as {prefix}dtype ({new!r})")
     dtype = new if new is not None else old
-    if dtype is None:
+    if dtype in (None, "auto"):
+        for key in ("torch_dtype", "dtype"):
+            part.pop(key, None)
         return
     plain = dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
     if plain not in _DTYPES:
