@@ -3,8 +3,9 @@
     python benchmarks/cost_curves.py MODEL [--png docs/cost-growth.png] [--json FILE] [--context 128 … 8192]
         [--batch 1 … 64] [--waiting 0 … 10000]
 
-Needs the engine on the path; matplotlib (the extra ``bench``) for --png. Step times are medians of the gaps between a request's
-tokens, as the front end sees them. The lower line of each panel is what of a step is not the worker's: scheduler, messages, front end.
+Needs the engine on the path; matplotlib (the extra ``bench``) for --png. Step times are means of the gaps between a request's tokens,
+as the front end sees them: where it finds no processor it gets tokens in pairs, so that single gaps say nothing. The lower line of
+each panel is what of a step is not the worker's: scheduler, messages, front end.
 """
 
 
@@ -45,7 +46,7 @@ class Curves:
         after = self._llm.stats()
         wall = max(run.tokens[-1] for run in runs)
         around = (wall - (after.step_seconds - before.step_seconds)) / (after.steps - before.steps)
-        return {"step_ms": gap_ms(runs), "around_ms": around * 1000}
+        return {"step_ms": mean_gap(runs) * 1000, "around_ms": around * 1000}
 
     def waiting(self, running: int, waiting: int) -> dict[str, float]:
         """Milliseconds of a step of ``running`` sequences (as many as there may be) while ``waiting`` more stand in the queue."""
@@ -77,13 +78,13 @@ class Curves:
             await asyncio.sleep(0.01)
         gaps = [b - a for each in times for a, b in pairwise(each) if a >= mark]
         worker = (after.step_seconds - before.step_seconds) / (after.steps - before.steps)
-        return {"step_ms": statistics.median(gaps) * 1000, "around_ms": (statistics.fmean(gaps) - worker) * 1000}
+        return {"step_ms": statistics.fmean(gaps) * 1000, "around_ms": (statistics.fmean(gaps) - worker) * 1000}
 
 
-def gap_ms(runs: list[Timed]) -> float:
-    """The median gap after everybody's first token."""
+def mean_gap(runs: list[Timed]) -> float:
+    """Seconds from one token to the next after everybody's first."""
     begin = max(run.tokens[0] for run in runs)
-    return statistics.median(b - a for run in runs for a, b in pairwise(run.tokens) if a >= begin) * 1000
+    return statistics.fmean(b - a for run in runs for a, b in pairwise(run.tokens) if a >= begin)
 
 
 def draw(path: str, title: str, curves: dict[str, dict[int, dict[str, float]]]) -> None:
