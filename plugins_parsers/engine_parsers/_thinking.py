@@ -20,6 +20,7 @@ class TagPair(Machine):
         self._ends = Markers(ends)
         self._open = state == "open"
         self._trim = trim
+        self._keeps = not trim
         self._breaks: list[str] = []
         self._thinking = self._open
         self.mode = self._answer if state == "closed" else self._begin
@@ -32,6 +33,10 @@ class TagPair(Machine):
     def thinking(self) -> bool:
         """See the contract."""
         return self._thinking
+
+    def keep_breaks(self) -> None:
+        """See the contract."""
+        self._keeps = True
 
     def _begin(self) -> bool:
         """Before the first character that counts."""
@@ -81,7 +86,7 @@ class TagPair(Machine):
         self._breaks = []
         self._thinking = False
         self._ended = True
-        self.mode = self._follow if self._trim else self._answer
+        self.mode = self._answer if self._keeps else self._follow
         return True
 
     def _think_trimmed(self, text: str) -> None:

@@ -189,3 +189,23 @@ def test_a_blank_line_may_separate_thoughts_from_a_constrained_answer(client, se
         assert "</think>\n\n42" in written
     if extra is CLOSED:
         assert written.startswith("42")
+
+
+@pytest.mark.parametrize("extra", [{}, CLOSED, {"thinking_budget": 3}], ids=["thinking", "off by template", "budget"])
+@pytest.mark.parametrize(
+    ("constraint", "beginning"),
+    [
+        ({"guided_regex": "\n\n4[0-9]"}, "\n\n4"),
+        ({"guided_regex": "\n{3}4[0-9]"}, "\n\n\n4"),
+        ({"guided_choice": ["\n41", "\n42"]}, "\n4"),
+        ({"guided_grammar": 'root ::= "\\n\\n" "4" [0-9]'}, "\n\n4"),
+        ({"guided_regex": "\n\n4[0-9]", "guided_decoding_backend": "guidance"}, "\n\n4"),
+        ({"guided_regex": "\n\n4[0-9]", "guided_decoding_backend": "outlines"}, "\n\n4"),
+    ],
+)
+def test_line_breaks_that_a_constraint_begins_with_are_the_answer_s(client, constraint, beginning, extra):
+    if "guided_decoding_backend" in constraint:
+        pytest.importorskip({"guidance": "llguidance", "outlines": "outlines_core"}[constraint["guided_decoding_backend"]])
+    choice, _ = both(client, QUESTION, extra_body=constraint | extra)
+    assert choice.finish_reason == "stop"
+    assert choice.message.content[:-1] == beginning and choice.message.content[-1].isdigit()

@@ -122,3 +122,19 @@ def test_a_million_characters_take_linear_time(name, shape, linear):
     text = SHAPES[shape].replace("<think>", first).replace("</think>", last)
     linear(lambda: parser.start([]), text)
     assert run(lambda: parser.start([]), [text[:1000]])
+
+
+@pytest.mark.parametrize("name", ["qwen3", "tag_pair", "glm45", "mistral", "seed_oss", "granite", "deepseek_r1"])
+@pytest.mark.parametrize("content", ["\n\n{}", "\nyes", "none\n", "\n"])
+def test_line_breaks_that_belong_to_the_answer_stay(name, content):
+    tags = {"mistral": ("[THINK]", "[/THINK]"), "seed_oss": ("<seed:think>", "</seed:think>")}.get(name, ("<think>", "</think>"))
+    if name == "granite":
+        tags = ("Here is my thought process:", "Here is my response:")
+    text = f"{tags[0]}\nI think.\n{tags[1]}{content}"
+    for cuts in range(len(text)):
+        parser, _ = make_parser(name, *(() if name == "granite" else tags))
+        state = parser.start(())
+        state.keep_breaks()
+        deltas = [state.feed(text[:cuts], ()), state.feed(text[cuts:], ()), state.finish()]
+        assert "".join(delta.content for delta in deltas) == content
+        assert "I think." in "".join(delta.reasoning for delta in deltas)

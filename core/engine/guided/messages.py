@@ -32,13 +32,15 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The answer to a job. ``seconds`` that compiling took, ``nbytes`` of the guide."""
+    """The answer to a job. ``seconds`` that compiling took, ``nbytes`` of the guide, ``breaks``: whether its texts may begin with
+    line breaks."""
 
     id: int
     verdict: Verdict
     text: str = ""
     seconds: float = 0.0
     nbytes: int = 0
+    breaks: bool = False
 
 
 def frame(message: msgspec.Struct) -> bytes:

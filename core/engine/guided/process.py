@@ -80,6 +80,7 @@ class CompileProcess:
     def _start(self, job: Job) -> None:
         try:
             self._backends.compiler(job.spec.backend or "")
+            _ = self._backends.blanks  # found once, not in every fork
         except MissingDependency as error:
             self._answer(Judgement(job.id, Verdict.MISSING, error.line()))
             return
@@ -100,7 +101,8 @@ class CompileProcess:
         try:
             _limit()
             backends = self._backends
-            judgement = judge(job, backends.compiler(job.spec.backend or ""), backends.width, backends.end, SECONDS)
+            compiler = backends.compiler(job.spec.backend or "")
+            judgement = judge(job, compiler, backends.width, backends.end, SECONDS, backends.blanks)
             with os.fdopen(writing, "wb") as pipe:
                 pipe.write(msgspec.msgpack.encode(judgement))
             status = 0

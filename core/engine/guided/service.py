@@ -41,7 +41,7 @@ class Caller(Protocol):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The outcome for one constraint: the spec with its backend, and the seconds that it compiles; or why it is refused.
+    """The outcome for one constraint: the spec with its backend (and ``breaks``), and the seconds that it compiles; or why it is refused.
     ``broken``: the backend that failed on it."""
 
     spec: GuideSpec | None = None
@@ -204,7 +204,7 @@ async def _rest(idle: Callable[[], bool]) -> None:
 
 def _decision(spec: GuideSpec, judgement: Judgement) -> Decision:
     if judgement.verdict is Verdict.READY:
-        return Decision(spec, judgement.seconds)
+        return Decision(msgspec.structs.replace(spec, breaks=judgement.breaks), judgement.seconds)
     if judgement.verdict is Verdict.BROKEN:
         return Decision(refusal=judgement.text, broken=spec.backend or "")
     if judgement.verdict is Verdict.WRONG:

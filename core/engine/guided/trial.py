@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.guided.messages import Job, Judgement, Verdict
-from engine.plugin.contracts.generation import Guide, GuideCompiler, UnsupportedConstraint
+from engine.plugin.contracts.generation import Guide, GuideCompiler, Matcher, UnsupportedConstraint
 from engine.plugin.request import GuideSpec
 
 #: Tokens of the walk, and walks.
@@ -21,8 +21,11 @@ BRISK, SLOW = 0.004, 0.001
 STEP_SECONDS = 0.1
 
 
-def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: float) -> Judgement:
-    """What becomes of a job; logits have ``width`` columns, ``end`` is the end token. The walks end before ``seconds`` have passed."""
+def judge(
+    job: Job, compiler: GuideCompiler, width: int, end: int, seconds: float, blanks: tuple[int, ...] = ()
+) -> Judgement:
+    """What becomes of a job; logits have ``width`` columns, ``end`` is the end token, ``blanks`` are the tokens of line breaks alone.
+    The walks end before ``seconds`` have passed."""
     lacks = compiler.unsupported(job.spec)
     if lacks is not None:
         return Judgement(job.id, Verdict.UNSUPPORTED, lacks)
@@ -44,7 +47,7 @@ def judge(job: Job, compiler: GuideCompiler, width: int, end: int, seconds: floa
         problem = Verdict.WRONG, " ".join(str(error).split())[:300]
     if problem is not None:
         return Judgement(job.id, *problem)
-    return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes())
+    return Judgement(job.id, Verdict.READY, seconds=took, nbytes=guide.nbytes(), breaks=takes_any(guide.start(), blanks))
 
 
 def walk(
@@ -83,6 +86,15 @@ def walk(
 def _is_tame(spec: GuideSpec) -> bool:
     """Whether nothing in it repeats what repeats, so that it is as quick later as it is at first."""
     return spec.kind in ("json", "json_object", "choice") and '"pattern' not in json.dumps(spec.value)
+
+
+def takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
+    """Whether a text of the grammar, which has not begun, begins with one of the tokens."""
+    for token in tokens:
+        if matcher.advance([token]):
+            matcher.rollback(1)
+            return True
+    return False
 
 
 def allowed_tokens(mask: NDArray[np.int32], width: int) -> NDArray[np.int64]:

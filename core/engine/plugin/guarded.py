@@ -35,6 +35,10 @@ class GuardedState(ParserState):
         """See the contract."""
         return bool(self._faults.call(self._choice, self._state.reasoning_ended))
 
+    def keep_breaks(self) -> None:
+        """See the contract."""
+        self._faults.call(self._choice, self._state.keep_breaks)
+
     def thinking(self) -> bool:
         """See the contract."""
         return bool(self._faults.call(self._choice, self._state.thinking))

@@ -18,6 +18,7 @@ class GuideSpec(msgspec.Struct, frozen=True):
     may come between.
     ``opens``: the id that, where it comes first, makes the output think before the constraint begins; without it the constraint begins
     at once. Empty: the output certainly begins with thinking, where ``start_after`` says so.
+    ``breaks``: its texts may begin with line breaks of their own, so that none come between.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class GuideSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     start_after: tuple[int, ...] = ()
     opens: tuple[int, ...] = ()
+    breaks: bool = False
 
 
 class ThinkingLimit(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from engine.config import EngineConfig
     from engine.plugin.faults import Faults
     from engine.plugin.host import PluginHost
+    from engine.plugin.request import GuideSpec
 
 
 class Parsers:
@@ -31,15 +32,15 @@ class Parsers:
         """Where the thinking of an answer to ``prompt`` stands; None where nothing tells reasoning apart."""
         return self.reasoning.thinking(prompt) if self.reasoning is not None else None
 
-    def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False, bare: bool = False) -> Parsing | None:
+    def parsing(self, tools: Sequence[dict[str, Any]], *, single_call: bool = False, guide: GuideSpec | None = None) -> Parsing | None:
         """How to read the answer of a request whose answer may call ``tools`` (empty: none). None: as plain text.
 
-        ``bare``: line breaks after the reasoning are no content, because a constraint says what the content is."""
+        ``guide``: says what the content is: line breaks that it does not begin with are none, those that it does are."""
         called = self.tools if tools else None
         if self.reasoning is None and called is None:
             return None
         shown = self._reasoning_ids | (self._tool_ids if called is not None else frozenset())
-        return Parsing(self.reasoning, called, tools, shown, single_call, bare)
+        return Parsing(self.reasoning, called, tools, shown, single_call, guide)
 
 
 class Parsing:
@@ -47,7 +48,7 @@ class Parsing:
 
     def __init__(
         self, reasoning: ReasoningParser | None, caller: ToolParser | None, tools: Sequence[dict[str, Any]],
-        shown: frozenset[int], single_call: bool, bare: bool = False,
+        shown: frozenset[int], single_call: bool, guide: GuideSpec | None = None,
     ) -> None:  # fmt: skip
         self.shown = shown
         self.reasons = reasoning is not None
@@ -55,11 +56,15 @@ class Parsing:
         self._caller = caller
         self._tools = tools
         self._single = single_call
-        self._bare = bare
+        constrained = guide is not None and bool(guide.start_after)
+        self._keeps = guide is not None and guide.breaks
+        self._bare = constrained and not self._keeps
 
     def start(self, prompt: Sequence[int], wrap: Callable[[str, ParserState], ParserState] | None = None) -> MessageParser:
         """The parsers of one choice that continues ``prompt``. ``wrap``: puts something around each, by its kind."""
         reasoning = self._reasoning.start(prompt) if self._reasoning is not None else None
+        if reasoning is not None and self._keeps:
+            reasoning.keep_breaks()
         tools = self._caller.start(self._tools) if self._caller is not None else None
         if wrap is not None:
             reasoning = reasoning and wrap("reasoning_parser", reasoning)

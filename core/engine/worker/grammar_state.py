@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.guided.trial import takes_any
 from engine.plugin.contracts.generation import Matcher
 from engine.worker.bits import allow
 from engine.worker.sequences import Sequence
@@ -22,8 +23,8 @@ class GrammarState:
     """Follows one sequence through its grammar; ``trail`` are the tokens since its beginning that the matcher has seen."""
 
     __slots__ = (
-        "_after", "_begin", "_blanks", "_ended", "_ends", "_from", "_leading", "_misses", "_opens", "_proposed", "_sure", "_trail", "matcher",
-        "more_ends",
+        "_after", "_begin", "_blanks", "_ended", "_ends", "_from", "_leading", "_misses", "_opens", "_proposed", "_sure", "_trail",
+        "matcher", "more_ends",
     )  # fmt: skip
 
     def __init__(
@@ -34,7 +35,7 @@ class GrammarState:
         self.matcher = matcher
         #: Whether the request ends its output by other tokens than the grammar's end, too.
         self.more_ends = False
-        self._blanks = blanks if after and not _takes_any(matcher, blanks) else ()
+        self._blanks = blanks if after and not takes_any(matcher, blanks) else ()
         #: Whether another blank may come here.
         self._leading = False
         self._misses = 0
@@ -160,12 +161,3 @@ class GrammarState:
             self._ended = None
         self._sure = min(self._sure, length)
         del self._trail[length:]
-
-
-def _takes_any(matcher: Matcher, tokens: tuple[int, ...]) -> bool:
-    """Whether a text of the grammar begins with one of the tokens."""
-    for token in tokens:
-        if matcher.advance([token]):
-            matcher.rollback(1)
-            return True
-    return False

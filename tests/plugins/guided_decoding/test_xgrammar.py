@@ -24,7 +24,8 @@ def compiler():
 
     tokenizer = demo_tokenizer()
     special = {tokenizer.token_text(i): i for i in tokenizer.special_ids()}
-    return XGrammarCompiler(Vocabulary.of(tokenizer, tokenizer.size()), lambda text: tokenizer.encode(text, add_special_tokens=False), special)
+    vocabulary = Vocabulary.of(tokenizer, tokenizer.size())
+    return XGrammarCompiler(vocabulary, lambda text: tokenizer.encode(text, add_special_tokens=False), special)
 
 
 def mask_of(matcher, width):

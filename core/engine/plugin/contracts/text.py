@@ -105,6 +105,11 @@ class ParserState(ABC):
         """Whether the answer proper has begun (a grammar applies from there). True for parsers without reasoning."""
         return True
 
+    def keep_breaks(self) -> None:
+        """Called before the first piece where a constraint says what the answer is: line breaks between the reasoning and the answer are
+        then the answer's own."""
+        return
+
     def thinking(self) -> bool:
         """Whether the next token would be part of the reasoning; usage counts such tokens."""
         return not self.reasoning_ended()

@@ -87,8 +87,7 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     fitted = fit_context(params, len(ids), limits, param="messages")
     fitted = msgspec.structs.replace(fitted, thinking=thinking_limit(body, thinking))
     [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=place)
-    bare = fitted.guide is not None and bool(fitted.guide.start_after)
-    parsing = service.parsers.parsing(calling.tools, single_call=calling.single, bare=bare)
+    parsing = service.parsers.parsing(calling.tools, single_call=calling.single, guide=fitted.guide)
     job = Job(
         prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
         parsing=parsing,
