@@ -40,8 +40,8 @@ def meant_by(out: Path) -> dict[str, Tensor]:
         if suffix == "weight_packed":
             found[f"{layer}.weight"] = _unpacked(tensors, layer)
         elif name.endswith("weight.quant_map"):
-            found[layer] = _four_bit({key.removeprefix(f"{layer}."): value for key, value in tensors.items() if key.startswith(f"{layer}.")},
-                                     tensors[layer])  # fmt: skip
+            parts = {key.removeprefix(f"{layer}."): value for key, value in tensors.items() if key.startswith(f"{layer}.")}
+            found[layer] = _four_bit(parts, tensors[layer])
         elif suffix == "weight_scale" and f"{layer}.weight" in tensors:
             found[f"{layer}.weight"] = tensors[f"{layer}.weight"].float() * tensors[name].float()
     return found
