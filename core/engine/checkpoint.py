@@ -66,6 +66,11 @@ def locate(
     )  # fmt: skip
 
 
+def locate_adapter(name: str, download_dir: str | None = None) -> Path:
+    """The directory of an adapter, downloaded where it is a repository. Raises :class:`ModelFileError`."""
+    return _resolve(name, "--qlora-adapter-name-or-path", None, download_dir, wants="all")
+
+
 def single_gguf(checkpoint: Checkpoint, load_format: str) -> Checkpoint:
     """The checkpoint with its one GGUF file (or the first of a split one) as its path, where --load-format asks for one or the
     directory holds no other weights. Raises :class:`ModelFileError` where there is none, or more than one.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.layers.packed import DensePacked
-from engine.layers.packed_quantized import Codebook, GroupedInteger
+from engine.layers.packed_quantized import Adapted, Codebook, GroupedInteger
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
 from ._bnb_tables import TABLES, round_doubly
@@ -21,6 +21,7 @@ from ._tensors import check, damaged, require
 
 _STATE = "weight.quant_state.bitsandbytes__"
 _STATE_LIMIT = 65536
+_DOWN, _UP = "lora_A.weight", "lora_B.weight"
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -117,19 +118,30 @@ class Int8Format(WeightFormat):
 
 
 class InFlightFormat(WeightFormat):
-    """A plain weight, rounded while loading: 8 bits per row, or a table's 4 bits in blocks of 64 elements of the flattened weight."""
+    """A plain weight, rounded while loading: 8 bits per row, or a table's 4 bits in blocks of 64 elements of the flattened weight.
 
-    def __init__(self, bits: int, kind: str, double: bool) -> None:
-        self.bits, self.kind, self.double = bits, kind, double
+    ``lora_A.weight`` [rank, K] and ``lora_B.weight`` [N, rank] of a QLoRA adapter may come with it: they stay beside what was rounded.
+    """
+
+    def __init__(self, bits: int, kind: str, double: bool, *, adapted: bool = False) -> None:
+        self.bits, self.kind, self.double, self.adapted = bits, kind, double, adapted
 
     def tensors(self) -> tuple[CheckpointTensor, ...]:
-        """The plain weight."""
-        return (CheckpointTensor("weight", 0, 1, plain=True),)
+        """The plain weight, and an adapter's."""
+        adapter = (CheckpointTensor(_DOWN, None, 1, optional=True), CheckpointTensor(_UP, 0, None, optional=True))
+        return (CheckpointTensor("weight", 0, 1, plain=True), *(adapter if self.adapted else ()))
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract. Each part of a fused layer arrives here by itself."""
-        if self.bits == 8:
-            return RoundedRows().pack(layer, tensors, dtype)
+        packed = RoundedRows().pack(layer, tensors, dtype) if self.bits == 8 else self._rounded(tensors)
+        if _DOWN not in tensors and _UP not in tensors:
+            return packed
+        down, up = require(layer, tensors, _DOWN), require(layer, tensors, _UP)
+        check(layer, _DOWN, down, (len(down), layer.inputs), _PLAIN)
+        check(layer, _UP, up, (layer.outputs, len(down)), _PLAIN)
+        return Adapted(packed, down.to(dtype, copy=True), up.to(dtype, copy=True))
+
+    def _rounded(self, tensors: Mapping[str, Tensor]) -> PackedWeight:
         weight = tensors["weight"].float()
         outputs, inputs = weight.shape
         table = torch.tensor(TABLES[self.kind], device=weight.device)

@@ -23,7 +23,9 @@ class BitsAndBytes(Quantizer):
 
     def __init__(self, config: dict[str, Any] | None) -> None:
         reader = ConfigReader(config or {}, "quantization_config.")
-        self.plain = config is None
+        #: An adapter's settings, for a plain checkpoint beside it.
+        self.adapted = config is not None and "peft_type" in config
+        self.plain = config is None or self.adapted
         self.bits = 8 if reader.flag("load_in_8bit", False) else 4
         if self.bits == 8 and reader.flag("load_in_4bit", False):
             raise reader.complaint("load_in_8bit", True, "one of load_in_4bit and load_in_8bit")
@@ -40,7 +42,7 @@ class BitsAndBytes(Quantizer):
         formats = [None if self.skipped(name) else self._format(layer) for name in names]
         if all(each is None for each in formats):
             return None
-        if len(formats) == 1 or (self.bits == 8 and None not in formats):
+        if len(formats) == 1 or (self.bits == 8 and None not in formats and not self.adapted):
             return formats[0]
         return PartFormats(tuple(formats))
 
@@ -48,7 +50,7 @@ class BitsAndBytes(Quantizer):
         from ._bnb import FourBitFormat, InFlightFormat, Int8Format
 
         if self.plain:
-            return InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
+            return InFlightFormat(self.bits, self.kind, self.double, adapted=self.adapted) if layer.role == "linear" else None
         in_flight = InFlightFormat(self.bits, self.kind, self.double) if layer.role == "linear" else None
         return Int8Format(in_flight) if self.bits == 8 else FourBitFormat(in_flight, self.storage)
 

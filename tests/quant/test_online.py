@@ -177,5 +177,5 @@ def test_bitsandbytes_brings_its_loader(llama):
     config = resolve(EngineArgs(model=str(llama), quantization="bitsandbytes", skip_tokenizer_init=True, device="cpu"))
     assert config.choices["loader"].asked == "bitsandbytes"
     extra = {"qlora_adapter_name_or_path": "some/adapter"}
-    with pytest.raises(ConfigError, match="QLoRA adapters are not merged"):
+    with pytest.raises(ModelFileError, match="--qlora-adapter-name-or-path some/adapter"):
         resolve(EngineArgs(model=str(llama), quantization="bitsandbytes", model_loader_extra_config=extra, skip_tokenizer_init=True))

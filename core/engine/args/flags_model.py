@@ -39,8 +39,9 @@ LOADER = (
     Flag("--model-loader-extra-config", "json", None, "Options of the chosen loader, as a JSON object."),
     Flag("--ignore-patterns", "each", [],
          "File patterns that a download leaves out; without any, original/**/*. Repeatable.", metavar="GLOB"),
-    Flag("--qlora-adapter-name-or-path", "str", None, "QLoRA adapter whose settings the bitsandbytes loader takes.",
-         until="QLoRA loading"),
+    Flag("--qlora-adapter-name-or-path", "str", None,
+         "QLoRA adapter (directory or repository): the plain base model is rounded to 4 bits as its adapter_config.json says, its weights "
+         "are applied beside it."),
 )  # fmt: skip
 
 CONFIG_FORMAT = (

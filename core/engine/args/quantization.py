@@ -43,16 +43,25 @@ class Found(NamedTuple):
 
 
 def choose_quantization(
-    args: EngineArgs, host: PluginHost, checkpoint: Checkpoint, config: dict[str, Any], device: DeviceFacts, load_format: str
-) -> Quantization | None:
-    """The method that flag and checkpoint agree on; None for plain weights.
+    args: EngineArgs, host: PluginHost, checkpoint: Checkpoint, config: dict[str, Any], device: DeviceFacts, load_format: str,
+    adapter: dict[str, Any] | None = None,
+) -> Quantization | None:  # fmt: skip
+    """The method that flag and checkpoint agree on; None for plain weights. ``adapter``: the config of an adapter beside plain weights.
 
     Without a flag the checkpoint's word holds, where no other method claims it. Raises :class:`ConfigError` naming both where the flag
     contradicts it, :class:`ModelFileError` where a config is missing, doubled or damaged.
     """
     methods = _Methods(host, device)
     asked = args.quantization or methods.implied(load_format)
-    found = own_config(config) or side_config(checkpoint, methods, asked)
+    found = own_config(config)
+    if adapter is not None:
+        if found is not None:
+            raise ConfigError(
+                f"--qlora-adapter-name-or-path goes with a plain model, but {found.source} says that this one is quantized already.",
+                fix="the unquantized model that the adapter was trained on",
+            )
+        found = Found(adapter, "adapter_config.json", "bitsandbytes")
+    found = found or side_config(checkpoint, methods, asked)
     if found is None:
         return None if asked is None else _without_config(checkpoint, methods, asked)
     if load_format == "dummy":

@@ -9,6 +9,7 @@ import msgspec
 
 from engine import plan
 from engine.args import model_facts, quantization, serving
+from engine.args.adapter import adapter_settings, loader_options
 from engine.args.devices import choose_device, offload_bytes
 from engine.args.engine_args import EngineArgs, raise_problems
 from engine.args.guided import LOADED, guided_config
@@ -77,6 +78,7 @@ class Resolver:
         self.dtype_reason = ""
         self.max_model_len: int | None = None
         self.load_format: str = args.load_format
+        self.loader_options: dict[str, Any] = {}
         self.quantization: quantization.Quantization | None = None
         self.quantized: dict[str, Any] | None = None
         self.quantizer: Quantizer | None = None
@@ -130,7 +132,9 @@ class Resolver:
         self.config, own, self.choices["config_format"], notes = model_facts.read_config(args, host, checkpoint)
         self.warnings += notes
         self.generation = serving.generation_config(args, own)
-        self.quantization = quantization.choose_quantization(args, host, checkpoint, self.config, device, self.load_format)
+        self.loader_options = loader_options(args)
+        settings = adapter_settings(self.loader_options)
+        self.quantization = quantization.choose_quantization(args, host, checkpoint, self.config, device, self.load_format, settings)
         if self.quantization is not None and self.load_format == "auto":
             self.load_format = quantization.own_loader(self.quantization, host)
         info, provider = model_facts.describe(args, host, self.config)
@@ -179,9 +183,8 @@ class Resolver:
         serving.check_extensions(host, args)
 
     def _weigh(self, checkpoint: Checkpoint, info: ModelInfo) -> plan.Weights:
-        options = self.args.model_loader_extra_config or {}
         created = self.host.create(
-            kinds.LOADER, self.load_format, checkpoint=checkpoint, info=info, options=options
+            kinds.LOADER, self.load_format, checkpoint=checkpoint, info=info, options=self.loader_options
         )
         self.choices["loader"] = created.choice
         try:
@@ -237,7 +240,7 @@ class Resolver:
         return EngineConfig(
             model=self._model_config(checkpoint),
             load=LoadConfig(
-                options=args.model_loader_extra_config or {}, progress=args.use_tqdm_on_load,
+                options=self.loader_options, progress=args.use_tqdm_on_load,
                 cpu_offload_bytes=offload_bytes(args, device),
             ),
             cache=self._cache_config(),

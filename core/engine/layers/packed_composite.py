@@ -119,6 +119,42 @@ class ScaledInputs(PackedWeight):
         return self.inner.nbytes() + self.factor.nbytes
 
 
+class Adapted(PackedWeight):
+    """``inner`` + ``up`` · ``down``: a low-rank addition beside a weight that it cannot be rounded into.
+
+    ``down`` [rank, inputs] and ``up`` [outputs, rank] in the dtype of activations.
+    """
+
+    layout = "adapted"
+
+    def __init__(self, inner: PackedWeight, down: Tensor, up: Tensor) -> None:
+        wanted = ([len(down), inner.inputs], [inner.outputs, len(down)])
+        if [list(down.shape), list(up.shape)] != list(wanted):
+            raise ValueError(f"down and up are {list(down.shape)} and {list(up.shape)}; {wanted[0]} and {wanted[1]} are needed")
+        self.inner, self.down, self.up = inner, down, up
+        self.outputs, self.inputs = inner.outputs, inner.inputs
+
+    def take(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """The inner weight's rows with the addition, computed in float32."""
+        return (self.inner.take(which, torch.float32) + self.up[which].float() @ self.down.float()).to(dtype)
+
+    def nbytes(self) -> int:
+        """Bytes of the inner weight and the addition."""
+        return self.inner.nbytes() + self.down.nbytes + self.up.nbytes
+
+
+class AdaptedKernel(LinearKernel):
+    """The inner kernel's product, and the addition's two small ones."""
+
+    def __init__(self, packed: Adapted, inner: LinearKernel) -> None:
+        self.down, self.up, self.inner = packed.down, packed.up, inner
+
+    def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[…, inputs] → […, outputs], in x's dtype."""
+        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
+        return self.inner.apply(x, bias) + functional.linear(functional.linear(x, down), up)
+
+
 class PermutedKernel(LinearKernel):
     """Gathers the activations by the order, then uses the inner kernel."""
 
@@ -176,6 +212,8 @@ def composite_kernel(packed: PackedWeight, kernel: Callable[[PackedWeight], Line
         return PermutedKernel(packed, kernel(packed.inner))
     if isinstance(packed, Joined):
         return JoinedKernel(packed, [kernel(part) for part in packed.parts])
+    if isinstance(packed, Adapted):
+        return AdaptedKernel(packed, kernel(packed.inner))
     if isinstance(packed, ScaledInputs):
         return ScaledInputsKernel(packed, kernel(packed.inner))
     if isinstance(packed, RoundedInputs):

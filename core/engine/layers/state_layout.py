@@ -13,7 +13,7 @@ from engine.errors import ConfigError, ModelFileError
 from engine.layers.packed import DensePacked
 from engine.layers.packed_additive import AdditiveCodebooks
 from engine.layers.packed_codebook import Codebook
-from engine.layers.packed_composite import Joined, Permuted, RoundedInputs, ScaledInputs
+from engine.layers.packed_composite import Adapted, Joined, Permuted, RoundedInputs, ScaledInputs
 from engine.layers.packed_float8 import ScaledFloat8
 from engine.layers.packed_integer import GroupedInteger
 from engine.layers.packed_sparse import Sparse24
@@ -24,8 +24,8 @@ from engine.plugin.contracts.packed import PackedWeight
 _KNOWN: dict[str, type] = {
     made.__name__: made
     for made in (
-        ActivationRounding, AdditiveCodebooks, Codebook, DensePacked, GroupedInteger, Joined, Permuted, RoundedInputs, ScaledFloat8,
-        ScaledInputs, Sparse24,
+        ActivationRounding, Adapted, AdditiveCodebooks, Codebook, DensePacked, GroupedInteger, Joined, Permuted, RoundedInputs,
+        ScaledFloat8, ScaledInputs, Sparse24,
     )
 }  # fmt: skip
 _DEEPEST = 8
