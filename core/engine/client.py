@@ -206,7 +206,7 @@ class EngineClient:
         elif self._stopping or not self._config.server.frontend_multiprocessing or not self._config.server.restart:
             self._fail(error)
         elif self.restarting is None:
-            self.restarting = error
+            self.restarting = _gone(error)
             self._part(death)
             # One that still gives requests back sees it and starts over.
             if self._restart_task is None or self._restart_task.done():
@@ -230,7 +230,7 @@ class EngineClient:
                 if self._fruitless > _FRUITLESS_STARTS:
                     self._fail(failed)
                     return
-                self.restarting = failed
+                self.restarting = _gone(failed)
                 await asyncio.sleep(min(_PAUSE * max(1, self._fruitless), _LONGEST_PAUSE))
                 continue
             self.restarts += 1
@@ -274,7 +274,7 @@ class EngineClient:
 
     def _fail(self, error: EngineError) -> None:
         """Remember why the engine no longer serves, and tell everybody who waits."""
-        self.dead = self.dead or error
+        self.dead = self.dead or _gone(error)
         self.restarting = None
         for entry in self._entries.values():
             entry.fail(self.dead)
@@ -290,3 +290,8 @@ class EngineClient:
             raise self.dead
         if self._life is None:
             raise EngineError("the engine is not started.", fix="await client.start()")
+
+
+def _gone(error: EngineError) -> WorkerDied:
+    """Whatever the reason is: there is no engine (503), rather than a fault of the request that learns it."""
+    return error if isinstance(error, WorkerDied) else WorkerDied(str(error), fix=error.fix)

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.plugin.testing.checkpoint import write_tiny_checkpoint
 from tests.core.plugin.packages import install
 from tests.integration.serving import RunningServer, serve
 
@@ -225,3 +226,25 @@ def test_a_request_that_kills_the_engine_fails_alone(tmp_path: Path, monkeypatch
         assert httpx.get(f"{server.url}/health").status_code == 200
         log = server.log.read_text()
         assert log.count("Starting the engine again") in (2, 3, 4) and "status 77" in log
+
+
+def test_weights_that_change_while_they_are_served(tmp_path: Path) -> None:
+    """A file that is no longer whole is named at the next start; when it is whole again, requests that waited go on."""
+    weights = write_tiny_checkpoint(tmp_path / "model") / "model.safetensors"
+    whole = weights.read_bytes()
+    body = {"prompt": "On and on", "temperature": 0, "max_tokens": 20, "ignore_eos": True}
+    with serve(tmp_path / "log", str(weights.parent), "--disable-uvicorn-access-log") as server:
+        expected = answer(server, body)
+        weights.write_bytes(whole[: len(whole) // 2])
+        kill(server, signal.SIGKILL)
+        waiting: list[list[tuple[str, str]]] = []
+        client = threading.Thread(target=lambda: waiting.append(answer(server, body)), daemon=True)
+        client.start()
+        end = time.monotonic() + 60
+        while "model.safetensors" not in server.log.read_text() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "model.safetensors" in server.log.read_text()
+        assert httpx.get(f"{server.url}/health/ready").status_code == 503
+        weights.write_bytes(whole)
+        client.join(60)
+        assert waiting == [expected]
