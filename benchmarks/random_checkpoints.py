@@ -57,7 +57,7 @@ def integers(outputs: int, inputs: int, bits: int, group: int) -> dict[str, Tens
 
 def float8(outputs: int, inputs: int) -> dict[str, Tensor]:
     """float-quantized, one scale per output."""
-    values = torch.randint(-100, 100, (outputs, inputs), dtype=torch.int8).view(torch.float8_e4m3fn)
+    values = torch.randint(0, 0x70, (outputs, inputs), dtype=torch.int8).view(torch.float8_e4m3fn)
     return {"weight": values, "weight_scale": _scales(outputs, 1, dtype=torch.bfloat16)}
 
 

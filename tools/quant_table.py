@@ -1,10 +1,14 @@
-"""Measures the rows of tests/quant/cases.py and demo.py and writes them into docs/formats.md: ``python -m tools.quant_table``."""
+"""Measures the rows of tests/quant/cases.py and demo_cases.py for docs/formats.md: ``python -m tools.quant_table [TEXT] [--missing]``."""
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
 import re
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +16,7 @@ from tests import data
 from tests.quant import demo
 from tests.quant.cases import CASES, Case
 from tests.quant.checkpoints import logits_of, packed_weights, worst
+from tests.quant.demo_cases import DEMO
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "formats.md"
 START, DEMO_START, END = "<!-- generated: measured -->", "<!-- generated: demo -->", "<!-- end -->"
@@ -19,9 +24,7 @@ _HEAD = (
     "| method | scheme | producer | error, float32 | error, CPU kernels | bytes | of bfloat16 | device |",
     "|---|---|---|---|---|---|---|---|",
 )
-
-
-_DEMO_HEAD = ("| method | scheme | exact answers | perplexity | bytes | of bfloat16 |", "|---|---|---|---|---|---|")
+_DEMO_HEAD = ("| method | scheme | producer | exact answers | perplexity | bytes | of bfloat16 |", "|---|---|---|---|---|---|---|")
 
 
 class Measured(NamedTuple):
@@ -64,35 +67,54 @@ def bytes_of(line: str) -> int:
     return int(line.split("|")[6])
 
 
-def render(text: str) -> str:
-    """The page with every row measured anew; a row whose test data is not here stays as it is."""
-    old = rows(text)
-    lines = list(_HEAD)
-    for case in CASES:
-        key = (case.method, case.scheme, case.producer)
-        if case.needs and not data.has_shared(case.needs):
-            lines += [old[key]] if key in old else []
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            lines.append(row(case, measure(case, Path(folder))))
-        sys.stderr.write(lines[-1] + "\n")
-    text = _replace(text, START, lines)
-    return _replace(text, DEMO_START, demo_lines())
+def case_line(number: int) -> str | None:
+    """The row of a case, measured anew; None where its test data or its library is not here."""
+    case = CASES[number]
+    if (case.needs and not data.has_shared(case.needs)) or not here(case.library):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return row(case, measure(case, Path(folder)))
 
 
-def demo_lines() -> list[str]:
-    """The bundled model by every weight-only method."""
-    samples = demo.questions()
-    lines = list(_DEMO_HEAD)
-    dense = 0
-    for case in demo.DEMO:
-        with tempfile.TemporaryDirectory() as folder:
-            found = demo.measure(case, Path(folder), samples)
-        dense = dense or found.held
-        exact, perplexity = f"{100 * found.exact:.1f} %", f"{found.perplexity:.4f}"
-        lines.append(f"| `{case.method}` | {case.scheme} | {exact} | {perplexity} | {found.held} | {found.held / dense:.2f} |")
-        sys.stderr.write(lines[-1] + "\n")
-    return lines
+def demo_line(number: int) -> str | None:
+    """The row of the bundled model by one method; None where its library is not here."""
+    case = DEMO[number]
+    if not here(case.library()):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        found = demo.measure(case, Path(folder), demo.questions())
+    exact, perplexity, share = f"{100 * found.exact:.1f} %", f"{found.perplexity:.4f}", f"{found.held / found.dense:.2f}"
+    return f"| `{case.method}` | {case.scheme} | {case.producer} | {exact} | {perplexity} | {found.held} | {share} |"
+
+
+def here(module: str) -> bool:
+    """Whether a library is installed; no name: none is needed."""
+    return not module or find_spec(module) is not None
+
+
+def measure_rows(page: Path, only: str = "", *, missing: bool = False) -> None:
+    """Measure the rows whose method, scheme or producer contains ``only``, two at a time, and write each into the page when it is done.
+
+    ``missing``: those alone that the page does not have. A row whose test data or library is not here stays as it is; one that no case
+    has any more goes.
+    """
+    cases = [(case.method, case.scheme, case.producer) for case in CASES]
+    shown = [(case.method, case.scheme, case.producer) for case in DEMO]
+    # A process that begins anew has threads of its own: torch's do not survive a fork.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for start, head, keys, line in ((START, _HEAD, cases, case_line), (DEMO_START, _DEMO_HEAD, shown, demo_line)):
+            there = rows(page.read_text(), start) if missing else {}
+            wanted = [i for i, key in enumerate(keys) if only in " ".join(key) and key not in there]
+            for count, (number, made) in enumerate(zip(wanted, pool.map(line, wanted), strict=True), 1):
+                if made is not None:
+                    sys.stderr.write(f"{count}/{len(wanted)} {made}\n")
+                    page.write_text(with_row(page.read_text(), start, head, keys, number, made))
+
+
+def with_row(text: str, start: str, head: tuple[str, ...], keys: list[tuple[str, ...]], number: int, line: str) -> str:
+    """The page with that row in its place among those of ``keys``."""
+    known = rows(text, start) | {keys[number]: line}
+    return _replace(text, start, [*head, *(known[key] for key in keys if key in known)])
 
 
 def _replace(text: str, start: str, lines: list[str]) -> str:
@@ -101,4 +123,8 @@ def _replace(text: str, start: str, lines: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="?", default="", help="rows whose method, scheme or producer contains this")
+    parser.add_argument("--missing", action="store_true", help="rows that the page does not have")
+    asked = parser.parse_args()
+    measure_rows(PAGE, asked.only, missing=asked.missing)

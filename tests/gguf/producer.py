@@ -34,8 +34,8 @@ def random_blocks(kind: str, rows: int, inputs: int, *, std: float = 0.06, seed:
     blocks = source.integers(0, 256, (rows * inputs // elements, size), dtype=np.uint8)
     if kind == "MXFP4":
         blocks[:, 0] = source.integers(118, 123, len(blocks))
-    if kind == "IQ1_M":  # the float16's parts are the upper halves of four words: about 0.06
-        for place, nibble in zip((49, 51, 53, 55), (0, 0, 12, 2), strict=True):
+    if kind == "IQ1_M":  # the float16's parts are the upper halves of four words: 2^-7
+        for place, nibble in zip((49, 51, 53, 55), (0, 0, 0, 2), strict=True):
             blocks[:, place] = (blocks[:, place] & 15) | (nibble << 4)
 
     def scaled(scale: float) -> None:
@@ -57,14 +57,18 @@ def dequantized(kind: str, raw: np.ndarray) -> Tensor:
     return torch.from_numpy(quants.dequantize(raw, GGMLQuantizationType[kind]).copy())
 
 
-def encoded(kind: str, weight: Tensor, seed: int) -> np.ndarray:
-    """Raw rows: the package's rounding where it has one, random blocks for the types that it only reads."""
+def encoded(kind: str, weight: Tensor, seed: int, fit: bool = False) -> np.ndarray:
+    """Raw rows: the package's rounding where it has one, random blocks for the types that it only reads; ``fit``: those rounded too."""
     from gguf import quants
     from gguf.constants import GGMLQuantizationType
 
     if kind in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4"):
         return quants.quantize(weight.float().numpy(), GGMLQuantizationType[kind])
     rows = weight.numel() // weight.shape[-1]
+    if fit:
+        from tests.gguf.encoders import encode
+
+        return encode(kind, weight.float().numpy().reshape(rows, -1)).reshape(*weight.shape[:-1], -1)
     return random_blocks(kind, rows, weight.shape[-1], seed=seed).reshape(*weight.shape[:-1], -1)
 
 
@@ -131,11 +135,12 @@ def write_metadata(writer: Any, config: dict[str, Any]) -> None:
 
 def write_gguf(
     path: Path, source: Path, architecture: str, kind: Callable[[str], str] = lambda name: "F32",
-    *, extra: Callable[[Any], None] = lambda writer: None, split: int = 0,
+    *, extra: Callable[[Any], None] = lambda writer: None, split: int = 0, fit: bool = False,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Write ``source`` (a saved checkpoint) as ``path``; returns the weights that the file means, by their names in ``source``.
 
-    ``kind``: the type of each matrix by its name in the file. ``extra``: adds further metadata. ``split``: tensors per file.
+    ``kind``: the type of each matrix by its name in the file. ``extra``: adds further metadata. ``split``: tensors per file. ``fit``:
+    types that the package cannot write hold the weights rounded, not random ones.
     """
     from gguf import GGUFWriter
     from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES, GGMLQuantizationType
@@ -157,7 +162,7 @@ def write_gguf(
         converted = conversion.there(name, tensor.float())
         plain = converted.dim() == 1 or "ffn_gate_inp" in found or "position_embd" in found
         chosen = "F32" if plain else kind(found)
-        raw = encoded(chosen, converted, index)
+        raw = encoded(chosen, converted, index, fit)
         writer.add_tensor(found, raw, raw_dtype=GGMLQuantizationType[chosen])
         restored = conversion.back(name, dequantized(chosen, raw).reshape(converted.shape))
         meant |= {name: restored} if not members else dict(zip(members, restored, strict=True))

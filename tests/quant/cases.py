@@ -29,7 +29,7 @@ class Case:
     """One row: ``make`` writes the checkpoint into an empty folder. ``needs``: test data without which it cannot.
 
     ``most``: the largest error relative to the largest logit that the reference kernels may make in float32, ``most_native`` the CPU's
-    own in bfloat16. ``flags``: of the engine.
+    own in bfloat16. ``flags``: of the engine. ``library``: a module without which it cannot be made.
     """
 
     method: str
@@ -40,6 +40,7 @@ class Case:
     most: float = 1e-5
     most_native: float = 4e-2
     flags: dict[str, Any] = field(default_factory=dict)
+    library: str = ""
 
     @property
     def name(self) -> str:
@@ -145,6 +146,24 @@ FLOATS = (
 )  # fmt: skip
 
 
+def _gguf(kind: str) -> Case:
+    """A type of GGUF's blocks: rounded by the package, or random where it only reads them; its own dequantization is the truth."""
+
+    def make(folder: Path) -> Made:
+        from tests.gguf.producer import write_gguf
+
+        source = tiny_llama(folder / "plain", hidden_size=256, intermediate_size=512, head_dim=64)
+        path = folder / "file" / "m.gguf"
+        meant = write_gguf(path, source, "llama", lambda name: kind if name.startswith("blk") else "F32")
+        return Made(path, PROMPTS, logits_of_transformers(source, meant, folder))
+
+    return Case("gguf", kind, "gguf 0.19", make, most_native=6e-2, library="gguf")
+
+
+GGUF = (
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S",
+    "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
+)  # fmt: skip
 CASES: tuple[Case, ...] = (
     real("gptq", "4 bits, groups of 32", "gptqmodel 7.6", "q_gptq", flags={"quantization": "gptq"}),
     real("ipex", "4 bits, groups of 32", "gptqmodel 7.6", "q_gptq"),
@@ -170,6 +189,7 @@ CASES: tuple[Case, ...] = (
     real("compressed-tensors", "FP8 blocks", "llmcompressor 0.14", "ct_FP8_BLOCK", **ROUNDED),
     real("compressed-tensors", "NVFP4A16", "llmcompressor 0.14", "ct_NVFP4A16"),
     *FLOATS,
+    *map(_gguf, GGUF),
     real("bitsandbytes", "nf4", "bitsandbytes 0.50", "q_bnb_nf4"),
     real("bitsandbytes", "int8", "bitsandbytes 0.50", "q_bnb_int8", **ROUNDED),
 )  # fmt: skip

@@ -14,8 +14,6 @@ from torch import Tensor
 
 import engine.bundled
 from tests.plugins.models.harness import Player, Sequence
-from tests.quant import packers, tiles
-from tests.quant.cases import AWQ, GPTQ, MARLIN, QQQ
 from tests.quant.checkpoints import Quantized, load_model, packed_weights, write_quantized
 
 SOURCE = Path(engine.bundled.__path__[0]) / "demo"
@@ -28,7 +26,8 @@ Sample = tuple[list[int], list[bool]]
 class DemoCase:
     """One row. ``pack`` writes the linear layers as ``config`` says; None: the plain model, quantized while loading where ``flags`` say so.
 
-    ``near``: nearly nothing may be lost (8 bits).
+    ``near``: nearly nothing may be lost (8 bits). ``producer``: a library, which must be installed, or what wrote the layers else.
+    ``blocks``: a type of a GGUF file. ``files``: side files of the checkpoint.
     """
 
     method: str
@@ -37,14 +36,42 @@ class DemoCase:
     config: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, Any] = field(default_factory=dict)
     near: bool = False
+    producer: str = "specification"
+    blocks: str = ""
+    files: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What tests call it."""
+        return f"{self.method}, {self.scheme}"
+
+    def library(self) -> str:
+        """The module of the producer, where that is a library."""
+        return {"compressed-tensors": "compressed_tensors", "bitsandbytes": "bitsandbytes", "gguf": "gguf"}.get(self.producer, "")
+
+    def write(self, folder: Path) -> Path:
+        """The checkpoint: the plain one, or one in an empty folder."""
+        if self.blocks:
+            from tests.gguf.producer import write_gguf
+
+            write_gguf(folder / "m.gguf", SOURCE, "qwen3", lambda name: self.blocks if name.startswith("blk") else "F16", fit=True)
+            return folder / "m.gguf"
+        if self.pack is None and not self.files:
+            return SOURCE
+        pack = self.pack
+        write_quantized(
+            folder / "quantized", SOURCE, lambda _, weight: pack(weight) if pack else None, self.config or None, side_files=self.files
+        )
+        return folder / "quantized"
 
 
 class Quality(NamedTuple):
-    """Share of exact answers, perplexity of the answers, bytes of the linear layers."""
+    """Share of exact answers, perplexity of the answers, bytes of the linear layers as held, and as bfloat16."""
 
     exact: float
     perplexity: float
     held: int
+    dense: int
 
 
 def questions() -> list[Sample]:
@@ -64,11 +91,7 @@ def questions() -> list[Sample]:
 
 def measure(case: DemoCase, folder: Path, samples: list[Sample]) -> Quality:
     """By the CPU's own kernels with bfloat16 activations: an answer is exact where its every token has the highest logit."""
-    path = SOURCE
-    if case.pack is not None:
-        pack = case.pack
-        write_quantized(folder / "quantized", SOURCE, lambda _, weight: pack(weight), case.config)
-        path = folder / "quantized"
+    path = case.write(folder)
     model, context = load_model(path, native=True, dtype="bfloat16", **case.flags)
     exact, loss, tokens = 0, 0.0, 0
     for start in range(0, len(samples), 16):
@@ -81,38 +104,6 @@ def measure(case: DemoCase, folder: Path, samples: list[Sample]) -> Quality:
             exact += int((rows[places].argmax(-1) == targets).all())
             loss += float(torch.nn.functional.cross_entropy(rows[places], targets, reduction="sum"))
             tokens += len(targets)
-    held = sum(weight.nbytes() for name, weight in packed_weights(path, dtype="bfloat16", **case.flags).items() if name != "head")
-    return Quality(exact / len(samples), math.exp(loss / tokens), held)
-
-
-def _gptq(bits: int, **how: Any) -> DemoCase:
-    config = GPTQ | {"bits": bits, "sym": how.get("symmetric", False), "desc_act": how.get("act_order", False)}
-    how = {"symmetric": False} | how
-    order = ", act-order" if how.get("act_order") else ""
-    return DemoCase(
-        "gptq", f"{bits} bits, groups of 32{order}", lambda weight: packers.gptq(weight, bits=bits, **how), config,
-        {"quantization": "gptq"}, near=bits == 8,
-    )  # fmt: skip
-
-
-def _hqq(bits: int, group: int) -> DemoCase:
-    params = {"weight_quant_params": {"nbits": bits, "group_size": group, "axis": 1}}
-    config = {"quant_method": "hqq", "quant_config": params}
-    scheme = f"{bits} bits, groups of {group}"
-    return DemoCase("hqq", scheme, lambda weight: packers.hqq(weight, bits=bits, group=group), config, near=bits == 8)
-
-
-def _online(method: str, near: bool = False) -> DemoCase:
-    return DemoCase(method, "while loading", flags={"quantization": method}, near=near)
-
-
-DEMO: tuple[DemoCase, ...] = (
-    DemoCase("none", "bfloat16", near=True),
-    _gptq(2), _gptq(3), _gptq(4), _gptq(4, act_order=True), _gptq(8),
-    DemoCase("awq", "4 bits, groups of 32", packers.awq, AWQ, {"quantization": "awq"}),
-    DemoCase("awq", "8 bits, groups of 32", lambda w: packers.awq(w, bits=8), AWQ | {"bits": 8}, {"quantization": "awq"}, near=True),
-    DemoCase("marlin", "4 bits, groups of 128", tiles.marlin, MARLIN | {"checkpoint_format": "marlin"}),
-    DemoCase("qqq", "4 bits, groups of 128", tiles.qqq, QQQ),
-    _hqq(2, 32), _hqq(3, 32), _hqq(4, 64), _hqq(8, 64),
-    _online("fp8"), _online("ptpc_fp8"), _online("bitsandbytes"), _online("tpu_int8", near=True), _online("neuron_quant", near=True),
-)  # fmt: skip
+    packed = [weight for name, weight in packed_weights(path, dtype="bfloat16", **case.flags).items() if name not in ("head", "embedding")]
+    held, dense = sum(each.nbytes() for each in packed), sum(2 * each.outputs * each.inputs for each in packed)
+    return Quality(exact / len(samples), math.exp(loss / tokens), held, dense)

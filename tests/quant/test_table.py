@@ -7,6 +7,7 @@ import pytest
 from tests.data import shared
 from tests.quant import demo
 from tests.quant.cases import CASES
+from tests.quant.demo_cases import DEMO
 from tools import quant_table
 
 ROWS = quant_table.rows(quant_table.PAGE.read_text())
@@ -18,6 +19,8 @@ def test_a_row_of_the_table(case, tmp_path):
     assert line is not None, "run: python -m tools.quant_table"
     if case.needs:
         shared(case.needs)
+    if case.library:
+        pytest.importorskip(case.library)
     found = quant_table.measure(case, tmp_path)
     assert found.error < case.most and found.native < case.most_native
     assert quant_table.bytes_of(line) == found.held, "run: python -m tools.quant_table"
@@ -32,14 +35,16 @@ def test_the_page_has_no_other_rows():
 def plain(tmp_path_factory):
     """The questions, and the unquantized model's quality."""
     samples = demo.questions()
-    return samples, demo.measure(demo.DEMO[0], tmp_path_factory.mktemp("demo"), samples)
+    return samples, demo.measure(DEMO[0], tmp_path_factory.mktemp("demo"), samples)
 
 
-NEAR = [case for case in demo.DEMO if case.near and case.method != "none"]
+NEAR = [case for case in DEMO if case.near and case.method != "none"]
 
 
-@pytest.mark.parametrize("case", NEAR, ids=[f"{case.method}, {case.scheme}" for case in NEAR])
+@pytest.mark.parametrize("case", NEAR, ids=[case.name for case in NEAR])
 def test_eight_bits_lose_no_answers(case, plain, tmp_path):
+    if case.library():
+        pytest.importorskip(case.library())
     samples, before = plain
     assert before.exact > 0.95
     found = demo.measure(case, tmp_path, samples)
@@ -48,5 +53,5 @@ def test_eight_bits_lose_no_answers(case, plain, tmp_path):
 
 
 def test_the_page_has_the_bundled_model_by_every_method():
-    lines = quant_table.rows(quant_table.PAGE.read_text(), quant_table.DEMO_START, 2)
-    assert set(lines) == {(case.method, case.scheme) for case in demo.DEMO}
+    lines = quant_table.rows(quant_table.PAGE.read_text(), quant_table.DEMO_START)
+    assert set(lines) == {(case.method, case.scheme, case.producer) for case in DEMO}
