@@ -7,6 +7,7 @@ import atexit
 import time
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from engine.server.generation import Generation, Job
 from engine.server.openai.answer import Collected
 from engine.server.processors import check as check_processors
 from engine.server.service import Service
-from engine.tracing import Traces
+from engine.tracing import Traces, traced
 
 Messages = list[dict[str, Any]]
 
@@ -145,13 +146,25 @@ class LLM:
     async def _complete(self, prompt: PromptLike, params: SamplingParams) -> RequestOutput:
         turn = self._service.take_turn()
         text, given = split_prompt(prompt)
-        ids = await self._service.encoder.encode(given, truncate=params.truncate_prompt_tokens)
-        return await self._run(await self._generation(ids, params, "prompt", turn), params, text)
+        with self._traced():
+            ids = await self._service.encoder.encode(given, truncate=params.truncate_prompt_tokens)
+            generation = await self._generation(ids, params, "prompt", turn)
+        return await self._run(generation, params, text)
 
     async def _converse(self, conversation: Conversation, params: SamplingParams) -> RequestOutput:
         turn = self._service.take_turn()
+        with self._traced():
+            generation = await self._conversation(conversation, params, turn)
+        return await self._run(generation, params, None)
+
+    async def _conversation(self, conversation: Conversation, params: SamplingParams, turn: int) -> Generation:
         ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=params.truncate_prompt_tokens))
-        return await self._run(await self._generation(ids, params, "messages", turn), params, None)
+        return await self._generation(ids, params, "messages", turn)
+
+    def _traced(self) -> AbstractContextManager[None]:
+        """What prepares a generation becomes part of its trace, which is sent when the generation ends."""
+        trace = self._service.begin_trace(time.monotonic())
+        return nullcontext() if trace is None else traced(trace)
 
     async def _run(self, generation: Generation, params: SamplingParams, text: str | None) -> RequestOutput:
         collected = [Collected() for _ in generation.choices]
@@ -161,8 +174,9 @@ class LLM:
 
     async def _stream(self, conversation: Conversation, params: SamplingParams | None) -> AsyncIterator[str]:
         turn, chosen = self._service.take_turn(), self._params_list(params, 1)[0]
-        ids = await self._service.renderer.encode(msgspec.structs.replace(conversation, truncate=chosen.truncate_prompt_tokens))
-        async for _, delta in (await self._generation(ids, chosen, "messages", turn)).events():
+        with self._traced():
+            generation = await self._conversation(conversation, chosen, turn)
+        async for _, delta in generation.events():
             yield delta.text
 
     async def _generation(self, ids: list[int], params: SamplingParams, param: str, turn: int) -> Generation:

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from engine.config import ObservabilityConfig
-from engine.plugin import Choice
+from engine.errors import RequestError
+from engine.llm import LLM
+from engine.plugin import Choice, SamplingParams
 from engine.tracing import Traces, piece
 from tests.core.server.fake_client import FakeClient
 from tests.core.server.serving import in_memory, make_config
@@ -167,3 +169,26 @@ async def test_nothing_is_collected_unless_asked():
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout.split()
     assert "engine.tracing" in loaded
     assert not [name for name in loaded if name.startswith("opentelemetry.exporter") or name == "engine.tracing._otlp"]
+
+
+def test_the_offline_api(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    params = SamplingParams(max_tokens=4, ignore_eos=True)
+    flags = {"max_model_len": 256, "use_tqdm_on_load": False}
+    with http_collector() as collector, LLM("demo", otlp_traces_endpoint=collector.url, **flags) as llm:
+        llm.generate(["one", "two"], params, use_tqdm=False)
+        llm.chat([{"role": "user", "content": "Hi"}], params, use_tqdm=False)
+        assert "".join(llm.stream([{"role": "user", "content": "Hi"}], params)) is not None
+        with pytest.raises(RequestError):
+            llm.generate("x", SamplingParams(temperature=-1.0), use_tqdm=False)
+        llm.close()
+    roots = collector.roots()
+    assert len(roots) == 4 and len({root.trace for root in roots}) == 4
+    for root in roots:
+        told = root.attributes
+        assert told["gen_ai.operation.name"] == "offline" and told["gen_ai.usage.completion_tokens"] == 4 and "url.path" not in told
+        parts = collector.children(root)
+        assert {"tokenize", "queue", "prefill", "decode"} <= set(parts)
+        assert parts["tokenize"].attributes["engine.plugin.distribution"] == "engine"
+        assert all(root.began <= part.began <= part.ended <= root.ended for part in parts.values())
+    assert sum("render" in collector.children(root) for root in roots) == 2
