@@ -209,3 +209,57 @@ def test_line_breaks_that_a_constraint_begins_with_are_the_answer_s(client, cons
     choice, _ = both(client, QUESTION, extra_body=constraint | extra)
     assert choice.finish_reason == "stop"
     assert choice.message.content[:-1] == beginning and choice.message.content[-1].isdigit()
+
+
+def schema_of(value):
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": value, "strict": True}}
+
+
+LETTERS = {"na\u00efve \u043a\u043b\u044e\u0447 \u9375 \U0001f600": {"const": "\u65e5\u672c"}, 'quote"back\\slash\n': {"type": "boolean"}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "object", "properties": LETTERS, "required": list(LETTERS), "additionalProperties": False},
+        {"enum": ["\u65e5\u672c\u8a9e", "\u00fc\u0000", '"q"', "\\"]},
+        {"enum": [1, "a", None, True, {"x": [1]}, 2.5]},
+        {"anyOf": [{"type": "integer", "maximum": 99, "minimum": 0}, {"type": "null"}]},
+        {"$defs": {"a/b~c": {"type": "boolean"}}, "$ref": "#/$defs/a~1b~0c"},
+        {"type": "object", "properties": {}, "additionalProperties": False},
+    ],
+    ids=["keys in many scripts", "values in many scripts", "values of many types", "no type", "an escaped reference", "no properties"],
+)
+def test_schemas_that_are_odd_and_right(client, value):
+    jsonschema = pytest.importorskip("jsonschema")
+    choice, _ = both(client, QUESTION, response_format=schema_of(value), extra_body=CLOSED, max_tokens=200)
+    assert choice.finish_reason == "stop"
+    jsonschema.validate(json.loads(choice.message.content), value)
+
+
+def test_texts_that_begin_within_a_character_are_forced_as_well(client):
+    for words in (["\u65e5\u672c\u8a9e"], ["\u00fcber", "\u00fcbel"], ["\U0001f600\U0001f601"]):
+        choice, _ = both(client, QUESTION, extra_body={"guided_choice": words} | CLOSED)
+        assert choice.message.content in words
+
+
+def test_numbers_that_no_machine_holds_are_refused(client):
+    wide = {"type": "integer", "minimum": 10**30}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"n": wide}}}}
+    for fields in ({"response_format": schema_of(wide)}, {"tools": [tool], "tool_choice": "required"}):
+        with pytest.raises(openai.BadRequestError, match="64 bits"):
+            client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "x"}], **fields)
+
+
+def test_a_strict_tool_is_enforced_or_refused(client):
+    unique = {"type": "object", "properties": {"n": {"type": "array", "uniqueItems": True, "maxItems": 2}}, "required": ["n"]}
+    for strict in (True, False):
+        tool = {"type": "function", "function": {"name": "f", "parameters": unique, "strict": strict}}
+        asked = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "tools": [*TOOLS, tool], "max_tokens": 5}
+        named = {"type": "function", "function": {"name": "add"}}
+        assert client.chat.completions.create(**asked, tool_choice=named).choices, "another tool is called"
+        if strict:
+            with pytest.raises(openai.BadRequestError, match=r"tools\[\d\]\.function\.parameters cannot be enforced.*uniqueItems"):
+                client.chat.completions.create(**asked, tool_choice="required")
+        else:
+            assert client.chat.completions.create(**asked, tool_choice="required").choices

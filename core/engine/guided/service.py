@@ -72,18 +72,32 @@ class GuideService:
         wish = self._wish(spec)
         if (choice := self._guided.choices.get(wish.backend or "")) is not None:
             self._faults.check(choice)
-        key = key_of(wish)
-        decision = self._decisions.get(key)
-        fresh = decision is None
-        if decision is None:
-            decision = await self._decide(key, wish, field)
-        else:
-            self._decisions.move_to_end(key)
+        decision, fresh = await self._known(field, wish)
         if decision.spec is None:
             raise RequestError(f"{field} cannot be used: {decision.refusal}", param=field, code="constraint_refused")
         chosen = msgspec.structs.replace(decision.spec, start_after=spec.start_after, opens=spec.opens)
         await self._warm(chosen, decision.seconds, fresh)
         return chosen
+
+    async def check(self, field: str, spec: GuideSpec) -> None:
+        """Raise RequestError naming ``field`` where the backend that ``spec`` names does not enforce all of it."""
+        wish = msgspec.structs.replace(self._wish(spec), options={**spec.options, "fallback": False})
+        decision, _ = await self._known(field, wish)
+        if decision.spec is None:
+            raise RequestError(f"{field} cannot be enforced: {decision.refusal}", param=field, code="constraint_refused")
+
+    async def _known(self, field: str, wish: GuideSpec) -> tuple[Decision, bool]:
+        """The decision, and whether it is new."""
+        try:
+            key = key_of(wish)
+        except OverflowError as error:
+            cause = f"{field} cannot be used: a whole number in it has more than 64 bits."
+            raise RequestError(cause, param=field, code="constraint_refused") from error
+        decision = self._decisions.get(key)
+        if decision is None:
+            return await self._decide(key, wish, field), True
+        self._decisions.move_to_end(key)
+        return decision, False
 
     async def warm(self, idle: Callable[[], bool] | None = None) -> None:
         """Load the server's backend here and in the worker: at once where a flag names it, else when ``idle`` has been true for a while

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from engine.errors import RequestError
-from engine.guided.fields import GuidedFields, read_guide
+from engine.guided.fields import GuidedFields, read_guide, verify
 from engine.plugin.request import GuideSpec, SamplingParams
+from engine.server.openai.protocol import ChatBody
+from engine.server.openai.tools import Calling
 from engine.server.service import Service
 from engine.tracing import piece
 
@@ -34,3 +36,18 @@ async def constrain(
         guide = await service.guides.prepare(field, place(spec) if place is not None else spec)
         compiled.plugin = guide.backend
     return [msgspec.structs.replace(each, guide=guide) for each in params]
+
+
+async def check_strict(service: Service, body: ChatBody, calling: Calling, guide: GuideSpec | None) -> None:
+    """Where calls are enforced: raise RequestError for a tool that is to be called strictly and whose parameters ``guide``'s backend
+    cannot enforce to the last keyword."""
+    if guide is None or calling.guide is None:
+        return
+    called = {tool["function"]["name"] for tool in calling.tools}
+    for index, tool in enumerate(body.tools or ()):
+        function = tool["function"]
+        if function.get("strict") is True and function["name"] in called and function.get("parameters") is not None:
+            spec = GuideSpec("json", function["parameters"], guide.backend)
+            field = f"tools[{index}].function.parameters"
+            verify(field, spec)
+            await service.guides.check(field, spec)

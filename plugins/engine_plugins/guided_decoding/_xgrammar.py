@@ -101,7 +101,11 @@ class XGrammarMatcher(Matcher):
     def forced(self) -> Sequence[int]:
         if not self._looks_ahead:
             return ()
-        text = self._matcher.find_jump_forward_string()
+        try:
+            text = self._matcher.find_jump_forward_string()
+        except UnicodeDecodeError:
+            # Forced bytes that begin or end within a character: the library hands them over as text or not at all.
+            return ()
         if len(text) > _LONGEST_FORCED:
             # The library always looks to the end, which took its time; it would again after every token.
             self._looks_ahead = False

@@ -20,6 +20,8 @@ MAX_WHITESPACE = 24
 #: What special tokens are to the library: a byte that no text has, so only a grammar that names their ids allows them. The library never
 #: allows a token without bytes. Text between triggered tags is any bytes to it; there a guide's ``never`` takes them out.
 UNSPELLABLE = b"\xff"
+#: What the library says of features that it lacks. References that lead nowhere are refused before: those that it does not find are escaped.
+_LACKS = ("not support", "Cannot find field")
 
 
 @hookimpl
@@ -59,7 +61,7 @@ class XGrammarCompiler(GuideCompiler):
             grammar = self._compile(spec)
         except (RuntimeError, TypeError) as error:
             reason = _reason(error)
-            raise (UnsupportedConstraint if "not support" in reason else ValueError)(reason) from error
+            raise (UnsupportedConstraint if any(lack in reason for lack in _LACKS) else ValueError)(reason) from error
         # Free text stands in no other kind.
         plain = spec.kind == "structural_tag" and not spec.options.get("markers")
         return XGrammarGuide(self._matching, grammar, self._encode, self._special.values() if plain else (), self._words)

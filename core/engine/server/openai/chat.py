@@ -16,7 +16,7 @@ from engine.render.chat import Conversation
 from engine.render.params import build_params, fill_bad_words, fit_context
 from engine.server.body import read_json
 from engine.server.generation import Generation, Job
-from engine.server.guided import constrain
+from engine.server.guided import check_strict, constrain
 from engine.server.openai.answer import Collected, Shape, collect
 from engine.server.openai.checks import check_chat, salted
 from engine.server.openai.protocol import ChatBody, ignored_header, read_body
@@ -87,6 +87,7 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     fitted = fit_context(params, len(ids), limits, param="messages")
     fitted = msgspec.structs.replace(fitted, thinking=thinking_limit(body, thinking))
     [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=place)
+    await check_strict(service, body, calling, fitted.guide)
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single, guide=fitted.guide)
     job = Job(
         prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
