@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError, ModelFileError
+from engine.layers.contents import check_packed
 from engine.layers.packed import DensePacked
 from engine.layers.packed_additive import AdditiveCodebooks
 from engine.layers.packed_codebook import Codebook
@@ -62,6 +63,8 @@ def rebuild(layout: Any, tensors: dict[str, Tensor], name: str, device: torch.de
     used: set[str] = set()
     try:
         made = _read(layout, tensors, used, device, 0)
+        if isinstance(made, PackedWeight):
+            check_packed(made)
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         # layouts check their own tensors; what they raise says what was expected
         raise ModelFileError(f"The saved layout of {name!r} cannot be rebuilt: {error}.", fix=_FIX) from error

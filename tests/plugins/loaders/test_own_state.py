@@ -171,6 +171,23 @@ def test_layouts_that_are_none(layout):
         rebuild(layout, {}, "layer", torch.device("cpu"))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e35])
+def test_numbers_that_no_saved_weight_holds(number):
+    from engine.layers.state_layout import rebuild, take_apart
+
+    seen = 0
+    for packed in layouts():
+        layout, tensors = take_apart(packed, "layer")
+        name = next((name for name in tensors if name.endswith(("scale", "scales")) and tensors[name].dtype == torch.float32), None)
+        if name is not None:
+            tensors[name] = tensors[name].clone()
+            tensors[name].view(-1)[-1] = number
+            with pytest.raises(ModelFileError, match="'layer' cannot be rebuilt: .*holds the number"):
+                rebuild(layout, tensors, "layer", torch.device("cpu"))
+            seen += 1
+    assert seen > 2
+
+
 @pytest.mark.parametrize("name", ["ct_W4A16", "q_awq", "q_bnb_nf4", "ct_FP8_BLOCK"])
 def test_quantized_checkpoints(tmp_path, name):
     from tests.data import shared
