@@ -1,7 +1,8 @@
 """The loads of docs/performance.md on openvino-genai, which has no server: one line of JSON per load.
 
-    python openvino_genai_offline.py EXPORTED [--threads N] [--repeats N]
+    python openvino_genai_offline.py EXPORTED [--threads N] [--repeats N | --turns]
 
+``--turns``: loads come from in_turns.py.
 Run it with the interpreter of an environment that has openvino-genai; see benchmarks/peers.md for the export.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 
 import numpy as np
@@ -47,9 +49,15 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--turns", action="store_true")
     options = parser.parse_args()
     pipeline = Pipeline(options.model, options.threads)
     pipeline.run(1, 16, 4)
+    if options.turns:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(f"{pipeline.run(*map(int, line.split())):.4f}", flush=True)
+        return
 
     def median(batch: int, inputs: int, outputs: int) -> float:
         return statistics.median(pipeline.run(batch, inputs, outputs) for _ in range(options.repeats))
