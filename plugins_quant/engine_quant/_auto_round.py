@@ -46,7 +46,7 @@ class AutoRound(Quantizer):
 def read_auto_round(config: dict[str, Any]) -> AutoRound:
     """Raises :class:`engine.errors.ModelFileError` naming the key that cannot be read."""
     reader = ConfigReader(config, "quantization_config.")
-    packing = reader.text("packing_format", "auto_round:auto_gptq", known=tuple(PACKINGS))
+    packing = _packing(reader)
     extra = reader.table("extra_config")
     rules = {name: entry for name in (extra.values if extra else {}) if extra and (entry := extra.table(name)) is not None}
     layout, less = PACKINGS[packing]
@@ -59,6 +59,13 @@ def read_auto_round(config: dict[str, Any]) -> AutoRound:
         case _:
             inner = _floats(reader, rules)
     return AutoRound(inner, _blocks(reader), frozenset(name for name, rule in rules.items() if not _plain(rule)))
+
+
+def _packing(reader: ConfigReader) -> str:
+    """``packing_format``; configs before there was one name what multiplies (``backend``), and pack as GPTQ but for AWQ's kernels."""
+    if reader.values.get("packing_format") is not None:
+        return reader.text("packing_format", known=tuple(PACKINGS))
+    return "auto_round:auto_awq" if "awq" in reader.text("backend", "auto") else "auto_round:auto_gptq"
 
 
 def _plain(rule: ConfigReader) -> bool:
@@ -86,7 +93,9 @@ def _gptq(reader: ConfigReader, rules: dict[str, ConfigReader], less: bool) -> Q
         keys = {key: rule.values[key] for key in ("bits", "group_size", "sym") if key in rule.values}
         dynamic[f"-:{pattern}" if _plain(rule) else pattern] = keys
     heads = any(name.endswith("lm_head") and not _plain(rule) for name, rule in rules.items())
-    return GPTQ(own | {"dynamic": dynamic, "checkpoint_format": "gptq" if less else "gptq_v2", "lm_head": heads})
+    made = own | {"dynamic": dynamic, "checkpoint_format": "gptq" if less else "gptq_v2", "lm_head": heads}
+    # Symmetric ones have the middle for a zero point, however it is stored.
+    return GPTQ(made, implicit=True)
 
 
 def _awq(reader: ConfigReader, rules: dict[str, ConfigReader]) -> Quantizer:

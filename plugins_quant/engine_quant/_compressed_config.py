@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -138,7 +139,7 @@ def _numbers(scheme: ConfigReader, key: str) -> Numbers | None:
     strategy = reader.text("strategy", default, known=STRATEGIES)
     if strategy in ("group", "tensor_group") and (group is None or group < 1):
         raise reader.complaint("group_size", group, f"a positive integer, which strategy {strategy!r} needs")
-    block = reader.integers("block_structure")
+    block = _block(reader)
     if strategy == "block" and (len(block) != 2 or min(block) < 1):
         found = reader.values.get("block_structure")
         raise reader.complaint("block_structure", found, "two positive integers, which strategy 'block' needs")
@@ -157,6 +158,14 @@ def _numbers(scheme: ConfigReader, key: str) -> Numbers | None:
         ordered=reader.values.get("actorder") in ("group", "dynamic", True),
         powers=reader.values.get("scale_dtype") in ("torch.uint8", "torch.float8_e8m0fnu"),
     )
+
+
+def _block(reader: ConfigReader) -> tuple[int, ...]:
+    """``block_structure``: a list, or in earlier versions a text such as 128x128."""
+    found = reader.values.get("block_structure")
+    if isinstance(found, str) and re.fullmatch(r"\d{1,8}x\d{1,8}", found):
+        return tuple(int(size) for size in found.split("x"))
+    return reader.integers("block_structure")
 
 
 def _matches(name: str, targets: tuple[str, ...]) -> bool:

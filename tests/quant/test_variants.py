@@ -100,6 +100,11 @@ def gemv(weight: Tensor) -> Quantized:
     return tensors, dense
 
 
+def named(made: Quantized, **names: str) -> Quantized:
+    """The same tensors under other names."""
+    return {names.get(name, name): tensor for name, tensor in made[0].items()}, made[1]
+
+
 UINT4 = floats.quark_rule("uint4", "per_group", group_size=32) | {"symmetric": False}
 INT4 = floats.quark_rule("int4", "per_group", group_size=32)
 IN_ORDER = {"export": {"pack_method": "order", "kv_cache_group": []}}
@@ -120,6 +125,19 @@ VARIANTS: dict[str, tuple[Callable[[Tensor], Quantized], dict[str, Any]]] = {
     ),
     "intel/auto-round": (
         lambda w: packers.gptq(w, index=False), AUTO | {"quant_method": "intel/auto-round", "sym": True}
+    ),
+    "auto-round, by its backend": (
+        lambda w: packers.gptq(w, index=False, version=2),
+        {key: value for key, value in AUTO.items() if key != "sym"} | {"sym": True, "backend": "auto_round:exllamav2"},
+    ),
+    "compressed-tensors, blocks as a text": (
+        lambda w: named(floats.in_blocks(w), weight_scale_inv="weight_scale"),
+        {
+            "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+            "config_groups": {"a": {"targets": ["Linear"], "weights": {
+                "num_bits": 8, "type": "float", "strategy": "block", "block_structure": "128x128", "symmetric": True,
+            }}},
+        },
     ),
     "auto-round as awq": (packers.awq, AUTO | {"packing_format": "auto_round:auto_awq"}),
     "auto-round of 2 bits": (
@@ -221,6 +239,27 @@ def test_experts_under_the_names_of_their_class(tmp_path: Path) -> None:
             name = name.replace(old, new)
         renamed[name] = tensor
     save_file(renamed, tmp_path / "q" / "model.safetensors", metadata={"format": "pt"})
+    assert worst(logits_of(tmp_path / "q"), logits_of_transformers(source, dense, tmp_path)) < 1e-5
+
+
+def test_fused_experts_that_a_producer_left_alone(tmp_path: Path) -> None:
+    """A tool that knows linear layers alone does not see experts that are one tensor."""
+    source = tiny_mixtral(tmp_path / "plain")
+
+    def quantize(name: str, weight: Tensor) -> Quantized | None:
+        return None if "experts" in name else floats.alone(floats.per_layer(weight))
+
+    dense = write_quantized(tmp_path / "q", source, quantize, floats.quark_config(floats.quark_rule("fp8_e4m3"), None))
+
+    def fuse(tensors: dict[str, Tensor]) -> None:
+        for block in range(2):
+            prefix = f"model.layers.{block}.block_sparse_moe.experts"
+            one, two, three = ([tensors.pop(f"{prefix}.{expert}.{name}.weight") for expert in range(4)] for name in ("w1", "w2", "w3"))
+            gate_up = torch.stack([torch.cat(pair) for pair in zip(one, three, strict=True)])
+            fused = f"model.layers.{block}.mlp.experts"
+            tensors |= {f"{fused}.gate_up_proj": gate_up, f"{fused}.down_proj": torch.stack(two)}
+
+    change_tensors(tmp_path / "q", fuse)
     assert worst(logits_of(tmp_path / "q"), logits_of_transformers(source, dense, tmp_path)) < 1e-5
 
 

@@ -100,6 +100,10 @@ class Linear(CheckpointLayer):
             answer = PartFormats(tuple(formats)) if any(formats) else None
             self.collected = collect(self.context, self.shape, self.parts, self.inputs, answer, self.transposed)
 
+    def leave_plain(self) -> None:
+        """Take the plain weight, whatever the config says."""
+        self.collected = ()
+
     def finish(self) -> None:
         """Pack the weight and make its kernel; the raw tensors are let go."""
         if self.kernel is not None:

@@ -13,6 +13,7 @@ from engine.layers.embedding import LMHead, VocabParallelEmbedding
 from engine.layers.kv_scales import KVScales
 from engine.layers.linear import Linear
 from engine.layers.loading import NameRules, checkpoint_layers, load_tensors
+from engine.layers.moe import FusedExperts
 from engine.plugin.contracts.model import Batch, Model, ModelContext, Parallel
 
 
@@ -73,7 +74,7 @@ class NativeModel(nn.Module, Model):
         rules = self.name_rules()
         known = {spelled for name in names for spelled in rules.spellings(name)}
         for layer in checkpoint_layers(self):
-            if isinstance(layer, Linear):
+            if isinstance(layer, Linear | FusedExperts):
                 layer.take_as_found(known)
 
     def kv_scales(self) -> Mapping[int, Mapping[str, float]]:

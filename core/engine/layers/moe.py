@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,13 @@ class FusedExperts(CheckpointLayer):
             plain = [[slot for slot in layer.plain_slots() if slot is not None] for layer in layers]
             if all(len(slots) == len(layer.parts) for slots, layer in zip(plain, layers, strict=True)):
                 yield _fused_slot(name, layers, plain)
+
+    def take_as_found(self, names: Collection[str]) -> None:
+        """Experts that the checkpoint has as plain fused tensors are plain, also where their format has tensors of its own."""
+        for name, layers in self.groups:
+            if name in names and any(None in layer.plain_slots() for layer in layers):
+                for layer in layers:
+                    layer.leave_plain()
 
 
 def _fused_slot(name: str, layers: list[Linear], plain: list[list[Slot]]) -> Slot:
