@@ -52,9 +52,11 @@ def check(spec: GuideSpec) -> None:
 
 def _check_size(value: Any) -> None:
     try:
-        length = len(json.dumps(value))
+        length = len(json.dumps(value, allow_nan=False))
     except RecursionError as error:
         raise WrongConstraint(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    except ValueError as error:
+        raise WrongConstraint("a number in it is none, or too large for one") from error
     if length > MAX_BYTES:
         raise WrongConstraint(f"it has {length} bytes; allowed: {MAX_BYTES}")
 

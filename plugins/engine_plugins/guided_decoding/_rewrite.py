@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 #: Keywords whose values are no schemas.
@@ -33,6 +33,19 @@ def bounded(schema: Any) -> Any:
         rest = {key: value for key, value in schema.items() if key not in ("minLength", "maxLength")}
         return rest | {"pattern": f"^.{{{least},{'' if most is None else int(most)}}}$"}
     return {key: value if key in _PLAIN else bounded(value) for key, value in schema.items()}
+
+
+def with_schemas(tag: dict[str, Any], write: Callable[[Any], Any]) -> dict[str, Any]:
+    """A format of structural tags whose JSON schemas are written anew, but where their values are not laid out as JSON."""
+    found = dict(tag)
+    if tag.get("type") == "json_schema" and tag.get("style", "json") == "json":
+        found["json_schema"] = write(tag["json_schema"])
+    for name in ("elements", "tags"):
+        if isinstance(tag.get(name), list):
+            found[name] = [with_schemas(part, write) if isinstance(part, dict) else part for part in tag[name]]
+    if isinstance(tag.get("content"), dict):
+        found["content"] = with_schemas(tag["content"], write)
+    return found
 
 
 def closed(schema: Any) -> Any:

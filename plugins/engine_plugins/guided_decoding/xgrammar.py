@@ -10,7 +10,7 @@ from engine.plugin import Guide, GuideCompiler, GuideSpec, Tokenizer, Unsupporte
 
 from ._formats import spelled
 from ._marked import marked
-from ._rewrite import bounded, choice_grammar
+from ._rewrite import bounded, choice_grammar, with_schemas
 from ._rules import XGRAMMAR, unmet
 from ._xgrammar import Encode, Library, XGrammarGuide
 
@@ -20,7 +20,7 @@ MAX_WHITESPACE = 24
 #: What special tokens are to the library: a byte that no text has, so only a grammar that names their ids allows them. The library never
 #: allows a token without bytes. Text between triggered tags is any bytes to it; there a guide's ``never`` takes them out.
 UNSPELLABLE = b"\xff"
-#: What the library says of features that it lacks. References that lead nowhere are refused before: those that it does not find are escaped.
+#: What the library says of features that it lacks. References that lead nowhere are refused before: those it does not find are escaped.
 _LACKS = ("not support", "Cannot find field")
 
 
@@ -69,7 +69,7 @@ class XGrammarCompiler(GuideCompiler):
     def _compile(self, spec: GuideSpec) -> Any:
         compiler = self._compiler
         if spec.kind in ("json", "json_object"):
-            schema = json.dumps(bounded(spelled(spec.value)) if spec.kind == "json" else {"type": "object"})
+            schema = json.dumps(_written(spec.value) if spec.kind == "json" else {"type": "object"})
             compact = spec.options.get("any_whitespace") is False
             # strict_mode closes objects and arrays that do not say whether they are open, against the specification's default,
             # but as every model provider does: an open object never ends for a small model.
@@ -90,12 +90,18 @@ class XGrammarCompiler(GuideCompiler):
         value = spec.value
         if "format" in value:
             ids = {text: self._special[text] for text in spec.options.get("markers", ()) if text in self._special}
-            return self._compiler.compile_structural_tag(json.dumps({**value, "format": marked(value["format"], ids)}))
+            shape = with_schemas(value["format"], _written)
+            return self._compiler.compile_structural_tag(json.dumps({**value, "format": marked(shape, ids)}))
         items = [
-            self._library.StructuralTagItem(begin=item["begin"], schema=json.dumps(item["schema"]), end=item["end"])
+            self._library.StructuralTagItem(begin=item["begin"], schema=json.dumps(_written(item["schema"])), end=item["end"])
             for item in value["structures"]
         ]
         return self._compiler.compile_structural_tag(items, value["triggers"])
+
+
+def _written(schema: Any) -> Any:
+    """A schema in words that the library keeps to the letter."""
+    return bounded(spelled(schema))
 
 
 def _is_gbnf(grammar: str) -> bool:

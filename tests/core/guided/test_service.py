@@ -274,3 +274,23 @@ def test_libraries_that_are_not_needed_are_absent_while_a_backend_is_made():
     with standing_in((name, "json"), stay=True):
         pass
     assert sys.modules.pop(name) and sys.modules["json"].loads("1") == 1
+
+
+@pytest.mark.parametrize("schema", ['{"const": 1e400}', '{"const": NaN}', {"minimum": float("-inf")}])
+def test_numbers_that_json_has_not(schema):
+    with pytest.raises(RequestError, match="a number in it is none"):
+        plain(GuideSpec("json", schema))
+
+
+async def test_numbers_of_more_than_64_bits(service):
+    with pytest.raises(RequestError, match="64 bits"):
+        await service.prepare("f", plain(GuideSpec("json", {"maximum": 10**30})))
+    with pytest.raises(RequestError, match="64 bits"):
+        await service.check("f", plain(GuideSpec("json", {"maximum": 10**30})))
+
+
+async def test_all_of_a_schema_or_none(service):
+    for kind in ("uniqueItems", "not"):
+        with pytest.raises(RequestError, match=f"f cannot be enforced: xgrammar does not enforce {kind}"):
+            await service.check("f", plain(GuideSpec("json", {"type": "array", kind: {"const": 1} if kind == "not" else True}, "xgrammar")))
+    await service.check("f", plain(GuideSpec("json", {"type": "array", "items": {"type": "integer"}}, "xgrammar")))

@@ -68,3 +68,33 @@ def test_a_text_that_may_be_anything_has_a_whole_mask(compiler):
     one = guide.start()
     assert one.advance([token])
     assert (masks == mask_of(one, tokenizer.size())).all() and len(allowed_tokens(masks[0], tokenizer.size())) > 1000
+
+
+SHORT = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 6}}, "required": ["a"]}
+DAY = {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}, "required": ["a"]}
+
+
+def tagged(schema):
+    """A schema within tags, in every place that a request can put it."""
+    inner = {"type": "json_schema", "json_schema": schema}
+    tag = {"type": "tag", "begin": "<c>", "content": inner, "end": "</c>"}
+    several = {"type": "tags_with_separator", "tags": [tag], "separator": "\n", "at_least_one": True, "stop_after_first": False}
+    triggered = {"type": "triggered_tags", "triggers": ["<c>"], "tags": [tag]}
+    formats = (tag, several, triggered, {"type": "sequence", "elements": [tag]}, {"type": "or", "elements": [tag, tag]})
+    yield from ({"type": "structural_tag", "format": format} for format in formats)
+    yield {"structures": [{"begin": "<c>", "schema": schema, "end": "</c>"}], "triggers": ["<c>"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "taken"),
+    [
+        (SHORT, '{"a": "x y"}', True), (SHORT, '{"a": "x\ty"}', False), (SHORT, '{"a": "\x01"}', False), (SHORT, '{"a": "1234567"}', False),
+        (DAY, '{"a": "2024-02-29"}', True), (DAY, '{"a": "2024-02-30"}', False),
+    ],
+)  # fmt: skip
+def test_schemas_within_tags_are_kept_as_those_of_answers(compiler, schema, text, taken):
+    tokenizer = demo_tokenizer()
+    for value in tagged(schema):
+        matcher = compiler.compile(GuideSpec("structural_tag", value)).start()
+        ids = tokenizer.encode(f"<c>{text}</c>", add_special_tokens=False)
+        assert all(matcher.advance([token]) for token in ids) is taken, value
