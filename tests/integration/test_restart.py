@@ -10,11 +10,12 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from engine.plugin.testing.checkpoint import write_tiny_checkpoint
@@ -53,7 +54,8 @@ def answer(server: RunningServer, body: dict[str, Any]) -> list[tuple[str, str]]
 class Clients:
     """Streams under way, one thread each; ``answers`` and ``seconds`` by number, ``failures`` in words."""
 
-    def __init__(self, server: RunningServer, count: int) -> None:
+    def __init__(self, server: RunningServer, count: int, bodies: Sequence[dict[str, Any]] = BODIES) -> None:
+        self._bodies = bodies
         self.answers: dict[int, list[tuple[str, str]]] = {}
         self.seconds: dict[int, float] = {}
         self.failures: list[str] = []
@@ -64,7 +66,7 @@ class Clients:
     def _run(self, server: RunningServer, number: int) -> None:
         began = time.monotonic()
         try:
-            self.answers[number] = answer(server, BODIES[number % len(BODIES)])
+            self.answers[number] = answer(server, self._bodies[number % len(self._bodies)])
             self.seconds[number] = time.monotonic() - began
         except Exception as error:  # noqa: BLE001 - told by the test
             self.failures.append(f"{number}: {error!r}")
@@ -120,6 +122,27 @@ def test_answers_go_on_after_a_death(server: RunningServer, undisturbed: list[li
     assert server.engine_pid() != pid
     assert httpx.get(f"{server.url}/health").status_code == 200
     assert server.pages_used() == 0
+
+
+SLOW = pytest.mark.slow  # a worker is silent for 30 s before it counts as frozen
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSEGV, pytest.param(signal.SIGSTOP, marks=SLOW)], ids=["KILL", "SEGV", "STOP"]
+)
+def test_answers_go_on_after_the_death_of_a_worker(tmp_path: Path, number: int) -> None:
+    with serve(tmp_path / "log", *FLAGS, "--tensor-parallel-size", "2") as server:
+        bodies = [body | {"max_tokens": 200} for body in BODIES]
+        expected = [answer(server, body) for body in bodies]
+        clients = Clients(server, len(bodies), bodies)
+        time.sleep(0.3)
+        (worker,) = (
+            child for child in psutil.Process(server.process.pid).children(recursive=True) if "engine.worker.remote" in child.cmdline()
+        )
+        os.kill(worker.pid, number)
+        clients.join()
+        assert clients.failures == [] and [clients.answers[at] for at in range(len(bodies))] == expected
+        assert f"Worker 1 (pid {worker.pid})" in server.log.read_text()
 
 
 def test_health_is_truthful_while_it_starts_again(server: RunningServer) -> None:
