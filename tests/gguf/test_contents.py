@@ -65,10 +65,10 @@ def test_a_scale_that_is_no_number(kind, bits, source, tmp_path):
         sound = blocks[-1].copy()
         spoil(kind, blocks[-1], bits)
         blocks.flush()
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(ModelFileError) as caught:
             step(path)
-        assert time.monotonic() - began < 2
+        assert time.process_time() - began < 2
         assert f"'model.layers.0.{layer}'" in str(caught.value) and "m.gguf" in str(caught.value)
         assert "nan" in str(caught.value) or "inf" in str(caught.value)
         blocks[-1] = sound
