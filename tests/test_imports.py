@@ -73,9 +73,10 @@ print("heavy:", sorted(set({(*HEAVY, "numpy", "fastapi", "stevedore", "pluggy")!
 def test_plugins_import_only_what_is_meant_for_them():
     wrong = []
     packed = tuple(module for module, _ in sources("engine") if module.startswith("engine.layers.packed"))
+    made_of_layers = ("engine_plugins.models", "engine_plugins.model_impls", "engine_plugins.producers", "engine_quant")
     for module, file in sources(*PLUGIN_PACKAGES):
         own = module.partition(".")[0]
-        shares_layers = module.startswith(("engine_plugins.models", "engine_plugins.model_impls", "engine_plugins.producers", "engine_quant"))
+        shares_layers = module.startswith(made_of_layers)
         # Devices compute canonical layouts, and so know their classes; models and quantizers are made of layers.
         layers = ("engine.layers", "engine.attention") if shares_layers else ()
         layouts = (*packed, "engine.layers.rounding") if own == "engine_devices" else ()

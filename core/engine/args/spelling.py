@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name with the fewest edits from ``word`` (two, or a third of its length, at most; one where it is short), or the one that it begins; None where all are far."""
+    """The name with the fewest edits from ``word``, or the one that it begins; None where all are far.
+
+    Far is more than two edits and a third of the word, or than one of a short word.
+    """
     bare = word.lower()
     best: tuple[float, str] | None = None
     for name in names:
