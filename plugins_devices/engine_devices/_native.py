@@ -91,7 +91,8 @@ class Native:
 
     def run_together(self, calls: Sequence[tuple[str, ctypes.Structure]]) -> None:
         """Run operations one after the other in one call; they are not noted on the tape. The caller keeps what they point to."""
-        operations = (Operation * len(calls))(*((self.address(kernel), ctypes.addressof(arguments)) for kernel, arguments in calls))
+        listed = [Operation(self.address(kernel), ctypes.addressof(arguments)) for kernel, arguments in calls]
+        operations = (Operation * len(calls))(*listed)
         self.run_list(operations)
 
     def give_back(self, nbytes: int) -> None:
