@@ -89,6 +89,7 @@ QUANTIZERS: dict[tuple[str, str], type[QuantizerContract]] = {
     ("quantization", name): suite
     for name, suite in {
         "aqlm": method(_aqlm, _AQLM),
+        "auto-round": method(packers.gptq, _GPTQ | {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}),
         "awq": method(packers.awq, _AWQ),
         "awq_marlin": method(lambda w: packers.awq(w, bits=8), _AWQ | {"bits": 8}),
         "bitsandbytes": method(_nf4, {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, shards=False),
