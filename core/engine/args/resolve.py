@@ -228,7 +228,7 @@ class Resolver:
             block_size=args.block_size or device.block_size, fraction=args.gpu_memory_utilization, max_model_len=max_model_len,
             max_num_seqs=self.scheduler.max_num_seqs if self.scheduler else 1, tensor_parallel=args.tensor_parallel_size,
             pages_override=args.num_gpu_blocks_override, host_bytes=int(args.swap_space * plan.GIB) if swaps else 0,
-            host_given="swap_space" in args.given, beside=LOADED if self.guided.warm and "tokenizer" in self.choices else 0,
+            host_given="swap_space" in args.given, beside=LOADED if "tokenizer" in self.choices else 0,
         )  # fmt: skip
         on_device = weights.on_device(offload_bytes(args, device), args.tensor_parallel_size)
         return plan.size_cache(info, self.storage, on_device, device, wish)
