@@ -190,6 +190,8 @@ def test_a_hundred_deaths_lose_nothing(server: RunningServer, undisturbed: list[
     deaths = rounds = 0
     seconds: list[float] = []
     told = len(server.log.read_text())
+    # A signal to a process that has got one already is no further death.
+    struck: set[int] = set()
     while deaths < DEATHS:
         clients = Clients(server, 32)
         while clients.under_way() and deaths < DEATHS:
@@ -197,7 +199,10 @@ def test_a_hundred_deaths_lose_nothing(server: RunningServer, undisturbed: list[
                 # Mostly while it serves; else also while it starts.
                 wait_until_ready(server)
             time.sleep(chance.uniform(0.02, 1.5))
-            if clients.under_way():
+            with contextlib.suppress(ValueError, psutil.NoSuchProcess):
+                if not clients.under_way() or (pid := server.engine_pid()) in struck:
+                    continue
+                struck.add(pid)
                 deaths += kill(server, chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]))
         clients.join()
         rounds += 1
