@@ -35,7 +35,7 @@ def test_numbers(arguments, host):
     assert (cache["bytes_per_token"], cache["page_bytes"], cache["block_size"]) == (PER_TOKEN, PER_TOKEN * 16, 16)
     assert cache["blocks"] == 4 * 256 // 16  # no more than all sequences could use
     assert cache["max_concurrency"] == 4
-    assert plan["expected_rss"] == 2 * parameters() + GIB // 2 + cache["bytes"]
+    assert plan["expected_rss"] == 2 * parameters() + GIB // 2 + cache["bytes"] + LOADED
     assert plan["refused"] == []
 
 
@@ -110,12 +110,12 @@ def test_host_blocks_only_where_something_swaps(arguments, host):
     assert default.plan["expected_rss"] > resolve(arguments(max_num_seqs=2), host).plan["expected_rss"]
 
 
-def test_a_backend_that_is_loaded_at_the_start_counts(arguments, host):
+def test_the_guided_decoding_backend_counts(arguments, host):
+    """It is loaded when the server starts or first rests, whether a flag names it or not."""
     unnamed = resolve(arguments(max_num_seqs=2), host).plan
     named = resolve(arguments(max_num_seqs=2, guided_decoding_backend="xgrammar"), host).plan
-    assert named["expected_rss"] - unnamed["expected_rss"] == LOADED
-    bare = arguments(max_num_seqs=2, guided_decoding_backend="xgrammar", skip_tokenizer_init=True)
-    assert resolve(bare, host).plan["expected_rss"] == unnamed["expected_rss"]  # nothing to constrain with
+    bare = resolve(arguments(max_num_seqs=2, skip_tokenizer_init=True), host).plan  # nothing to constrain with
+    assert named["expected_rss"] == unnamed["expected_rss"] == bare["expected_rss"] + LOADED
 
 
 def test_swap_space_that_does_not_fit(arguments, host, monkeypatch):
