@@ -50,13 +50,13 @@ def planned(*words: str) -> int:
 
 
 def settled(server: RunningServer) -> int:
-    """Resident bytes once they no longer grow: the cache is committed in the background."""
-    before, found = 0, server.rss()
+    """Resident bytes once they have not grown for two seconds: the cache is committed in the background, in spurts on a busy machine."""
+    found = [server.rss()]
     deadline = time.monotonic() + 60
-    while abs(found - before) > found * 0.002 and time.monotonic() < deadline:
+    while time.monotonic() < deadline and (len(found) < 5 or max(found[-5:]) - min(found[-5:]) > found[-1] * 0.002):
         time.sleep(0.5)
-        before, found = found, server.rss()
-    return found
+        found.append(server.rss())
+    return found[-1]
 
 
 #: Name → model (None: the random Llama) and flags.

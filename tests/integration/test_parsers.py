@@ -232,6 +232,8 @@ LETTERS = {"na\u00efve \u043a\u043b\u044e\u0447 \u9375 \U0001f600": {"const": "\
 )
 def test_schemas_that_are_odd_and_right(client, value):
     jsonschema = pytest.importorskip("jsonschema")
+    if "~1" in str(value.get("$ref")):
+        pytest.importorskip("llguidance")  # xgrammar leaves it to another backend
     choice, _ = both(client, QUESTION, response_format=schema_of(value), extra_body=CLOSED, max_tokens=200)
     assert choice.finish_reason == "stop"
     jsonschema.validate(json.loads(choice.message.content), value)
