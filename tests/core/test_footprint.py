@@ -108,6 +108,20 @@ def test_settling_frees_garbage_first():
 
 
 @linux
+@linux
+def test_who_stops_lets_go_of_the_memory():
+    """A closed engine must not go on to fill the cache that nobody will use."""
+    tensor = zeros((1 << 31,), torch.uint8)
+    gone = weakref.ref(tensor)
+    work = commit([tensor])
+    assert work is not None
+    work.stop()
+    del tensor
+    work.join()
+    gc.collect()
+    assert gone() is None
+
+
 def test_the_beginning_of_every_tensor_is_committed_first():
     tensors = [zeros((size,), torch.uint8) for size in (5 << 20, 3 << 20, 9 << 20)]
     pieces = list(_pieces(tensors))

@@ -45,30 +45,44 @@ def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8).view(dtype).view(tuple(shape))
 
 
-def commit(tensors: Sequence[Tensor]) -> threading.Thread | None:
-    """Commit the memory of tensors on the host in the background, while processors are idle; their content stays as it is.
+class Commitment:
+    """Memory of tensors on the host that is being committed by a thread of its own, while processors are idle."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._populate, name="commit-memory", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until all is committed, or for ``timeout`` seconds."""
+        self._thread.join(timeout)
+
+    def stop(self) -> None:
+        """Commit no more, and let go of the tensors soon: nobody needs them any longer."""
+        self._stopped.set()
+
+    def _populate(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        for at, size in _pieces(self._tensors):
+            wall, busy = time.perf_counter(), time.thread_time()
+            if self._stopped.is_set() or libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), _POPULATE_WRITE):
+                break
+            # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
+            if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
+                self._stopped.wait(_PAUSE)
+        self._tensors.clear()
+
+
+def commit(tensors: Sequence[Tensor]) -> Commitment | None:
+    """Commit the memory of tensors on the host in the background; their content stays as it is.
 
     A cache that was granted then cannot fail later. None where the system has no such call: pages come with their use.
     """
-    if sys.platform != "linux":
-        return None
-    thread = threading.Thread(target=_populate, args=(list(tensors),), name="commit-memory", daemon=True)
-    thread.start()
-    return thread
-
-
-def _populate(tensors: Sequence[Tensor]) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    for at, size in _pieces(tensors):
-        wall, busy = time.perf_counter(), time.thread_time()
-        if libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), _POPULATE_WRITE):
-            return
-        # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
-        if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
-            time.sleep(_PAUSE)
+    return Commitment(tensors) if sys.platform == "linux" else None
 
 
 def _pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:

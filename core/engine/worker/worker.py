@@ -17,7 +17,7 @@ from engine.plugin.contracts.device import Device
 from engine.plugin.contracts.executor import CacheBudget, Worker
 from engine.plugin.contracts.model import Model, torch_operations
 from engine.plugin.facts import AttentionSpec
-from engine.plugin.host_memory import commit
+from engine.plugin.host_memory import Commitment, commit
 from engine.plugin.request import GuideSpec
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
@@ -60,6 +60,7 @@ class LocalWorker(Worker):
         self._parallel: SingleProcess | TorchDistributed | None = None
         self._processors = Processors(config.processors)
         self._grammars: Grammars | None = None
+        self._commitment: Commitment | None = None
         self._weight_bytes = 0
         self._calculates = False
         self._timed = "model" in config.observability.details
@@ -106,7 +107,7 @@ class LocalWorker(Worker):
         block_size = config.cache.block_size
         caches = self._caches(pages)
         if self._torch_device.type == "cpu":
-            commit(caches)
+            self._commitment = commit(caches)
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
         self._runner = StepRunner(self._model, caches, block_size, self._torch_device, self._ops)
@@ -202,6 +203,8 @@ class LocalWorker(Worker):
 
     def close(self) -> None:
         """See the contract."""
+        if self._commitment is not None:
+            self._commitment.stop()
         if self._grammars is not None:
             self._grammars.close()
         if self._parallel is not None:
