@@ -74,18 +74,23 @@ SIZES = {"hidden_size": 512, "intermediate_size": 1024, "head_dim": 128, "num_ke
 
 def held(path, **flags):
     """Bytes of all tensors that a model has made once it is loaded, by the CPU's own kernels."""
-    before = _storages()
+    others = _tensors()  # kept while the model loads: the memory of one that goes would become the model's
+    before = _storages(others)
     model, _ = load_model(path, native=True, dtype="bfloat16", **flags)
-    after = _storages()
+    after = _storages(_tensors())
     assert model is not None
     return sum(size for place, size in after.items() if place not in before)
 
 
-def _storages():
-    """Bytes of the memory of every tensor there is, by address."""
+def _tensors():
+    """Every tensor there is."""
     gc.collect()
-    found = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
+    return [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
+
+
+def _storages(tensors):
+    """Bytes of their memory, by address."""
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
 
 
 PLANNED = [subject for subject in SUBJECTS if not subject.mixture]
