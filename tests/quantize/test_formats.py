@@ -28,7 +28,8 @@ def transformers_logits(path, **given):
 
 @pytest.mark.parametrize("method", ["int4", "int8", "nf4", "fp8"])
 def test_transformers_loads_it(method, tmp_path):
-    pytest.importorskip("bitsandbytes" if method == "nf4" else "compressed_tensors")
+    for library in ("bitsandbytes", "accelerate") if method == "nf4" else ("compressed_tensors",):
+        pytest.importorskip(library)
     tiny_llama(tmp_path / "source")
     flags = ("--method-config", '{"compute": "float32"}') if method == "nf4" else ()
     plain(tmp_path / "source", tmp_path / "out", method, *flags)
