@@ -14,6 +14,7 @@ from engine.args.resolve import resolve
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.layers.linear import Linear
+from engine.plugin.discovery import FILES_VARIABLE
 from engine.worker.offload import OffloadedKernel, Shelf
 from engine.worker.worker import LocalWorker
 from tests.core.worker.card import LateTransfer
@@ -24,6 +25,12 @@ from tests.quant.checkpoints import tiny_llama, tiny_qwen3_moe, write_quantized
 CARD = str(Path(__file__).with_name("card.py"))
 PROMPTS = [[5, 17, 99, 3], [140, 8, 61, 77, 12, 9], [33]]
 GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def _card_for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin file is told to the processes of an engine by the environment, where later tests would find it."""
+    monkeypatch.setenv(FILES_VARIABLE, "")
 
 
 def configured(model: Path, kib: float, **flags: Any) -> EngineConfig:
