@@ -190,21 +190,29 @@ def put(value, path, new):
     return copy
 
 
+def editable(checkpoint, place, subject):
+    """A copy of a checkpoint at ``place``: its quantization config, and what writes another in its stead."""
+    shutil.copytree(checkpoint, place)
+    target = place / ("config.json" if subject.config else next(iter(subject.files)))
+    whole = json.loads(target.read_text())
+
+    def write(new):
+        target.write_text(json.dumps(whole | {"quantization_config": new} if subject.config else new))
+
+    return (whole["quantization_config"] if subject.config else whole), write
+
+
 CONFIGURED = [subject for subject in SUBJECTS if subject.config or subject.files]
 
 
 @pytest.mark.parametrize("subject", CONFIGURED, ids=[subject.name for subject in CONFIGURED])
 def test_odd_configs_break_nothing(subject, checkpoints, tmp_path):
-    checkpoint = checkpoints(subject)
-    shutil.copytree(checkpoint, tmp_path / "q")
-    target = tmp_path / "q" / ("config.json" if subject.config else next(iter(subject.files)))
-    whole = json.loads(target.read_text())
-    own = whole["quantization_config"] if subject.config else whole
+    own, write = editable(checkpoints(subject), tmp_path / "q", subject)
     wrong = []
     for place in places(own):
         for value in VALUES:
             new = put(own, place, value)
-            target.write_text(json.dumps(whole | {"quantization_config": new} if subject.config else new))
+            write(new)
             try:
                 run(tmp_path / "q", subject)
             except EngineError as error:
@@ -220,18 +228,14 @@ SIZES = ("bits", "wbits", "num_bits", "nbits", "group_size", "in_group_size", "n
 
 @pytest.mark.parametrize("subject", CONFIGURED, ids=[subject.name for subject in CONFIGURED])
 def test_impossible_sizes_are_refused_by_key(subject, checkpoints, tmp_path):
-    checkpoint = checkpoints(subject)
-    shutil.copytree(checkpoint, tmp_path / "q")
-    target = tmp_path / "q" / ("config.json" if subject.config else next(iter(subject.files)))
-    whole = json.loads(target.read_text())
-    own = whole["quantization_config"] if subject.config else whole
+    own, write = editable(checkpoints(subject), tmp_path / "q", subject)
     found = [place for place in places(own) if place and place[-1] in SIZES and own is not None]
     for place in found:
         for value in (-2, "4", 10**9, [], {"a": 1}, 2.5, True):
             if value == [] and place[-1] == "weight_block_size":
                 continue
             new = put(own, place, value)
-            target.write_text(json.dumps(whole | {"quantization_config": new} if subject.config else new))
+            write(new)
             # Where a flag names a method that takes over another's checkpoints, the flag does not fit the checkpoint.
             with pytest.raises((ModelFileError, ConfigError), match=f"{place[-1]}|checkpoint.* bits"):
                 run(tmp_path / "q", subject)
