@@ -30,7 +30,12 @@ def _shape(message: Any, where: str, habits: TemplateHabits, parts: bool) -> dic
         raise RequestError(f"{where}.role cannot be {_short(role)}; allowed: {', '.join(ROLES)}.", param=f"{where}.role")
     shaped: dict[str, Any] = {"role": "system" if role == "developer" and not habits.developer else role}
     calls = message.get("tool_calls") or None
-    shaped["content"] = _content(message.get("content"), where, parts, optional=role == "assistant" and calls is not None)
+    content = message.get("content")
+    reasoning = _text(message, "reasoning", where) or _text(message, "reasoning_content", where)
+    if content is None and role == "assistant" and calls is None:
+        # an answer of this server's own, sent back: one cut short while it thought, or a refusal
+        content = _text(message, "refusal", where) or ("" if reasoning else None)
+    shaped["content"] = _content(content, where, parts, optional=role == "assistant" and calls is not None)
     if calls is not None:
         if role != "assistant":
             raise RequestError(f"{where}.tool_calls belongs to assistant messages only.", param=f"{where}.tool_calls")
@@ -40,7 +45,6 @@ def _shape(message: Any, where: str, habits: TemplateHabits, parts: bool) -> dic
     name = _text(message, "name", where)
     if name is not None:
         shaped["name"] = name
-    reasoning = _text(message, "reasoning", where) or _text(message, "reasoning_content", where)
     if reasoning is not None:
         shaped["reasoning"] = shaped["reasoning_content"] = reasoning
     return shaped
@@ -51,7 +55,8 @@ def _content(content: Any, where: str, parts: bool, *, optional: bool) -> Any:
     if content is None:
         if optional:
             return None
-        raise RequestError(f"{where} cannot be null (only an assistant message with tool_calls may leave it out).", param=where)
+        cause = f"{where} cannot be null (only an assistant message with tool_calls, reasoning or refusal may leave it out)."
+        raise RequestError(cause, param=where)
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if parts else content
     if not isinstance(content, list):

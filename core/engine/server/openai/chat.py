@@ -174,7 +174,7 @@ class ChatAnswer:
 
     def _choice(self, place: int, index: int, collected: Collected) -> dict[str, Any]:
         text: str | None = self._echo + collected.text
-        if not text and self.generation.job.parsing is not None:
+        if not text and (collected.call_pieces or (self.reasons and collected.reasoning)):
             text = None
         message: dict[str, Any] = {"role": self._role, "content": text, "refusal": None}
         if self.reasons:
