@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
+def advised(cause: str, fix: str | None) -> str:
+    """The cause as a sentence, and the suggested change behind it, if there is one."""
+    if not fix:
+        return cause
+    return f"{cause if cause.endswith(('.', '?', '!')) else cause + '.'} Try: {fix}"
+
+
 class EngineError(Exception):
     """A failure that the user can act on.
 
@@ -20,7 +27,7 @@ class EngineError(Exception):
 
     def line(self) -> str:
         """The cause and the suggested change, as the last line of a failed start shows them."""
-        return f"{self} Try: {self.fix}" if self.fix else str(self)
+        return advised(str(self), self.fix)
 
 
 class ConfigError(EngineError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.combinations import combinations, summary
-from engine.errors import EngineError
+from engine.errors import EngineError, advised
 from engine.plan import gib
 from engine.plugin import kinds
 
@@ -196,7 +196,7 @@ def render(found: dict[str, Any]) -> str:
     lines.append(f"together   {summary(found['combinations'])}")
     lines += [f"warning    {warning}" for warning in found["warnings"]]
     for row in found["refused"]:
-        lines.append(f"refused    {row['cause']}" + (f" Try: {row['fix']}" if row["fix"] else ""))
+        lines.append(f"refused    {advised(row['cause'], row['fix'])}")
     return "\n".join(lines)
 
 

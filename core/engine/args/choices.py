@@ -45,7 +45,7 @@ def _check_name(flag: Flag, value: str, plugins: list[str]) -> Problem | None:
     name = value.partition(":")[0] if flag.options else value
     if name in plugins:
         return None
-    asked = f"{flag.name} {name}"
+    asked = f"{flag.name} {name or repr(name)}"
     have = f"Installed: {', '.join(plugins)}." if plugins else "None is installed."
     if name in flag.choices:
         fix = f"{flag.name} {flag.default}" if flag.default in plugins else f"leave {flag.name} out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def read_command_line(
         parsed, found, more_help = _take_extensions(grammar, argv, given, entries)
         problems[:0] = found
     problems[:0] = parsed.problems
-    problems.extend(_take_model(parsed.words, parsed.values, given, not needs_model or bool(problems) or parsed.help))
+    problems.extend(_take_model(parsed.words, parsed.values, given, not needs_model or bool(problems) or parsed.help, "prompt" in taken))
     checked = [] if parsed.help else _check(flags, given, entries)
     if not http:
         served = (flag.name for flag in flags if flag.engine is False and flag.dest in given and flag.dest not in taken)
@@ -167,9 +168,14 @@ def read_own(argv: Sequence[str], own: Sequence[Flag]) -> CommandLine:
     return CommandLine(EngineArgs.from_values({}), mine, problems, parsed.help)
 
 
-def _take_model(words: list[str], line: Mapping[str, object], given: dict[str, object], quiet: bool) -> list[Problem]:
-    """The positional MODEL, or --model; both only where they agree."""
-    problems = [Problem(f"{word}: one model only; {words[0]} is given already.", "leave it out") for word in words[1:]]
+def _take_model(
+    words: list[str], line: Mapping[str, object], given: dict[str, object], quiet: bool, prompts: bool = False
+) -> list[Problem]:
+    """The positional MODEL, or --model; both only where they agree. ``prompts``: further words were meant as such, perhaps."""
+    problems = [
+        Problem(f"{word}: one model only; {words[0]} is given already.", f"--prompt {shlex.quote(word)}" if prompts else "leave it out")
+        for word in words[1:]
+    ]
     if words and line.get("model", words[0]) != words[0]:
         problems.append(
             Problem(
@@ -220,7 +226,8 @@ def raise_problems(problems: Sequence[Problem]) -> None:
     """Raise all problems as one error, the counting one last; nothing where there is none."""
     if not problems:
         return
-    lines = ordered(problems)
+    once = {problem.line(): problem for problem in reversed(ordered(problems))}
+    lines = list(reversed(once.values()))
     last = lines[-1]
     kind: type[EngineError] = PluginError if last.status == PluginError.status else ConfigError
     raise kind("\n".join([*(problem.line() for problem in lines[:-1]), last.cause]), fix=last.fix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.errors import advised
+
 #: How a value is written. ``flag``: no value. ``pair``: --x / --no-x. ``switch``: --x, --x=true, --x=false. ``text``: a string where "" and
 #: "None" mean unset. ``json``: a JSON object. ``literal``: a JSON (or Python) literal. ``words``: one or more strings. ``each``: a string,
 #: repeatable. ``list``: a JSON list of strings. ``counts``: KEY=INT,… ``floats``: numbers with commas. ``names``: words with commas.
@@ -90,4 +92,4 @@ class Problem:
 
     def line(self) -> str:
         """Cause and suggested change."""
-        return f"{self.cause} Try: {self.fix}" if self.fix else self.cause
+        return advised(self.cause, self.fix)

@@ -84,9 +84,11 @@ class Grammar:
     def _take(self, flag: Flag, full: str, glued: str | None, rest: _Rest, parsed: Parsed) -> None:
         dest = flag.dest
         if flag.type in WITHOUT_VALUE:
-            if glued is not None:
-                raise BadValue(f"takes no value, but was given {glued!r}", flag.name)
-            parsed.values[dest] = not (flag.type == "pair" and full != flag.name)
+            said = True if glued is None else _read(flag, glued)
+            if flag.type == "pair":
+                parsed.values[dest] = said is (full == flag.name)
+            else:  # false leaves the flag out, as in a file
+                parsed.values[dest] = said or flag.initial()
         elif flag.type == "switch":
             text = glued if glued is not None else rest.take_if("true", "false")
             parsed.values[dest] = True if text is None else _read(flag, text)
@@ -115,6 +117,8 @@ def _read(flag: Flag, text: str) -> object:
 
 def shorten(text: str) -> str:
     """A value as a message quotes it."""
+    if not text.strip():
+        return repr(text)
     return text if len(text) <= 80 else text[:77] + "…"
 
 

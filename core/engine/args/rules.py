@@ -24,8 +24,12 @@ _BOUNDS: tuple[tuple[str, float | None, float | None], ...] = (
     ("speculative_disable_by_batch_size", 2, None), ("ngram_prompt_lookup_max", 1, None), ("ngram_prompt_lookup_min", 1, None),
     ("typical_acceptance_sampler_posterior_threshold", 0, None), ("typical_acceptance_sampler_posterior_alpha", 0, None),
     ("max_seq_len_to_capture", 1, None), ("max_log_len", 0, None), ("port", 0, 65535), ("gpu_memory_utilization", None, 1),
+    ("max_queued_requests", 0, None), ("max_queued_tokens", 0, None), ("drain_timeout", 0, None),
     ("seed", -(2**63), 2**64 - 1),
 )  # fmt: skip
+
+#: (flag, a value that it takes) of numbers that must be above 0.
+_ABOVE_ZERO = (("gpu_memory_utilization", "0.9"), ("step_timeout", "600"))
 
 
 def flag_name(dest: str) -> str:
@@ -47,9 +51,13 @@ def _bounds(args: EngineArgs) -> Iterator[Problem]:
             yield Problem(f"{flag_name(dest)} {value}: must be at least {low}.", f"{flag_name(dest)} {low}")
         elif high is not None and value > high:
             yield Problem(f"{flag_name(dest)} {value}: must be at most {high}.", f"{flag_name(dest)} {high}")
-    if args.gpu_memory_utilization <= 0:
+    for dest, example in _ABOVE_ZERO:
+        if getattr(args, dest) <= 0:
+            yield Problem(f"{flag_name(dest)} {getattr(args, dest)}: must be above 0.", f"{flag_name(dest)} {example}")
+    if args.engine_silence_timeout <= 1:
         yield Problem(
-            f"--gpu-memory-utilization {args.gpu_memory_utilization}: must be above 0.", "--gpu-memory-utilization 0.9"
+            f"--engine-silence-timeout {args.engine_silence_timeout:g}: must be above 1, as the engine gives a sign of life every second.",
+            "--engine-silence-timeout 20",
         )
 
 
@@ -78,8 +86,9 @@ def _partners(args: EngineArgs) -> Iterator[Problem]:
         yield Problem("--skip-tokenizer-init and --tokenizer contradict each other.", "leave one of them out")
     if bool(args.ssl_keyfile) != bool(args.ssl_certfile):
         yield Problem("--ssl-keyfile and --ssl-certfile belong together.", "give both, or neither")
-    if args.enable_ssl_refresh and not args.ssl_certfile:
-        yield Problem("--enable-ssl-refresh needs --ssl-certfile.", "--ssl-certfile FILE --ssl-keyfile FILE")
+    for dest in ("enable_ssl_refresh", "ssl_cert_reqs", "ssl_ca_certs"):
+        if getattr(args, dest) and not args.ssl_certfile:
+            yield Problem(f"{flag_name(dest)} needs --ssl-certfile.", "--ssl-certfile FILE --ssl-keyfile FILE")
 
 
 def _scheduling(args: EngineArgs) -> Iterator[Problem]:
@@ -99,7 +108,7 @@ def _scheduling(args: EngineArgs) -> Iterator[Problem]:
         yield Problem(
             "--max-num-partial-prefills above 1 needs chunked prefill.", "leave --enable-chunked-prefill=false out"
         )
-    if long > partial:
+    if long > partial >= 1:
         yield Problem(
             f"--max-long-partial-prefills {long} is more than --max-num-partial-prefills {partial}.",
             f"--max-long-partial-prefills {partial}",
@@ -206,6 +215,8 @@ def _configs(args: EngineArgs) -> Iterator[Problem]:
             )
     if args.rope_theta is not None and args.rope_theta <= 0:
         yield Problem(f"--rope-theta {args.rope_theta:g}: must be above 0.", "--rope-theta 10000")
+    if "" in args.api_key:
+        yield Problem("--api-key: the key is empty.", "name a key, or leave --api-key out to serve without one")
     for name in args.served_model_name or ():
         if not name.strip():
             yield Problem("--served-model-name: a name is empty.", "--served-model-name NAME")

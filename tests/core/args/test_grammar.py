@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.args.engine_args import CommandLine, ordered, read_command_line
+from engine.args.engine_args import CommandLine, ordered, raise_problems, read_command_line
+from engine.args.flag import Flag, Problem
+from engine.errors import ConfigError
 from tests.core.args.installed import fake_entries
 
 
@@ -30,6 +32,23 @@ def test_the_model_is_positional_or_a_flag(argv):
 def test_two_models_are_refused():
     assert last_line("demo", "--model", "other") == "Two models are given: demo and --model other. Try: leave --model other out"
     assert "one model only" in last_line("demo", "other")
+
+
+def test_a_second_word_of_a_command_with_prompts_is_a_prompt():
+    line = read_command_line(["demo", "Once upon a time"], [Flag("--prompt", "each", [], "")], fake_entries())
+    assert line.problems[-1].fix == "--prompt 'Once upon a time'"
+
+
+def test_an_empty_value_is_quoted():
+    assert last_line("demo", "--load-format=").startswith("--load-format '': no such plugin.")
+    assert last_line("demo", "--port=").startswith("--port '': not an integer.")
+
+
+def test_a_problem_found_twice_is_told_once():
+    twice = Problem("--extensions x: no such plugin.", "leave it out", 3)
+    with pytest.raises(ConfigError) as found:
+        raise_problems([twice, Problem("--port x: not an integer."), Problem(twice.cause, twice.fix, 3)])
+    assert found.value.line().count("no such plugin") == 1
 
 
 def test_no_model_is_refused():
@@ -65,6 +84,11 @@ def test_no_model_is_refused():
         (["--hf-overrides", '{"a": {"b": null}}'], "hf_overrides", {"a": {"b": None}}),
         (["--allowed-origins", '["https://a.example"]'], "allowed_origins", ["https://a.example"]),
         (["--port", "1", "--port", "2"], "port", 2),
+        (["--trust-remote-code=true"], "trust_remote_code", True),
+        (["--enforce-eager", "--enforce-eager=False"], "enforce_eager", False),
+        (["--enable-prefix-caching=false"], "enable_prefix_caching", False),
+        (["--no-enable-prefix-caching=true"], "enable_prefix_caching", False),
+        (["--no-use-tqdm-on-load=false"], "use_tqdm_on_load", True),
     ],
 )
 def test_spellings(argv, dest, value):
@@ -86,7 +110,7 @@ def test_a_switch_does_not_swallow_the_model():
         (["--port", "x"], "--port x: not an integer."),
         (["--port", "1.5"], "--port 1.5: not an integer."),
         (["--swap-space", "nan"], "--swap-space nan: not a finite number."),
-        (["--enforce-eager=yes"], "--enforce-eager takes no value, but was given 'yes'. Try: --enforce-eager"),
+        (["--enforce-eager=yes"], "--enforce-eager yes: neither true nor false. Try: --enforce-eager"),
         (["--enable-chunked-prefill=maybe"], "--enable-chunked-prefill maybe: neither true nor false."),
         (["--hf-overrides", "{a}"], "--hf-overrides {a}: not valid JSON"),
         (["--hf-overrides", "[1]"], "--hf-overrides [1]: not a JSON object."),
