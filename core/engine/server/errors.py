@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from engine.errors import EngineError, PluginFault, RequestError, WorkerDied
+from engine.errors import EngineError, PluginFault, RequestError, WorkerDied, advised
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 #: Routes at and below it speak the Messages API, which has error types of its own.
@@ -56,7 +56,7 @@ def error_response(
 def describe(error: EngineError) -> tuple[dict[str, Any], int]:
     """The error object and status of an engine failure."""
     if isinstance(error, RequestError):
-        return error_object(_sentence(error), error.http_status, param=error.param, code=error.code), error.http_status
+        return error_object(advised(str(error), error.fix), error.http_status, param=error.param, code=error.code), error.http_status
     if isinstance(error, PluginFault):
         described = error_object(str(error), 500, code="plugin_error")
         described["error"]["type"] = "plugin_error"
@@ -74,7 +74,3 @@ def engine_response(error: EngineError, path: str = "") -> Response:
     after = error.retry_after if isinstance(error, RequestError) else None
     headers = {"retry-after": str(after)} if after is not None else None
     return error_response(inner["message"], status, param=inner["param"], code=inner["code"], headers=headers, path=path)
-
-
-def _sentence(error: RequestError) -> str:
-    return f"{error} Use {error.fix}." if error.fix else str(error)

@@ -194,7 +194,8 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
         ending.server = http
     watching = _watch_certificates(settings, server)
     address = listening.getsockname()
-    log.info("Serving on http%s://%s:%s", "s" if server.ssl_certfile else "", address[0], address[1])
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    log.info("Serving on http%s://%s:%s", "s" if server.ssl_certfile else "", host, address[1])
     await http.serve(sockets=[listening])
     if watching is not None:
         watching.cancel()

@@ -37,7 +37,7 @@ def thinking_limit(body: ChatBody, thinking: Thinking | None) -> ThinkingLimit |
     if budget < 0:
         raise RequestError(f"{field} cannot be {budget}; allowed: at least 0.", param=field)
     if thinking is None:
-        fix = "start the server with --reasoning-parser NAME"
+        fix = "start the server with --reasoning-parser auto"
         raise RequestError(f"{field} needs a server that knows where thinking ends.", param=field, fix=fix)
     if thinking.state == "closed":
         return None

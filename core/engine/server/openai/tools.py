@@ -61,12 +61,12 @@ def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
             return Calling()
         raise RequestError(
             "tool_choice 'auto' needs a server that finds tool calls; send tool_choice 'none' to show the tools to nobody.",
-            param="tool_choice", fix="start the server with --enable-auto-tool-choice --tool-call-parser NAME",
+            param="tool_choice", fix="start the server with --enable-auto-tool-choice --tool-call-parser auto",
         )  # fmt: skip
     if parsers.tools is None:
         raise RequestError(
-            f"tool_choice {choice!r} needs a server that finds tool calls.", param="tool_choice",
-            fix="start the server with --tool-call-parser NAME",
+            f"{_said(choice)} needs a server that finds tool calls.", param="tool_choice",
+            fix="start the server with --tool-call-parser auto",
         )  # fmt: skip
     single = body.parallel_tool_calls is False
     chosen = [tool for tool in tools if tool["function"]["name"] in names]
@@ -75,10 +75,14 @@ def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
     guide = parsers.tools.grammar(chosen, parallel=not single and choice == "required")
     if guide is None:
         raise RequestError(
-            f"tool_choice {choice!r} is not available with this server's tool-call parser, whose format has no grammar; "
+            f"{_said(choice)} is not available with this server's tool-call parser, whose format has no grammar; "
             "allowed: 'auto', 'none'.", param="tool_choice", code="not_available",
         )  # fmt: skip
     return Calling(tools=chosen, single=single or choice == "named", guide=guide)
+
+
+def _said(choice: str) -> str:
+    return "tool_choice of one function by name" if choice == "named" else f"tool_choice {choice!r}"
 
 
 def _choice(choice: Any, tools: Sequence[dict[str, Any]]) -> tuple[str, frozenset[str]]:
