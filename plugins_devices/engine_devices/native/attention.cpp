@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <type_traits>
 
 #include "attention_tiles.h"
 #include "lanes.h"
@@ -115,9 +116,34 @@ void read_queries(const engine_attend_arguments& a, const Task& task, Q* to) {
     for (int query = 0; query < task.queries; query++)
         for (int head = 0; head < group; head++, to += padded) {
             const A* from = (const A*)a.q + (task.first_row + query) * a.q_row + (task.head * group + head) * a.q_head;
-            for (int d = 0; d < padded; d += 16) store(to + d, d < dim ? take(from + d, dim - d) : all(0));
+            if (std::is_same_v<A, Q> && dim == padded) memcpy((void*)to, from, dim * sizeof(A));
+            else for (int d = 0; d < padded; d += 16) store(to + d, d < dim ? take(from + d, dim - d) : all(0));
         }
 }
+
+// Queries that are read next, and lines that results go to, come into the cache a few at a time.
+struct Coming {
+    const char *queries = nullptr, *results = nullptr;  // of the first row of a task's head
+    int64_t query, head, out_query, out_head, bytes;    // in bytes: to the next query, to its next head
+    int group, rows = 0;
+
+    Coming() {}
+    template <class A>
+    Coming(const engine_attend_arguments& a, const Task& reads, bool reading, const Task& writes, bool writing, A) {
+        group = a.heads / a.cache.kv_heads;
+        query = a.q_row * sizeof(A), head = a.q_head * sizeof(A), out_query = a.out_row * sizeof(A), out_head = a.out_head * sizeof(A);
+        bytes = a.cache.head_dim * sizeof(A);
+        if (reading) queries = (const char*)a.q + reads.first_row * query + reads.head * group * head, rows = reads.queries * group;
+        if (writing) results = (const char*)a.out + writes.first_row * out_query + writes.head * group * out_head;
+    }
+    void fetch(int begin, int end) const {
+        for (int row = begin; row < end; row++)
+            for (int64_t at = 0; at < bytes; at += 64) {
+                if (row < rows) __builtin_prefetch(queries + row / group * query + row % group * head + at);
+                if (results) __builtin_prefetch(results + row / group * out_query + row % group * out_head + at, 1);
+            }
+    }
+};
 
 // o, weight and top of one more segment join those of the segments before it, where the row sees it. `rows` <= 16 from `first` on.
 void merge_some(const Room& r, int first, int rows, int dim, const float* sums, const float* tops, const float* weights) {
@@ -191,20 +217,35 @@ void find_tiles(const engine_attend_arguments& a, const Task& task, int index, S
     if (s.end & 15) clear_hidden<C>(a.cache, s, s.count - 1, s.end & 15, 16, copies);
 }
 
+// Rows of a task over one segment, as many as are computed together from `row` on; returns how many. `next`: see rows_of_segment.
+template <class C, bool DOT, int DIM, bool FIRST>
+int compute_some(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int row, int left) {
+    if (LANES_PARTS == 1 && left >= 8) return rows_of_segment<C, DOT, 8, DIM, FIRST>(p, s, next, softmax, r, row), 8;
+    if (left >= 4) return rows_of_segment<C, DOT, 4, 0, FIRST>(p, s, next, softmax, r, row), 4;
+    if (left == 3) return rows_of_segment<C, DOT, 3, 0, FIRST>(p, s, next, softmax, r, row), 3;
+    if (left == 2) return rows_of_segment<C, DOT, 2, 0, FIRST>(p, s, next, softmax, r, row), 2;
+    return rows_of_segment<C, DOT, 1, 0, FIRST>(p, s, next, softmax, r, row), 1;
+}
+
+template <class C, bool DOT, int DIM>
+void compute_rows(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int rows,
+                  const Coming& coming) {
+    int row = compute_some<C, DOT, DIM, true>(p, s, next, softmax, r, 0, rows);
+    coming.fetch(0, row);
+    while (row < rows) {
+        const int done = row;
+        row += compute_some<C, DOT, DIM, false>(p, s, nullptr, softmax, r, row, rows - row);
+        coming.fetch(done, row);
+    }
+}
+
 // All rows of a task over one segment: r.sum, r.sum_top, r.sum_weight. Rows that see none of it get sum_weight 0.
 template <class C, bool DOT>
-void compute(const engine_attend_arguments& a, const Task& task, const Segment& s, const Segment* next, const Room& r) {
+void compute(const engine_attend_arguments& a, const Task& task, const Segment& s, const Segment* next, const Room& r, const Coming& coming) {
     const int group = a.heads / a.cache.kv_heads, rows = task.queries * group;
     const Softmax softmax{a.scale, a.soft_cap, a.window, task.position, group};
-    for (int row = 0; row < rows;) {
-        const int left = rows - row;
-        const Ahead ahead{row == 0, row == 0 ? next : nullptr};
-        if (LANES_PARTS == 1 && left >= 8) row += rows_of_segment<C, DOT, 8>(a.cache, s, ahead, softmax, r, row);
-        else if (left >= 4) row += rows_of_segment<C, DOT, 4>(a.cache, s, ahead, softmax, r, row);
-        else if (left == 3) row += rows_of_segment<C, DOT, 3>(a.cache, s, ahead, softmax, r, row);
-        else if (left == 2) row += rows_of_segment<C, DOT, 2>(a.cache, s, ahead, softmax, r, row);
-        else row += rows_of_segment<C, DOT, 1>(a.cache, s, ahead, softmax, r, row);
-    }
+    if (DOT && a.cache.head_dim == 128) return compute_rows<C, DOT, 128>(a.cache, s, next, softmax, r, rows, coming);
+    compute_rows<C, DOT, 0>(a.cache, s, next, softmax, r, rows, coming);
 }
 
 // One segment of one task.
@@ -260,7 +301,8 @@ void work_through(const engine_attend_arguments& a, Feed<C> feed, Room& r, CONSU
             if (DOT) read_queries<A>(a, item.task, (bf16*)r.q);
             else read_queries<A>(a, item.task, r.q);
         }
-        if (item.count) compute<C, DOT>(a, item.task, item.segment, have && coming.count ? &coming.segment : nullptr, r);
+        const Coming rows(a, coming.task, have && (coming.index == 0 || feed.parts), item.task, item.index + 1 >= item.count && !feed.parts, A{});
+        if (item.count) compute<C, DOT>(a, item.task, item.segment, have && coming.count ? &coming.segment : nullptr, r, rows);
         consume(item);
     }
 }

@@ -24,12 +24,6 @@ struct Segment {
     const char* values[SEGMENT / 16];
 };
 
-// What to fetch while computing: this segment's values during the scores, the next one's keys after them.
-struct Ahead {
-    bool values;
-    const Segment* next;
-};
-
 struct Softmax {
     float scale, soft_cap;
     int window, position, group;
@@ -139,8 +133,8 @@ struct Multiply<bf16, true, R, T> {  // two bf16 in a word, multiplied as they a
 };
 #endif
 
-// Scores of R rows with T tiles of 16 tokens, into `scores` [R][SEGMENT]; fetches `ahead` meanwhile.
-template <class C, bool DOT, int R, int T>
+// Scores of R rows with T tiles of 16 tokens, into `scores` [R][SEGMENT]; fetches `ahead` meanwhile, where it is given.
+template <class C, bool DOT, int R, int T, bool FETCH>
 INLINE void score(const char* const* keys, const char* const* ahead, const float* q, int64_t row_floats, int dim, float* scores) {
     const int S = Pairing<C>::step, bytes = 16 * S * sizeof(C);
     F sum[R][T];
@@ -152,7 +146,8 @@ INLINE void score(const char* const* keys, const char* const* ahead, const float
     for (int d = 0; d < dim / S; d++) {
         const char* from[T];
         for (int t = 0; t < T; t++) from[t] = keys[t] + d * bytes;
-        for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + d * bytes);
+        if (FETCH)
+            for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + d * bytes);
         Multiply<C, DOT, R, T>::step(sum, from, x, d);
     }
     for (int r = 0; r < R; r++)
@@ -163,81 +158,148 @@ INLINE void score(const char* const* keys, const char* const* ahead, const float
 template <class W>
 struct Weights {
     F scale, below;
+    Weights() {}
     Weights(const F& factor, float top) : scale(factor), below(all(-top)) {}
     INLINE F of(const float* scores) const { return exponential(fma(load(scores), scale, below)); }
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
 template <>
-struct Weights<bf16> {  // within 3e-6: a power of two, and a polynomial of degree 4 for what is left of the exponent
+struct Weights<bf16> {  // within 4e-6: a polynomial of degree 4 for the exponent's fraction, then its whole powers of two
     __m512 scale, below;
+    Weights() {}
     Weights(const F& factor, float top)
         : scale(_mm512_mul_ps((__m512)factor.p[0], _mm512_set1_ps(1.44269504f))), below(_mm512_set1_ps(-top * 1.44269504f)) {}
     INLINE F of(const float* scores) const {
-        const __m512 all_of_it = _mm512_fmadd_ps(_mm512_loadu_ps(scores), scale, below);
-        const __m512 x = _mm512_max_ps(_mm512_set1_ps(-200.0f), all_of_it);  // NaN stays
-        const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
-        __m512 y = _mm512_fmadd_ps(r, _mm512_set1_ps(9.582847e-3f), _mm512_set1_ps(5.590644e-2f));
-        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(2.4024099e-1f));
-        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(6.9312418e-1f));
+        const __m512 x = _mm512_fmadd_ps(_mm512_loadu_ps(scores), scale, below);
+        const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // 0 where x is infinite; NaN stays
+        __m512 y = _mm512_fmadd_ps(r, _mm512_set1_ps(0.013426746f), _mm512_set1_ps(0.052242376f));
+        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(0.24128025f));
+        y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(0.69304484f));
         y = _mm512_fmadd_ps(r, y, _mm512_set1_ps(1.0f));
         F weight;
-        weight.p[0] = (vf)_mm512_scalef_ps(y, n);
+        weight.p[0] = (vf)_mm512_scalef_ps(y, x);  // it takes the floor of x
         return weight;
     }
 };
 #endif
 
-// Scores of one row → weights e^(score · scale - top); returns their sum, 0 where the row sees none of the segment.
-template <class W>
-float soften(const Softmax& s, const Segment& segment, int row, float* scores, W* weights, float& top) {
-    const int position = s.position + row / s.group, size = segment.count * 16;
-    int low = segment.begin - segment.first, high = (position + 1 < segment.end ? position + 1 : segment.end) - segment.first;
-    if (s.window > 0 && position - s.window + 1 - segment.first > low) low = position - s.window + 1 - segment.first;
-    if (low >= high) low = high = size;
-    const int from = low & ~15, to = (high + 15) & ~15;
-    for (int i = 0; i < from; i += 16) store(weights + i, all(0));
-    for (int i = to; i < size; i += 16) store(weights + i, all(0));
-    top = -__builtin_inff();
-    if (from == to) return 0.0f;
-    F scale = all(s.scale);
-    if (s.soft_cap > 0) {
-        for (int i = from; i < to; i += 16)
-            store(scores + i, hyperbolic_tangent(load(scores + i) * all(s.scale / s.soft_cap)) * all(s.soft_cap));
-        scale = all(1.0f);
+// The tokens of a segment that one row sees, [low, high), counted from its first tile; both are its end where the row sees none.
+struct Sight {
+    int low, high;
+    Sight(const Softmax& s, const Segment& segment, int row) {
+        const int position = s.position + row / s.group;
+        low = segment.begin - segment.first, high = (position + 1 < segment.end ? position + 1 : segment.end) - segment.first;
+        if (s.window > 0 && position - s.window + 1 - segment.first > low) low = position - s.window + 1 - segment.first;
+        if (low >= high) low = high = segment.count * 16;
     }
-    for (int i = from; i < low; i++) scores[i] = -__builtin_inff();
-    for (int i = high; i < to; i++) scores[i] = -__builtin_inff();
-    F highest = load(scores + from);
-    for (int i = from + 16; i < to; i += 16) highest = most(load(scores + i), highest);
-    top = largest(highest) * scale.p[0][0];
-    const Weights<W> powers(scale, top);
-    F sum = all(0);
-    for (int i = from; i < to; i += 16) {
-        const F weight = powers.of(scores + i);
-        store(weights + i, weight);
-        sum = sum + weight;
-    }
-    return total(sum);
+};
+
+// The largest of 16 lanes (of those that are numbers) and their sum, for R rows.
+template <int R>
+INLINE void largest_of(const F (&x)[R], float (&to)[R]) {
+    for (int r = 0; r < R; r++) to[r] = largest(x[r]);
+}
+template <int R>
+INLINE void total_of(const F (&x)[R], float (&to)[R]) {
+    for (int r = 0; r < R; r++) to[r] = total(x[r]);
 }
 
-// Σ weight · value over a segment for R rows and T · 16 dimensions from `d0` on.
-template <class C, bool DOT, int R, int T>
+#if defined(__AVX512F__)
+// Eight rows at once, each in the order of total().
+template <class STEP>
+INLINE void reduce_eight(const F (&x)[8], float (&to)[8], STEP step) {
+    __m512 half[4], quarter[2];
+    for (int i = 0; i < 4; i++) {
+        const __m512 a = (__m512)x[2 * i].p[0], b = (__m512)x[2 * i + 1].p[0];
+        half[i] = step(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int i = 0; i < 2; i++)
+        quarter[i] = step(_mm512_shuffle_f32x4(half[2 * i], half[2 * i + 1], 0x88), _mm512_shuffle_f32x4(half[2 * i], half[2 * i + 1], 0xdd));
+    const __m512d a = (__m512d)quarter[0], b = (__m512d)quarter[1];
+    const __m512 pair = step((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+    const __m512 each = step(pair, _mm512_movehdup_ps(pair));  // rows 0 4 1 5 2 6 3 7 in even lanes
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm256_storeu_ps(to, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, each)));
+}
+template <>
+INLINE void largest_of<8>(const F (&x)[8], float (&to)[8]) {
+    reduce_eight(x, to, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); });
+}
+template <>
+INLINE void total_of<8>(const F (&x)[8], float (&to)[8]) {
+    reduce_eight(x, to, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
+}
+#endif
+
+// Scores of R rows [R][SEGMENT] → weights e^(score · scale - top) [R][SEGMENT], their sums (0 where the row sees none of the segment).
+template <class W, int R>
+void soften(const Softmax& s, const Segment& segment, int row, float* scores, W* weights, float* tops, float* sums) {
+    const int size = segment.count * 16;
+    int from = size, to = 0;
+    for (int r = 0; r < R; r++) {
+        const Sight sight(s, segment, row + r);
+        from = sight.low < from ? sight.low & ~15 : from;
+        to = sight.low < size && sight.high > to ? (sight.high + 15) & ~15 : to;
+    }
+    for (int r = 0; r < R; r++) {
+        for (int i = 0; i < from; i += 16) store(weights + r * SEGMENT + i, all(0));
+        for (int i = to > from ? to : from; i < size; i += 16) store(weights + r * SEGMENT + i, all(0));
+    }
+    F scale = all(s.scale);
+    if (s.soft_cap > 0) {
+        for (int r = 0; r < R; r++)
+            for (int i = from; i < to; i += 16) {
+                float* at = scores + r * SEGMENT + i;
+                store(at, hyperbolic_tangent(load(at) * all(s.scale / s.soft_cap)) * all(s.soft_cap));
+            }
+        scale = all(1.0f);
+    }
+    for (int r = 0; r < R; r++) {
+        const Sight sight(s, segment, row + r);
+        float* hidden = scores + r * SEGMENT;
+        for (int i = from; i < to && i < sight.low; i++) hidden[i] = -__builtin_inff();
+        for (int i = sight.high; i < to; i++) hidden[i] = -__builtin_inff();
+    }
+    F highest[R], sum[R];
+    for (int r = 0; r < R; r++) highest[r] = all(-__builtin_inff()), sum[r] = all(0);
+    for (int i = from; i < to; i += 16)
+        for (int r = 0; r < R; r++) highest[r] = most(load(scores + r * SEGMENT + i), highest[r]);
+    float top[R], weight[R];
+    largest_of(highest, top);
+    Weights<W> powers[R];
+    for (int r = 0; r < R; r++) {
+        top[r] *= scale.p[0][0];
+        powers[r] = Weights<W>(scale, top[r] == -__builtin_inff() ? 0.0f : top[r]);
+    }
+    for (int i = from; i < to; i += 16)
+        for (int r = 0; r < R; r++) {
+            const F power = powers[r].of(scores + r * SEGMENT + i);
+            store(weights + r * SEGMENT + i, power);
+            sum[r] = sum[r] + power;
+        }
+    total_of(sum, weight);
+    for (int r = 0; r < R; r++) tops[r] = top[r], sums[r] = weight[r];
+}
+
+// Σ weight · value over a segment for R rows and T · 16 dimensions from `d0` on. DIM: the head's dimensions where they are known.
+template <class C, bool DOT, int R, int T, int DIM, bool FETCH>
 INLINE void weigh(const Segment& s, const Segment* next, const float* weights, int64_t row_floats, int dim, int d0, float* sums) {
     const int S = Pairing<C>::step;
-    const int64_t line = int64_t(dim) * S * sizeof(C);
+    const int64_t line = int64_t(DIM ? DIM : dim) * S * sizeof(C);
     F sum[R][T];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) sum[r][t] = all(0);
     for (int tile = 0; tile < s.count; tile++) {
         const char* values = s.values[tile] + d0 * S * sizeof(C);
-        const char* fetch = next && tile < next->count ? next->keys[tile] : nullptr;
+        const char* fetch = FETCH && next && tile < next->count ? next->keys[tile] : nullptr;
         const float* x[R];
         for (int r = 0; r < R; r++) x[r] = weights + r * row_floats + (DOT ? tile * 8 : tile * 16);
+#pragma GCC unroll 8
         for (int i = 0; i < 16 / S; i++) {
             const char* from[T];
             for (int t = 0; t < T; t++) from[t] = values + i * line + t * 16 * S * sizeof(C);
-            if (fetch)
+            if (FETCH && fetch)
                 for (int64_t at = 0; at < line; at += 64) __builtin_prefetch(fetch + i * line + at);
             Multiply<C, DOT, R, T>::step(sum, from, x, i);
         }
@@ -253,30 +315,27 @@ struct Width {
     static const int dims = LANES_PARTS == 1 ? (R == 8 ? 2 : R >= 3 ? 4 : 8) : (R >= 3 ? 1 : R == 2 ? 2 : 4);
 };
 
-// R rows of a task over one segment; room is the thread's.
-template <class C, bool DOT, int R, class ROOM>
-int rows_of_segment(const engine_pages& p, const Segment& s, const Ahead& ahead, const Softmax& softmax, const ROOM& room, int row) {
-    const int dim = pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
+// R rows of a task over one segment; room is the thread's. FIRST: the first rows that meet the segment fetch what comes.
+template <class C, bool DOT, int R, int DIM, bool FIRST, class ROOM>
+void rows_of_segment(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const ROOM& room, int row) {
+    const int dim = DIM ? DIM : pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
     const int64_t q_floats = DOT ? dim / 2 : dim, weight_floats = DOT ? SEGMENT / 2 : SEGMENT;
     const float* q = room.q + row * q_floats;
-    const char* const* fetch = ahead.values ? s.values : s.keys;
     int tile = 0;
     for (; tile + T <= s.count; tile += T)
-        score<C, DOT, R, T>(s.keys + tile, fetch + tile, q, q_floats, dim, room.scores + tile * 16);
+        score<C, DOT, R, T, FIRST>(s.keys + tile, s.values + tile, q, q_floats, dim, room.scores + tile * 16);
     for (; tile < s.count; tile++)
-        score<C, DOT, R, 1>(s.keys + tile, fetch + tile, q, q_floats, dim, room.scores + tile * 16);
-    for (int r = 0; r < R; r++) {
-        float* weights = room.weights + r * weight_floats;
-        float* scores = room.scores + r * SEGMENT;
-        room.sum_weight[row + r] = DOT ? soften(softmax, s, row + r, scores, (bf16*)weights, room.sum_top[row + r])
-                                       : soften(softmax, s, row + r, scores, weights, room.sum_top[row + r]);
-    }
-    int d = 0;
+        score<C, DOT, R, 1, FIRST>(s.keys + tile, s.values + tile, q, q_floats, dim, room.scores + tile * 16);
+    if (DOT) soften<bf16, R>(softmax, s, row, room.scores, (bf16*)room.weights, room.sum_top + row, room.sum_weight + row);
+    else soften<float, R>(softmax, s, row, room.scores, room.weights, room.sum_top + row, room.sum_weight + row);
     float* sums = room.sum + int64_t(row) * dim;
-    for (; d + D * 16 <= dim; d += D * 16)
-        weigh<C, DOT, R, D>(s, d ? nullptr : ahead.next, room.weights, weight_floats, dim, d, sums);
-    for (; d < dim; d += 16) weigh<C, DOT, R, 1>(s, d ? nullptr : ahead.next, room.weights, weight_floats, dim, d, sums);
-    return R;
+    int d = 0;
+    if (FIRST) {
+        if (D * 16 <= dim) weigh<C, DOT, R, D, DIM, true>(s, next, room.weights, weight_floats, dim, 0, sums), d = D * 16;
+        else weigh<C, DOT, R, 1, DIM, true>(s, next, room.weights, weight_floats, dim, 0, sums), d = 16;
+    }
+    for (; d + D * 16 <= dim; d += D * 16) weigh<C, DOT, R, D, DIM, false>(s, nullptr, room.weights, weight_floats, dim, d, sums);
+    for (; d < dim; d += 16) weigh<C, DOT, R, 1, DIM, false>(s, nullptr, room.weights, weight_floats, dim, d, sums);
 }
 
 }  // namespace
