@@ -3,7 +3,7 @@
 MODEL is a plain checkpoint (``benchmarks/make_model.py`` writes one). Online methods load it as it is; for the others a checkpoint of its
 shape is written first, with random contents, as memory depends on shapes and dtypes alone. Each loads in a process of its own, which
 reports what it holds after loading less what it had before, and what ``engine plan`` says of it. The last column is without the
-embedding, which most methods leave in 16 bits: GGUF's types and ``engine quantize --include-head`` do not.
+embedding, which most methods leave in 16 bits: GGUF's types and ``engine quantize`` do not.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measured(model: Path, method: str) -> tuple[int, int, int]:
 
 def main(arguments: list[str]) -> int:
     """Print a row for the plain model and one for each scheme."""
-    from benchmarks.random_checkpoints import SCHEMES
+    from benchmarks.random_checkpoints import QUANTIZE, SCHEMES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
                 path = write(asked.model, folder)
             # A checkpoint says its method itself.
             held, _, planned = measured(path, method if write is None else "")
-        whole = method == "gguf" or "head" in scheme
+        whole = method == "gguf" or scheme.startswith(QUANTIZE)
         layers = "" if whole else f"{(held - embedding) / (plain - embedding):.2f}"
         print(f"| `{method}` | {scheme} | {held} | {held / plain:.2f} | {layers} | {held / planned:.3f} |", flush=True)
     return 0

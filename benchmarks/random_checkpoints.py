@@ -143,14 +143,14 @@ def blocks(kind: str) -> Write:
     return write
 
 
-def quantized(method: str) -> Write:
-    """What ``engine quantize --include-head`` writes."""
+def quantized(method: str, *flags: str) -> Write:
+    """What ``engine quantize`` writes."""
 
     def write(source: Path, folder: Path) -> Path:
         import subprocess
         import sys
 
-        command = [sys.executable, "-m", "engine", "quantize", str(source), "--method", method, "--include-head", "--no-perplexity"]
+        command = [sys.executable, "-m", "engine", "quantize", str(source), "--method", method, *flags, "--no-perplexity"]
         subprocess.run([*command, "--out", str(folder)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return folder
 
@@ -160,6 +160,10 @@ def quantized(method: str) -> Write:
 _GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
 _HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 1}}}
 _NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+
+_NEAREST = ("--method-config", '{"search": false}')
+#: How the scheme of a row begins whose checkpoint the command wrote.
+QUANTIZE = "engine quantize --method"
 
 #: (method, scheme) → what writes it.
 SCHEMES: dict[tuple[str, str], Write] = {
@@ -177,6 +181,9 @@ SCHEMES: dict[tuple[str, str], Write] = {
     ),
     ("bitsandbytes", "nf4"): written(nf4, _NF4),
     **{("gguf", kind): blocks(kind) for kind in ("Q4_0", "Q4_K", "Q6_K", "Q8_0")},
-    ("compressed-tensors", "int4 with embedding and head"): quantized("int4"),
-    ("compressed-tensors", "int8 with embedding and head"): quantized("int8"),
+    **{("compressed-tensors", f"{QUANTIZE} {method}"): quantized(method) for method in ("int8", "fp8")},
+    # The search for scales takes a minute and changes no shape.
+    ("compressed-tensors", f"{QUANTIZE} int4"): quantized("int4", *_NEAREST),
+    ("compressed-tensors", f"{QUANTIZE} int4 --include-head"): quantized("int4", "--include-head", *_NEAREST),
+    ("bitsandbytes", f"{QUANTIZE} nf4"): quantized("nf4"),
 }

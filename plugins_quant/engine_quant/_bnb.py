@@ -107,6 +107,11 @@ class Int8Format(WeightFormat):
         scale, order = CheckpointTensor("SCB", 0, optional=True), CheckpointTensor("weight_format", optional=True)
         return (CheckpointTensor("weight", 0, 1), scale, order)
 
+    def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
+        """Rows in one column are rows."""
+        column = suffix == "weight" and tuple(tensor.shape) == (part.outputs * part.inputs, 1)
+        return tensor.view(part.outputs, part.inputs) if column else tensor
+
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract."""
         weight = require(layer, tensors, "weight")

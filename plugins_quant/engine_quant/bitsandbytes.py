@@ -35,9 +35,13 @@ class BitsAndBytes(Quantizer):
         #: The dtype that stored codes claim to have, so that training can shard them as it shards plain weights.
         self.storage = reader.text("bnb_4bit_quant_storage", "uint8", known=STORAGES)
         self.skipped = component(listed(reader, "llm_int8_skip_modules"))
+        #: What engine quantize keeps in 8-bit rows beside 4 bits.
+        self.rows = frozenset(listed(reader, "int8_rows"))
 
     def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
         """See the contract. A fused layer's parts have blocks of their own."""
+        if layer.name in self.rows:
+            return self._rows()
         names = layer.parts or (layer.name,)
         formats = [None if self.skipped(name) else self._format(layer) for name in names]
         if all(each is None for each in formats):
@@ -45,6 +49,15 @@ class BitsAndBytes(Quantizer):
         if len(formats) == 1 or (self.bits == 8 and None not in formats and not self.adapted):
             return formats[0]
         return PartFormats(tuple(formats))
+
+    def embedding(self, layer: LinearShape) -> WeightFormat | None:
+        """See the contract."""
+        return self._rows() if layer.name in self.rows else None
+
+    def _rows(self) -> WeightFormat:
+        from ._bnb import Int8Format
+
+        return Int8Format(None)
 
     def _format(self, layer: LinearShape) -> WeightFormat | None:
         from ._bnb import FourBitFormat, InFlightFormat, Int8Format
@@ -56,7 +69,8 @@ class BitsAndBytes(Quantizer):
 
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
-        return ("grouped_int 8" if self.bits == 8 else "codebook 4",)
+        eight = ("grouped_int 8",) if self.bits == 8 or self.rows else ()
+        return (*eight, *(() if self.bits == 8 else ("codebook 4",)))
 
     def held(self, tensor: TensorInfo) -> int | None:
         """See the contract."""
@@ -71,7 +85,9 @@ class BitsAndBytes(Quantizer):
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
         scales = "one per output" if self.bits == 8 else "one per 64 elements" + (", doubly quantized" if self.double else "")
-        return {"bits": self.bits, "type": "int8" if self.bits == 8 else self.kind, "weight scale": scales, "activations": "as they are"}
+        kind = "int8" if self.bits == 8 else self.kind
+        rows = {"in 8 bits, one scale per output": ", ".join(sorted(self.rows))} if self.rows else {}
+        return {"bits": self.bits, "type": kind, "weight scale": scales, **rows, "activations": "as they are"}
 
 
 @hookimpl

@@ -42,6 +42,9 @@ def meant_by(out: Path) -> dict[str, Tensor]:
         elif name.endswith("weight.quant_map"):
             parts = {key.removeprefix(f"{layer}."): value for key, value in tensors.items() if key.startswith(f"{layer}.")}
             found[layer] = _four_bit(parts, tensors[layer])
+        elif suffix == "SCB":
+            largest = tensors[name].float()
+            found[f"{layer}.weight"] = tensors[f"{layer}.weight"].view(len(largest), -1).float() * largest.unsqueeze(1) / 127
         elif suffix == "weight_scale" and f"{layer}.weight" in tensors:
             found[f"{layer}.weight"] = tensors[f"{layer}.weight"].float() * tensors[name].float()
     return found

@@ -38,7 +38,7 @@ def test_the_report(method, made):
     out, report = made(method)
     assert report["bytes_before"] == 10_493_952
     ratio = report["bytes_after"] / report["bytes_before"]
-    assert ratio < (0.36 if method in ("int4", "nf4", "gguf_q4_0") else 0.56)
+    assert ratio < (0.32 if method in ("int4", "nf4", "gguf_q4_0") else 0.54)
     eight = method in ("int8", "fp8", "gguf_q8_0")
     assert 0.002 < report["rms_error"] < (0.03 if eight else 0.12)
     if method not in MEASURED:
@@ -72,8 +72,10 @@ def exact(model, samples):
     return right / len(samples)
 
 
-@pytest.mark.parametrize("method", ["int8", "fp8", "gguf_q8_0"])
-def test_eight_bits_lose_at_most_one_answer_in_a_hundred(method, made):
+@pytest.mark.parametrize("method", METHODS)
+def test_at_most_one_answer_in_a_hundred_is_lost(method, made):
+    if method == "nf4":
+        pytest.importorskip("bitsandbytes")
     from tests.quant.demo import SOURCE, questions
 
     samples = questions()
@@ -101,7 +103,7 @@ def test_the_table(made, tmp_path, capsys):
     assert lines[2].split()[:5] == ["weights", "10.49", "MB", "2.71", "MB"]
     assert lines[3].split()[0] == "perplexity"
     assert "quantized   43 matrices; kept as they are: none" in printed
-    assert "text        " in printed and "note        The engine reads a quantized embedding" in printed
+    assert "text        " in printed and "note        The embedding is quantized, which the engine reads" in printed
 
 
 def test_a_repository_of_the_hub_with_links(tmp_path):
@@ -141,8 +143,8 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path):
     largest = tensors["model.embed_tokens.weight"].nbytes
     del tensors
     alone = _peak(["quantize", "--help"], torch=True)
-    peak = _peak(["quantize", str(place), "--method", "int8", "--include-head", "--out", str(tmp_path / "out"), "--skip-tokenizer-init",
-                  "--no-perplexity"])  # fmt: skip
+    argv = ["quantize", str(place), "--method", "int8", "--out", str(tmp_path / "out")]
+    peak = _peak([*argv, "--skip-tokenizer-init", "--no-perplexity"])
     assert peak - alone < largest + largest // 2 + (150 << 20)
 
 

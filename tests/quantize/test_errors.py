@@ -77,7 +77,7 @@ def test_flags_that_cannot_be_meant(llama, tmp_path, flags, cause):
 
 
 def test_methods_say_what_they_have_no_form_for(llama, tmp_path):
-    assert "no form for a quantized embedding" in said(llama, tmp_path / "out", "nf4", "--include-head")
+    assert "no form for an embedding in 4 bits" in said(llama, tmp_path / "out", "nf4", "--include-head")
     assert "takes no options, but was given 'group_size'" in said(llama, tmp_path / "out", "gguf_q8_0", "--group-size", "64")
     assert not any(tmp_path.iterdir())
 

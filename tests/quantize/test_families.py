@@ -49,9 +49,10 @@ def test_the_other_methods(method, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gpt2"])
-@pytest.mark.parametrize("method", ["int4", "int8"])
-def test_with_embedding_and_head(method, name, tmp_path):
-    check(method, name, tmp_path, "--include-head")
+@pytest.mark.parametrize("flag", ["--include-head", "--no-include-head"])
+@pytest.mark.parametrize("method", ["int4", "fp8"])
+def test_embedding_and_head_alike_and_as_they_are(method, flag, name, tmp_path):
+    check(method, name, tmp_path, flag)
 
 
 def check(method, name, tmp_path, *flags):

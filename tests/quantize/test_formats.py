@@ -32,10 +32,23 @@ def test_transformers_loads_it(method, tmp_path):
         pytest.importorskip(library)
     tiny_llama(tmp_path / "source")
     flags = ("--method-config", '{"compute": "float32"}') if method == "nf4" else ()
-    plain(tmp_path / "source", tmp_path / "out", method, *flags)
+    plain(tmp_path / "source", tmp_path / "out", method, "--no-include-head", *flags)
     wanted = transformers_logits(tmp_path / "out", dtype=torch.float32)
     # Rounding activations to 8 bits may fall to either side, and bitsandbytes multiplies in fewer bits on a CPU.
     assert worst(logits_of(tmp_path / "out"), wanted) < (2e-2 if method in ("fp8", "nf4") else 1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", ["int4", "int8", "nf4", "fp8"])
+def test_transformers_refuses_a_quantized_embedding(method, tied, tmp_path):
+    """It takes no bytes of it for numbers, which the report's note says."""
+    for library in ("bitsandbytes", "accelerate") if method == "nf4" else ("compressed_tensors",):
+        pytest.importorskip(library)
+    tiny_llama(tmp_path / "source", tie_word_embeddings=tied)
+    report = plain(tmp_path / "source", tmp_path / "out", method)
+    assert "transformers 5 refuses" in report["warnings"][0]
+    with pytest.raises((RuntimeError, AttributeError)):
+        transformers_logits(tmp_path / "out", dtype=torch.float32)
 
 
 @pytest.mark.parametrize("method", ["int4", "int8"])
@@ -43,9 +56,10 @@ def test_the_words_are_the_librarys(method, tmp_path):
     compressors = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
     tiny_llama(tmp_path / "source", dtype=torch.bfloat16)
     plain(tmp_path / "source", tmp_path / "out", method)
-    tensors, bits = tensors_of(tmp_path / "out"), int(method[3])
+    tensors = tensors_of(tmp_path / "out")
     for name in [name for name in tensors if name.endswith("weight_packed")]:
         shape = torch.Size(tensors[name.replace("packed", "shape")].tolist())
+        bits = 8 if "embed" in name or "lm_head" in name else int(method[3])
         values = compressors.unpack_from_int32(tensors[name], bits, shape)
         assert torch.equal(compressors.pack_to_int32(values, bits), tensors[name])
         assert tensors[name.replace("packed", "scale")].dtype == torch.bfloat16
@@ -155,7 +169,7 @@ def test_tensors_of_odd_lengths_leave_others_aligned(tmp_path):
 def test_what_is_ignored_stays_as_it_was(tmp_path):
     tiny_llama(tmp_path / "source", dtype=torch.bfloat16)
     ignored = ("--ignore", "*.down_proj", "--ignore", "model.layers.1")
-    report = plain(tmp_path / "source", tmp_path / "out", "int4", *ignored, "--group-size", "32")
+    report = plain(tmp_path / "source", tmp_path / "out", "int4", *ignored, "--group-size", "32", "--no-include-head")
     before, after = tensors_of(tmp_path / "source"), tensors_of(tmp_path / "out")
     kept = [name for name in before if "down_proj" in name or ".layers.1." in name or "norm" in name or "embed" in name]
     assert all(torch.equal(before[name], after[name]) for name in kept)

@@ -21,7 +21,7 @@ COMMAND = Command(
         Flag("--method", "str", None, "How weights are kept.", kind="producer", metavar="M"),
         Flag("--out", "text", None, "Directory to write; it must be new or empty.", metavar="DIR"),
         Flag("--group-size", "int", None, "Inputs that share a scale, where the method has groups; 0: one scale per output.", metavar="N"),
-        Flag("--include-head", "pair", None, "Quantize the embedding and the head too. Default: as the method does.",
+        Flag("--include-head", "pair", None, "Quantize the embedding and the head as the other layers. Default: in 8 bits.",
              aliases=("--no-include-head",)),
         Flag("--ignore", "each", [], "Leave layers alone whose name, or a name above it, matches, such as '*.down_proj'. Repeatable.",
              metavar="PATTERN"),

@@ -53,9 +53,10 @@ def expected_bytes(source: Source, producer: Producer, excluded: Callable[[str],
     total = 0.0
     for info in source.infos:
         matrices = source.matrices.get(info.name, ())
-        taken = sum(m.layer.inputs * m.layer.outputs for m in matrices if producer.takes(m.layer) and not excluded(m.layer.name))
-        elements = sum(m.layer.inputs * m.layer.outputs for m in matrices)
-        total += taken * producer.bits() / 8 + (info.nbytes * (elements - taken) / elements if elements else info.nbytes)
+        taken = [m.layer for m in matrices if producer.takes(m.layer) and not excluded(m.layer.name)]
+        elements, quantized = sum(m.layer.inputs * m.layer.outputs for m in matrices), sum(each.inputs * each.outputs for each in taken)
+        total += sum(each.inputs * each.outputs * producer.bits_of(each) for each in taken) / 8
+        total += info.nbytes * (elements - quantized) / elements if elements else info.nbytes
     return int(total)
 
 

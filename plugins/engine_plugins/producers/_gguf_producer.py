@@ -34,18 +34,20 @@ class GgufProducer(Producer):
 
     def produce(self, layer: LinearShape, weight: Tensor) -> ProducedWeight:
         """See the contract."""
-        kind = self.kind if layer.role == "linear" else self.ends
+        kind = self._kind_of(layer)
         blocks = blocks_of(kind, weight)
         return ProducedWeight({kind.lower(): blocks.rows}, blocks)
 
     def bits(self) -> float:
-        """The mean of the layers' types."""
-        sizes = {"linear": 0, "ends": 0}
-        for layer in self.model.layers:
-            if self.takes(layer):
-                sizes["linear" if layer.role == "linear" else "ends"] += layer.inputs * layer.outputs
-        total = sum(sizes.values())
-        return (sizes["linear"] * _BITS[self.kind] + sizes["ends"] * _BITS[self.ends]) / total if total else _BITS[self.kind]
+        """See the contract."""
+        return _BITS[self.kind]
+
+    def bits_of(self, layer: LinearShape) -> float:
+        """See the contract."""
+        return _BITS[self._kind_of(layer)]
+
+    def _kind_of(self, layer: LinearShape) -> str:
+        return self.kind if layer.role == "linear" else self.ends
 
     def open_output(self, folder: Path) -> WeightOutput:
         """``model-<type>.gguf``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.layers.packed_integer import pack_fields
-from engine.layers.packed_rounding import SLICE
+from engine.layers.packed_rounding import SLICE, row_slices
 from engine_quant._bnb import nearest
 from engine_quant._bnb_tables import NESTED_BLOCK, TABLES, double_rounding, scale_table
 
@@ -30,6 +30,16 @@ def quantized(weight: Tensor, *, double: bool) -> dict[str, Tensor]:
         }  # fmt: skip
     tensors[_STATE] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     return tensors
+
+
+def rows(weight: Tensor) -> dict[str, Tensor]:
+    """A weight [outputs, inputs] → ``weight`` int8 [outputs · inputs, 1] and ``SCB`` float32 [outputs]: value · SCB / 127."""
+    values, largest = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+    for part in row_slices(*weight.shape):
+        whole = weight[part].float()
+        largest[part] = whole.abs().amax(1)
+        values[part] = (whole * (127 / largest[part].clamp(min=1e-30)).unsqueeze(1)).round().to(torch.int8)
+    return {"weight": values.view(-1, 1), "SCB": largest}
 
 
 def _rounded(flat: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:

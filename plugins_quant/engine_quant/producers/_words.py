@@ -6,7 +6,18 @@ import torch
 from torch import Tensor
 
 from engine.layers.packed_integer import GroupedInteger, row_bytes
-from engine.plugin import PackedWeight
+from engine.plugin import LinearShape, PackedWeight, ProducedWeight
+
+
+def rounded_words(layer: LinearShape, weight: Tensor, *, bits: int, group: int, search: bool) -> ProducedWeight:
+    """``weight_packed`` int32 [outputs, ⌈inputs · bits / 32⌉], ``weight_scale`` [outputs, groups], ``weight_shape``; ``group`` 0: a row.
+
+    Scales are kept in the weights' own 16-bit dtype (float32 of float32 weights), and values are rounded for the scale that is kept.
+    """
+    rounded = GroupedInteger.quantize(weight, bits=bits, group=group, scale_dtype=weight.dtype, search=search)
+    words = packed_words(rounded)
+    tensors = {"weight_packed": words, "weight_scale": rounded.scale, "weight_shape": torch.tensor([layer.outputs, layer.inputs])}
+    return ProducedWeight(tensors, Words(words, rounded.scale, bits=bits, inputs=layer.inputs, group=rounded.group))
 
 
 def packed_words(rounded: GroupedInteger) -> Tensor:

@@ -35,8 +35,8 @@ class Float8Producer(CompressedProducer):
         if options.activations == "token":
             self.inputs = weights_of(8, "float", 0) | {"strategy": "token", "dynamic": True, "observer": None}
 
-    def produce(self, layer: LinearShape, weight: Tensor) -> ProducedWeight:
-        """See the contract."""
+    def round(self, layer: LinearShape, weight: Tensor) -> ProducedWeight:
+        """See the base."""
         from engine.layers.packed_float8 import ScaledFloat8
 
         rounded = ScaledFloat8.round_rows(weight, scale_dtype=weight.dtype, together=self.whole)
@@ -46,8 +46,8 @@ class Float8Producer(CompressedProducer):
         """The scales of outputs are few."""
         return 8.02
 
-    def describe(self) -> dict[str, Any]:
-        """See the contract."""
+    def describe_layers(self) -> dict[str, Any]:
+        """See the base."""
         inputs = "rounded to 8-bit floats per token" if self.inputs else "as they are"
         scope = "tensor" if self.whole else "output"
         return {"format": "compressed-tensors, float-quantized", "bits": 8, "scales": f"one per {scope}", "activations": inputs}

@@ -25,7 +25,8 @@ class SourceModel(msgspec.Struct, frozen=True):
 
     ``config``: in the spelling of config.json. ``tensors``: all of the checkpoint, from its headers. ``layers``: the matrices that may be
     quantized, each by its name in the checkpoint (parts of fused layers and experts one by one), in the order of the network; what the
-    user excludes is not among them. ``ends``: whether the user wants the embedding and the head quantized too; None: did not say.
+    user excludes is not among them. ``ends``: whether the user wants the embedding and the head quantized as other layers are; None: did
+    not say, so that the method decides whether they are, and in how many bits.
     """
 
     checkpoint: Checkpoint
@@ -78,7 +79,11 @@ class Producer(ABC):
 
     @abstractmethod
     def bits(self) -> float:
-        """Bits of a quantized element, its share of the scales counted: what the size of the result is foretold from."""
+        """Bits of a linear layer's element, its share of the scales counted: what the size of the result is foretold from."""
+
+    def bits_of(self, layer: LinearShape) -> float:
+        """The same of one layer that it ``takes``, where layers differ."""
+        return self.bits()
 
     def quantization_config(self, quantized: Sequence[LinearShape], kept: Sequence[str]) -> dict[str, Any] | None:
         """What config.json gets as ``quantization_config``. ``kept``: names of the matrices that were not quantized, without ``.weight``.
