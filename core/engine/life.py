@@ -51,6 +51,8 @@ class Life:
         self._thread: threading.Thread | None = None
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
+        #: Whether it was told to end: nothing can be written behind that.
+        self._parting = False
         self._cause: EngineError | None = None
         self._record: Record | None = None
         self._kernel_kills = kernel_kills()
@@ -85,10 +87,11 @@ class Life:
                 self._process.send_signal(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Ask it to end, and see to it. May be called twice."""
-        if self._writer is not None and not self._writer.is_closing():
+        """Ask it to end, and see to it. May be called twice, at the same time too."""
+        if self._writer is not None and not self._parting and not self._writer.is_closing():
             with contextlib.suppress(OSError):
                 self.send(Stop())
+                self._parting = True
                 self._writer.write_eof()
         if self._process is not None and self._process.returncode is None:
             try:
@@ -173,7 +176,7 @@ class Life:
         return Death(error, own, at, self._record.read() if self._record is not None else frozenset())
 
     def _write_frame(self, payload: bytes) -> None:
-        if self._writer is None or self._writer.is_closing():
+        if self._writer is None or self._parting or self._writer.is_closing():
             return
         self._writer.write(_LENGTH.pack(len(payload)) + payload)
 
