@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     if line is None:
         return 0
     text = _check(line.own)
-    config = COMMAND.resolve(line)
+    config = COMMAND.resolve(line, loads=False)
     from engine.quantize.run import Wish, quantize
 
     own = line.own
@@ -62,7 +62,7 @@ def _check(own: dict[str, Any]) -> str | None:
 
     for name, example in (("method", "int4"), ("out", "DIR")):
         if not own[name]:
-            raise ConfigError(f"engine quantize: --{name} is missing.", fix=f"--{name} {example}")
+            raise ConfigError(f"--{name} is missing.", fix=f"--{name} {example}")
     for name, default in (("max_file_size", 5), ("tokens", 8192)):
         if own[name] <= 0:
             flag = "--" + name.replace("_", "-")
@@ -86,7 +86,8 @@ def _options(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(line: CommandLine, report: Report, text: str | None) -> Report:
-    """With the perplexities of both models, which are loaded one after the other."""
+    """With the perplexities of both models, which are loaded one after the other; a model that has no room costs only these."""
+    from engine.errors import MemoryShortage
     from engine.quantize.quality import SHARED_FLAGS, perplexity
 
     given = line.args.given_values()
@@ -95,8 +96,11 @@ def _measured(line: CommandLine, report: Report, text: str | None) -> Report:
     if show:
         print("Measuring perplexity …", file=sys.stderr)
     whole = {name: value for name, value in given.items() if name != "model"}
-    before = perplexity(line.args.model, whole, text, line.own["tokens"])
-    after = perplexity(report.out, shared, text, line.own["tokens"]) if before is not None else None
+    try:
+        before = perplexity(line.args.model, whole, text, line.own["tokens"])
+        after = perplexity(report.out, shared, text, line.own["tokens"]) if before is not None else None
+    except MemoryShortage as error:
+        return report.with_note(f"Perplexity was not measured. {error.line()}")
     if before is None or after is None:
         print("engine quantize: warning: the model has no tokenizer, so there is no perplexity.", file=sys.stderr)
         return report

@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
 
     out, size = line.own["out"], line.own["max_file_size"]
     if not out:
-        raise ConfigError("engine save-sharded: --out is missing.", fix="--out DIR")
+        raise ConfigError("--out is missing.", fix="--out DIR")
     if size <= 0:
         raise ConfigError(f"--max-file-size {size}: must be above 0.", fix="--max-file-size 5")
     config = COMMAND.resolve(line)

@@ -16,9 +16,11 @@ def engine_create_loader(checkpoint: Checkpoint) -> Use:
         return Use("gguf", f"{checkpoint.path} is a GGUF file")
     if checkpoint.model.startswith("s3://"):
         return Use("runai_streamer", f"{checkpoint.model} is in an object store")
-    original = [file for file in checkpoint.directory.glob("*.safetensors") if checkpoint.directory.is_dir()]
-    if original and all(file.name.startswith("consolidated") for file in original):
-        return Use("mistral", f"only {original[0].name} is there, the publisher's original")
+    found = sorted(checkpoint.directory.glob("*.safetensors")) if checkpoint.directory.is_dir() else []
+    if found and all(file.name.startswith("consolidated") for file in found):
+        return Use("mistral", f"only {found[0].name} is there, the publisher's original")
+    if found and all(file.match("model-rank-*-part-*.safetensors") for file in found):
+        return Use("sharded_state", f"only files such as {found[0].name} are there, which engine save-sharded wrote")
     for name, patterns in (("safetensors", SAFETENSORS), ("pt", TORCH)):
         if files := weight_files(checkpoint, patterns):
             return Use(name, f"{len(files)} file{'s' if len(files) > 1 else ''} such as {files[0].name}")

@@ -51,6 +51,11 @@ def test_experts(tmp_path):
     same(logits_of(out, ranks=2, load_format="sharded_state"), logits_of(source, ranks=2))
 
 
+def test_auto_knows_it(llama, tmp_path):
+    out = saved(llama, tmp_path / "out")
+    same(logits_of(out), logits_of(out, load_format="sharded_state"), 0)
+
+
 def test_another_number_of_ranks(llama, tmp_path):
     out = saved(llama, tmp_path / "out", "-tp", "2")
     with pytest.raises(ModelFileError, match="saved for 2 ranks, not for --tensor-parallel-size 1"):
