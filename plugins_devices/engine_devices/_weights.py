@@ -35,12 +35,18 @@ def allocate(count: int, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
 
 
+class PackPiece(ctypes.Structure):
+    """``pack_piece`` of native/packing.cpp."""
+
+    _fields_ = (("weight", ctypes.c_void_p), ("stride", ctypes.c_int64), ("outputs", ctypes.c_int64))
+
+
 class PackArgs(ctypes.Structure):
     """``pack_args`` of native/packing.cpp."""
 
     _fields_ = (
-        ("weight", ctypes.c_void_p), ("packed", ctypes.c_void_p), ("stride", ctypes.c_int64),
-        ("outputs", ctypes.c_int64), ("inputs", ctypes.c_int64), ("type", ctypes.c_int32),
+        ("pieces", ctypes.POINTER(PackPiece)), ("packed", ctypes.c_void_p), ("count", ctypes.c_int64), ("inputs", ctypes.c_int64),
+        ("type", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -73,13 +79,10 @@ def pack_dense(native: Native, pieces: Sequence[Tensor]) -> Panels:
     row_size = inputs + inputs % 2
     packed = allocate(-(-outputs // PANEL) * PANEL * row_size, pieces[0].dtype)
     kind = ELEMENT_TYPES[str(packed.dtype).removeprefix("torch.")]
-    row = 0
-    for piece in pieces:
-        piece = piece if piece.stride(1) == 1 else piece.contiguous()
-        to = packed[row * row_size :]
-        arguments = PackArgs(piece.data_ptr(), to.data_ptr(), piece.stride(0), len(piece), inputs, kind)
-        native.run("engine_pack_dense", arguments, piece, to)
-        row += len(piece)
+    adjacent = [piece if piece.stride(1) == 1 else piece.contiguous() for piece in pieces]
+    listed = (PackPiece * len(adjacent))(*((piece.data_ptr(), piece.stride(0), len(piece)) for piece in adjacent))
+    arguments = PackArgs(listed, packed.data_ptr(), len(adjacent), inputs, kind)
+    native.run("engine_pack_dense", arguments, listed, adjacent, packed)
     return Panels(packed, outputs, inputs, kind)
 
 

@@ -110,7 +110,7 @@ class VocabParallelEmbedding(CheckpointLayer):
         def take(tensor: Tensor) -> None:
             self.held = tensor.narrow(0, self.share.start, self.share.size).to(self.context.dtype)
 
-        yield Slot(f"{self.name}.weight", (self.vocab, self.size), take)
+        yield Slot(f"{self.name}.weight", (self.vocab, self.size), take, keeps=self.context.dtype)
 
     def finish(self) -> None:
         """Pack a quantized weight; a plain one that no head shares gets memory of its own."""

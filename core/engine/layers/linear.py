@@ -149,7 +149,8 @@ class Linear(CheckpointLayer):
             self.held[index] = [piece if piece.stride(1) == 1 else piece.contiguous() for piece in pieces]
 
         whole = (part.outputs, self.shape.inputs)
-        return Slot(f"{part.name}.weight", whole[::-1] if self.transposed else whole, take)
+        keeps = None if self.transposed else self.context.dtype
+        return Slot(f"{part.name}.weight", whole[::-1] if self.transposed else whole, take, keeps=keeps)
 
     def _bias_slot(self, part: Part, row: int) -> Slot:
         def take(tensor: Tensor) -> None:

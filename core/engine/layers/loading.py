@@ -17,6 +17,8 @@ from engine.footprint import trim
 
 #: Bytes of raw tensors after which freed memory is given back to the system.
 _TRIM_EVERY = 32 << 20
+#: Bytes of a tensor that are copied before a thread would have been woken.
+_SMALL = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +27,8 @@ class Slot:
 
     ``name`` and ``shape`` are those in the checkpoint (whole tensor; None where ``take`` itself checks). ``take`` copies this rank's part.
     ``optional``: its absence is no fault. ``fills``: other slots that it makes unnecessary (a fused spelling of them).
-    ``quick``: ``take`` copies next to nothing, so that no thread is worth it (and no raw tensor waits for one).
+    ``quick``: ``take`` copies next to nothing, so that no thread is worth it (and no raw tensor waits for one). ``keeps``: so it is
+    with tensors of that dtype.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Slot:
     optional: bool = False
     fills: tuple[str, ...] = ()
     quick: bool = False
+    keeps: torch.dtype | None = None
 
 
 class CheckpointLayer(nn.Module):
@@ -62,7 +66,7 @@ def copy_slot(name: str, target: Tensor, *, optional: bool = False) -> Slot:
     def take(tensor: Tensor) -> None:
         target.copy_(tensor)
 
-    return Slot(name, tuple(target.shape), take, optional=optional)
+    return Slot(name, tuple(target.shape), take, optional=optional, quick=target.nbytes <= _SMALL)
 
 
 def collect_slots(root: nn.Module) -> dict[str, Slot]:
@@ -183,7 +187,7 @@ class _Takers:
 
     def take(self, slot: Slot, tensor: Tensor) -> list[Slot]:
         """Have it taken; waits while enough tensors are under way."""
-        if self._pool is None or slot.quick:
+        if self._pool is None or slot.quick or tensor.dtype == slot.keeps:
             slot.take(tensor)
             return [slot]
         self._running[self._pool.submit(self._take, slot, tensor)] = slot

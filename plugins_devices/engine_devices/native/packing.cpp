@@ -1,16 +1,23 @@
 // Weights into panels, and rows back out of them.
 #include "driver.h"
+#include "panels.h"
 
 using namespace engine;
 
 extern "C" {
 
-// Arguments of engine_pack_dense: weight [outputs][inputs] in rows of `stride` elements of `type` → panels.
-struct pack_args {
+// A tensor [outputs][inputs] in rows of `stride` elements.
+struct pack_piece {
     const void* weight;
-    void* packed;
     int64_t stride;
     int64_t outputs;
+};
+
+// Arguments of engine_pack_dense: pieces of `type`, one below the other → panels. All but the last have whole panels of outputs.
+struct pack_args {
+    const pack_piece* pieces;
+    void* packed;
+    int64_t count;
     int64_t inputs;
     int32_t type;
 };
@@ -45,7 +52,8 @@ struct gather_args {
 
 namespace {
 
-// One panel: [32][inputs] → pairs of inputs ([inputs/2][32][2]) or single ones ([inputs][32]); what is missing becomes zero.
+// The panel's inputs from `start` on: [32][inputs] → pairs of inputs ([inputs/2][32][2]) or single ones ([inputs][32]); what is
+// missing becomes zero.
 template <class E, int TOGETHER>
 void pack_slowly(const E* from, int64_t stride, int64_t rows, int64_t inputs, int64_t start, E* to) {
     for (int64_t row = 0; row < PANEL; row++)
@@ -54,31 +62,39 @@ void pack_slowly(const E* from, int64_t stride, int64_t rows, int64_t inputs, in
                 row < rows && i < inputs ? from[row * stride + i] : E(0);
 }
 
-// U: the unit that moves, TOGETHER elements. A square of it is turned in the first-level cache, so that memory sees whole lines.
-template <class E, class U, int TOGETHER>
-void pack_panel(const E* from, int64_t stride, int64_t rows, int64_t inputs, E* to) {
-    const int64_t SIDE = 16, step = SIDE * TOGETHER;
-    const int64_t whole = rows == PANEL ? inputs / step * step : 0;
-    U square[SIDE * PANEL];
-    for (int64_t start = 0; start < whole; start += step) {
-        for (int64_t row = 0; row < PANEL; row++) {
-            U line[SIDE];
-            memcpy(line, from + row * stride + start, sizeof line);
-            for (int64_t k = 0; k < SIDE; k++) square[k * PANEL + row] = line[k];
-        }
-        memcpy(to + start * PANEL, square, sizeof square);
+// Words as they come out of turn_panel: one float32 or a pair of bfloat16 is kept, a pair of float16 becomes single ones.
+template <class E, int TOGETHER>
+void put_lines(const uint32_t* lines, E* to) {
+    const int each = 4 / sizeof(E);
+    if (each == TOGETHER) {
+        memcpy(to, lines, LANES * PANEL * 4);
+        return;
     }
+    for (int line = 0; line < LANES; line++, lines += PANEL, to += each * PANEL)
+        for (int i = 0; i < PANEL; i++) to[i] = E(lines[i]), to[PANEL + i] = E(lines[i] >> 16);
+}
+
+template <class E, int TOGETHER>
+void pack_panel(const E* from, int64_t stride, int64_t rows, int64_t inputs, E* to) {
+    const int64_t each = 4 / sizeof(E), whole = rows == PANEL ? inputs / (each * LANES) * (each * LANES) : 0;
+    turn_panel(from, stride * int64_t(sizeof(E)), whole / each,
+               [&](int64_t word, const uint32_t* lines) { put_lines<E, TOGETHER>(lines, to + word * each * PANEL); });
     pack_slowly<E, TOGETHER>(from, stride, rows, inputs, whole, to);
 }
 
-template <class E, class U, int TOGETHER>
-void pack_all(const pack_args& a) {
-    const int64_t panels = (a.outputs + PANEL - 1) / PANEL, size = round_up(a.inputs, 2) * PANEL;
-    for (int64_t panel; (panel = engine_claim(0, 1)) < panels;) {
-        const int64_t left = a.outputs - panel * PANEL;
-        pack_panel<E, U, TOGETHER>(static_cast<const E*>(a.weight) + panel * PANEL * a.stride, a.stride, left < PANEL ? left : PANEL,
-                                   a.inputs, static_cast<E*>(a.packed) + panel * size);
-    }
+template <class E, int TOGETHER>
+void pack_all(const pack_args& a, int threads) {
+    const int64_t size = round_up(a.inputs, 2) * PANEL;
+    int64_t panels = 0;
+    for (int64_t i = 0; i < a.count; i++) panels += (a.pieces[i].outputs + PANEL - 1) / PANEL;
+    each_panel(panels, size * int64_t(sizeof(E)), threads, [&](int64_t panel) {
+        const pack_piece* piece = a.pieces;
+        int64_t row = panel * PANEL;
+        for (; row >= piece->outputs; piece++) row -= piece->outputs;
+        const int64_t left = piece->outputs - row;
+        pack_panel<E, TOGETHER>(static_cast<const E*>(piece->weight) + row * piece->stride, piece->stride, left < PANEL ? left : PANEL,
+                                a.inputs, static_cast<E*>(a.packed) + panel * size);
+    });
 }
 
 inline int byte_of(const pack_quantized_args& a, int64_t row, int64_t i) {
@@ -89,10 +105,26 @@ inline int byte_of(const pack_quantized_args& a, int64_t row, int64_t i) {
     return real ? from[i] ^ flip : flip;
 }
 
+// Four bytes of a row as the panel has them.
+inline uint32_t packed_word(int type, uint32_t word) {
+    if (type == ENGINE_I8) return word ^ 0x80808080u;
+    if (type != ENGINE_I4) return word;
+    // 8 inputs in turns, the first four of them in the lower halves of the bytes: two bits of their numbers change places twice.
+    word = (word & 0xff0000ffu) | (word & 0x00ff0000u) >> 8 | (word & 0x0000ff00u) << 8;
+    return (word & 0xf00ff00fu) | (word & 0x0f000f00u) >> 4 | (word & 0x00f000f0u) << 4;
+}
+
 void pack_quantized_panel(const pack_quantized_args& a, int64_t panel) {
     const bool halves = a.type == ENGINE_I4;
+    const int64_t each = halves ? 8 : 4, whole = (panel + 1) * PANEL <= a.outputs ? a.inputs / (each * LANES) * (each * LANES) : 0;
     uint8_t* to = static_cast<uint8_t*>(a.packed) + panel * a.padded * PANEL / (halves ? 2 : 1);
-    for (int64_t i = 0; i < a.padded; i += halves ? 8 : 4)
+    turn_panel(static_cast<const uint8_t*>(a.values) + panel * PANEL * a.stride, a.stride, whole / each,
+               [&](int64_t, uint32_t* lines) {
+                   for (int i = 0; i < LANES * PANEL; i++) lines[i] = packed_word(a.type, lines[i]);
+                   memcpy(to, lines, LANES * PANEL * 4);
+                   to += LANES * PANEL * 4;
+               });
+    for (int64_t i = whole; i < a.padded; i += each)
         for (int64_t row = panel * PANEL; row < (panel + 1) * PANEL; row++)
             for (int64_t j = i; j < i + 4; j++)
                 *to++ = uint8_t(byte_of(a, row, j) | (halves ? byte_of(a, row, j + 4) << 4 : 0));
@@ -116,16 +148,17 @@ void put_row(const gather_args& a, int64_t index, const float* row) {
 
 extern "C" {
 
-void engine_pack_dense(const void* arguments, int, int) {
+void engine_pack_dense(const void* arguments, int, int threads) {
     const pack_args& a = *static_cast<const pack_args*>(arguments);
-    if (a.type == ENGINE_BF16) return pack_all<uint16_t, uint32_t, 2>(a);
-    if (a.type == ENGINE_F16) return pack_all<uint16_t, uint16_t, 1>(a);
-    pack_all<uint32_t, uint32_t, 1>(a);
+    if (a.type == ENGINE_BF16) return pack_all<uint16_t, 2>(a, threads);
+    if (a.type == ENGINE_F16) return pack_all<uint16_t, 1>(a, threads);
+    pack_all<uint32_t, 1>(a, threads);
 }
 
-void engine_pack_quantized(const void* arguments, int, int) {
+void engine_pack_quantized(const void* arguments, int, int threads) {
     const pack_quantized_args& a = *static_cast<const pack_quantized_args*>(arguments);
-    for (int64_t panel; (panel = engine_claim(0, 1)) < (a.outputs + PANEL - 1) / PANEL;) pack_quantized_panel(a, panel);
+    const int64_t bytes = a.padded * PANEL / (a.type == ENGINE_I4 ? 2 : 1);
+    each_panel((a.outputs + PANEL - 1) / PANEL, bytes, threads, [&](int64_t panel) { pack_quantized_panel(a, panel); });
 }
 
 void engine_gather(const void* arguments, int thread, int threads) {
