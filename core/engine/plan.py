@@ -145,6 +145,15 @@ def size_cache(info: ModelInfo, storage: str, weights: int, device: DeviceFacts,
     )
 
 
+def one_page(info: ModelInfo, storage: str, wish: CacheWish) -> CacheSize:
+    """The cache of a command that reads a model's files and loads none of it: no room is asked for."""
+    per_token = info.kv_bytes_per_token(DTYPE_BYTES[storage], wish.tensor_parallel)
+    page = per_token * wish.block_size
+    return CacheSize(
+        block_size=wish.block_size, bytes_per_token=per_token, page_bytes=page, pages=1, host_pages=0, budget=page, rss=0
+    )  # fmt: skip
+
+
 def _pages(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size)
 

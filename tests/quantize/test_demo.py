@@ -121,6 +121,23 @@ def test_a_repository_of_the_hub_with_links(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (SOURCE / "tokenizer.json").read_bytes()
 
 
+def test_a_repository_that_is_fetched(tmp_path):
+    """MODEL is a hub's name."""
+    from tests.hub import environment, serving
+    from tests.quant.demo import SOURCE
+
+    files = {file.name: file.read_bytes() for file in SOURCE.iterdir() if file.is_file()}
+    with serving(files) as (hub, url):
+        command = [sys.executable, "-m", "engine", "quantize", "owner/tiny", "--method", "int4", "--out", str(tmp_path / "out"), "--json"]
+        done = subprocess.run([*command, "--no-perplexity"], capture_output=True, text=True, env=environment(tmp_path, url), check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["model"] == "owner/tiny" and report["quantized"] == 43
+    quantize("demo", tmp_path / "local", "int4", "--no-perplexity")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "local" / "model.safetensors").read_bytes()
+    assert any(asked[0].endswith("model.safetensors") for asked in hub.asked)
+
+
 def test_memory_is_that_of_the_largest_tensor(tmp_path):
     """An embedding of 105 MB, quantized in a process of its own: less than its own size and that of the result beside it."""
     import torch

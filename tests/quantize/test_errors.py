@@ -82,6 +82,16 @@ def test_methods_say_what_they_have_no_form_for(llama, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_model_without_room_in_memory_is_quantized_without_perplexity(tmp_path):
+    """It is read tensor by tensor; only the measurement loads it."""
+    from tests.quantize.runs import quantize
+
+    report = quantize("demo", tmp_path / "out", "int4", "--gpu-memory-utilization", "0.000001")
+    assert report["quantized"] == 43 and report["perplexity_after"] is None
+    assert "Perplexity was not measured." in report["warnings"][-1] and "--gpu-memory-utilization" in report["warnings"][-1]
+    assert (tmp_path / "out" / "config.json").exists()
+
+
 def test_sources_that_are_no_plain_checkpoints(llama, tmp_path):
     plain(llama, tmp_path / "int4", "int4")
     plain(llama, tmp_path / "gguf", "gguf_q8_0")

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def resolve(args: EngineArgs, host: PluginHost | None = None) -> EngineConfig:
+def resolve(args: EngineArgs, host: PluginHost | None = None, *, loads: bool = True) -> EngineConfig:
     """Decide everything, reading headers and configuration files alone; torch is not imported, no weight is read.
+
+    ``loads``: whether a model will be loaded, so that it and its cache must have room.
 
     Raises the :class:`engine.errors.EngineError` of whatever cannot be: flags (2), plugins (3), model files (4), memory (5).
     """
@@ -58,15 +60,16 @@ def resolve(args: EngineArgs, host: PluginHost | None = None) -> EngineConfig:
         from engine.plugin.host import PluginHost
 
         host = PluginHost()
-    return Resolver(args, host).resolve()
+    return Resolver(args, host, loads=loads).resolve()
 
 
 class Resolver:
     """The decisions in their order. What is decided stays readable when a later step refuses, for ``engine plan``."""
 
-    def __init__(self, args: EngineArgs, host: PluginHost) -> None:
+    def __init__(self, args: EngineArgs, host: PluginHost, *, loads: bool = True) -> None:
         self.args = args
         self.host = host
+        self.loads = loads
         self.choices: dict[str, Choice] = {}
         self.warnings: list[str] = []
         self.checkpoint: Checkpoint | None = None
@@ -230,6 +233,8 @@ class Resolver:
             pages_override=args.num_gpu_blocks_override, host_bytes=int(args.swap_space * plan.GIB) if swaps else 0,
             host_given="swap_space" in args.given, beside=LOADED if "tokenizer" in self.choices else 0,
         )  # fmt: skip
+        if not self.loads:
+            return plan.one_page(info, self.storage, wish)
         on_device = weights.on_device(offload_bytes(args, device), args.tensor_parallel_size)
         return plan.size_cache(info, self.storage, on_device, device, wish)
 

@@ -43,11 +43,11 @@ class Command:
         raise_problems(line.problems)
         return line
 
-    def resolve(self, line: CommandLine) -> EngineConfig:
-        """The configuration; its warnings go to the terminal."""
+    def resolve(self, line: CommandLine, *, loads: bool = True) -> EngineConfig:
+        """The configuration; its warnings go to the terminal. ``loads``: whether a model will be loaded, which must have room."""
         from engine.args.resolve import resolve
 
-        config = resolve(line.args)
+        config = resolve(line.args, loads=loads)
         for warning in config.plan.get("warnings", ()):
             print(f"engine {self.name}: warning: {warning}", file=sys.stderr)
         return config

@@ -34,6 +34,10 @@ class Report(msgspec.Struct, frozen=True):
         """Completed by what the two models made of the same text."""
         return msgspec.structs.replace(self, tokens=before.tokens, perplexity_before=before.value, perplexity_after=after.value)
 
+    def with_note(self, note: str) -> Report:
+        """With one more warning."""
+        return msgspec.structs.replace(self, warnings=(*self.warnings, note))
+
     def data(self) -> dict[str, Any]:
         """As a JSON object."""
         found: dict[str, Any] = msgspec.to_builtins(self)
