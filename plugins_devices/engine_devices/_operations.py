@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.plugin.contracts.operations import ACTIVATIONS, Operations
+from engine.plugin.contracts.operations import ACTIVATIONS, GrammarSteps, Operations
 from engine_devices._arguments import element_type
+from engine_devices._grammars import SampleMasked, StepGrammars, step_grammars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,8 +100,13 @@ class NativeOperations(Operations):
     ``soft_cap`` and the activations round once, at their end.
     """
 
+    steps_grammars = True
+
     def __init__(self, native: Native) -> None:
         self._native = native
+        #: Steps and masks of last time, which the next ones often are again, as the kernels take them.
+        self._steps: tuple[GrammarSteps, StepGrammars] | None = None
+        self._masks: tuple[NDArray[np.int64], NDArray[np.int32], Forbid] | None = None
 
     def embed(self, ids: Tensor, weight: Tensor, *, offset: int = 0, scale: float | None = None) -> Tensor:
         """See the contract."""
@@ -167,16 +173,22 @@ class NativeOperations(Operations):
         self._native.run("engine_best", arguments, logits, value, place, scratch)
         return value, place
 
-    def restrict(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+    def step_grammars(self, steps: GrammarSteps) -> None:
+        """See the contract."""
+        self._native.run_together(self._stepped(steps))
+
+    def restrict(
+        self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32], steps: GrammarSteps | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See the contract."""
         arguments, value, place, _scratch = self._best(logits)
-        self._native.run_together([("engine_forbid", _forbid(logits, rows, bits)), ("engine_best", arguments)])
+        self._native.run_together([*self._stepped(steps), ("engine_forbid", self._forbid(logits, rows, bits)), ("engine_best", arguments)])
         return value, place
 
     def sample(
         self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
         top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
-        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None,
+        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None, steps: GrammarSteps | None = None,
     ) -> Tensor | None:
         """See the contract."""
         rows, size = logits.shape
@@ -192,9 +204,39 @@ class NativeOperations(Operations):
         if masks is None:
             self._native.run("engine_sample", arguments, logits, best, arrays, token)
             return token
-        largest, _, _place, _scratch = self._best(logits, best)
-        self._native.run_together([("engine_forbid", _forbid(logits, *masks)), ("engine_best", largest), ("engine_sample", arguments)])
+        if rows < self._native.threads:
+            largest, _, _place, _scratch = self._best(logits, best)
+            restricted = [("engine_forbid", self._forbid(logits, *masks)), ("engine_best", largest), ("engine_sample", arguments)]
+            self._native.run_together([*self._stepped(steps), *restricted])
+            return token
+        whole = SampleMasked(masks=ctypes.addressof(self._forbid(logits, *masks)), draw=ctypes.addressof(arguments))
+        if steps is not None:
+            whole.steps = ctypes.addressof(self._known(steps))
+        self._native.run_together([("engine_sample_masked", whole)])
         return token
+
+    def _stepped(self, steps: GrammarSteps | None) -> list[tuple[str, ctypes.Structure]]:
+        """The operation that does them; none where there are none."""
+        return [] if steps is None else [("engine_step_grammars", self._known(steps))]
+
+    def _known(self, steps: GrammarSteps) -> StepGrammars:
+        if self._steps is None or self._steps[0] is not steps:
+            self._steps = steps, step_grammars(steps)
+        return self._steps[1]
+
+    def _forbid(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> Forbid:
+        known = self._masks
+        if known is None or known[0] is not rows or known[1] is not bits:
+            self._masks = known = rows, bits, Forbid(
+                rows=rows.ctypes.data, bits=bits.ctypes.data, words=bits.strides[0] // bits.itemsize, count=len(rows)
+            )  # fmt: skip
+        size = logits.shape[1]
+        if len(rows) != len(bits) or (len(rows) and 32 * bits.shape[1] < size):
+            raise ValueError(f"masks {bits.shape} of {len(rows)} rows do not cover {size} columns")
+        arguments = known[2]
+        arguments.logits, arguments.row, arguments.size = logits.data_ptr(), logits.stride(0), size
+        arguments.type = element_type(logits.dtype)
+        return arguments
 
     def _best(self, logits: Tensor, value: Tensor | None = None) -> tuple[Best, Tensor, Tensor, Tensor]:
         """Arguments of the kernel, and the tensors that they point to: the values (those given, if any), the ids, its scratch memory."""
@@ -231,15 +273,6 @@ class NativeOperations(Operations):
             arguments.bias = bias.data_ptr()
         self._native.run(kernel, arguments, x, y, weight, bias, out)
         return out
-
-
-def _forbid(logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> Forbid:
-    if len(rows) != len(bits) or (len(rows) and 32 * bits.shape[1] < logits.shape[1]):
-        raise ValueError(f"masks {bits.shape} of {len(rows)} rows do not cover {logits.shape[1]} columns")
-    return Forbid(
-        logits=logits.data_ptr(), rows=rows.ctypes.data, bits=bits.ctypes.data, row=logits.stride(0), size=logits.shape[1],
-        words=bits.strides[0] // bits.itemsize, count=len(rows), type=element_type(logits.dtype),
-    )  # fmt: skip
 
 
 def _planes(x: Tensor) -> tuple[Tensor, int, int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.generation import LogitsProcessor as LogitsProcessor
     from engine.plugin.contracts.generation import Matcher as Matcher
     from engine.plugin.contracts.generation import Proposer as Proposer
+    from engine.plugin.contracts.generation import Stepper as Stepper
     from engine.plugin.contracts.generation import UnsupportedConstraint as UnsupportedConstraint
     from engine.plugin.contracts.loading import ConfigFormat as ConfigFormat
     from engine.plugin.contracts.loading import Loader as Loader
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.model import Model as Model
     from engine.plugin.contracts.model import ModelContext as ModelContext
     from engine.plugin.contracts.model import Parallel as Parallel
+    from engine.plugin.contracts.operations import GrammarSteps as GrammarSteps
     from engine.plugin.contracts.operations import Operations as Operations
     from engine.plugin.contracts.packed import CheckpointTensor as CheckpointTensor
     from engine.plugin.contracts.packed import LinearKernel as LinearKernel
@@ -94,11 +96,11 @@ _HOME = {
     "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay WeightTransfer",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
     "engine.plugin.contracts.generation": (
-        "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer UnsupportedConstraint"
+        "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer Stepper UnsupportedConstraint"
     ),
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
-    "engine.plugin.contracts.operations": "Operations",
+    "engine.plugin.contracts.operations": "GrammarSteps Operations",
     "engine.plugin.contracts.packed": (
         "CheckpointTensor LinearKernel LinearShape LinearWork PackedWeight PartFormats Quantizer WeightFormat"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.plugin.contracts.operations import GrammarSteps
+
 
 #: Why a row whose mask is empty cannot be sampled.
 NOTHING = "guided decoding failed: the grammar allows no token here"
@@ -19,11 +22,20 @@ NOTHING = "guided decoding failed: the grammar allows no token here"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GrammarMasks:
-    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row."""
+    """Bit masks of some rows: ``rows[i]`` of the logits allows what ``bits[i]`` says; ``errors`` by row.
+
+    ``steps`` have to be done before: they write ``bits``, and then ``settle`` has the rest of the errors, by row.
+    """
 
     rows: NDArray[np.int64]
     bits: NDArray[np.int32]
     errors: dict[int, str]
+    steps: GrammarSteps | None = None
+    settle: Callable[[], dict[int, str]] | None = None
+
+    def failed(self) -> dict[int, str]:
+        """All errors, when the steps have been done."""
+        return self.errors | self.settle() if self.settle is not None else self.errors
 
     def empty(self) -> dict[int, str]:
         """The rows whose masks allow nothing, each with what to say of it."""

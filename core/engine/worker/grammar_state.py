@@ -61,10 +61,10 @@ class GrammarState:
             return None
         return sequence.last
 
-    def advanced(self, token: int) -> None:
-        """The matcher has advanced by what :meth:`next_token` said."""
-        self._trail.append(token)
-        self._sure += 1
+    def advanced(self, tokens: list[int]) -> None:
+        """The matcher has advanced by what :meth:`next_token` said, and by what came after."""
+        self._trail += tokens
+        self._sure += len(tokens)
 
     def seek(self, sequence: Sequence, length: int) -> bool | None:
         """Bring the matcher to the first ``length`` tokens, forwards or backwards. None: the grammar has not begun there.

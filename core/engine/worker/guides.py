@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from engine.guided.store import GuideStore
 from engine.plugin.contracts.generation import Matcher
-from engine.plugin.faults import attributed, described
+from engine.plugin.contracts.operations import Operations
+from engine.plugin.faults import described
 from engine.plugin.request import GuideSpec
 from engine.plugin.step import NewSequence, SequenceResult
 from engine.worker.beside import Beside
 from engine.worker.bits import NOTHING, GrammarMasks, allow, has, rows_with
+from engine.worker.grammar_batch import OUTSIDE, GrammarBatch, blamed
 from engine.worker.grammar_state import GrammarState
 from engine.worker.inputs import StepInputs
 from engine.worker.sequences import Sequence
@@ -26,7 +28,6 @@ PATIENCE = 10.0
 MOST_SECONDS = 0.25
 #: Most sequences of a step in which proposing forced tokens pays: every proposed token is a further row.
 FEW = 4
-OUTSIDE = "guided decoding failed: the output is outside the grammar"
 
 
 @dataclass(slots=True)
@@ -44,8 +45,13 @@ class _Filling:
 class Grammars:
     """All guided sequences of a worker. :meth:`begin` before the forward pass, :meth:`take` after it."""
 
-    def __init__(self, store: GuideStore) -> None:
+    def __init__(self, store: GuideStore, ops: Operations | None = None) -> None:
+        """``ops``: the device's, which may step grammars on its own threads."""
         self._store = store
+        self._steps_many = ops is not None and ops.steps_grammars
+        #: Sequences that the device steps, and whether the step that has begun is theirs.
+        self._batch: GrammarBatch | None = None
+        self._staged = False
         self._beside: Beside[GrammarMasks] = Beside("masks")
         #: Whether filling all rows at once took too long, so that each is watched by itself.
         self._watched = False
@@ -66,7 +72,12 @@ class Grammars:
     def begin(self, inputs: StepInputs) -> None:
         """Work out the masks of the guided ones among the rows to sample, beside whatever the caller does next."""
         self._beside.forget()
+        self._staged = False
         if not any([sequence.guided for sequence in inputs.sequences]):  # noqa: C419 - a list is quicker than a generator
+            self._part()
+            return
+        if self._go_on(inputs):
+            self._staged = True
             return
         owners = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
         lengths = inputs.sample_length.tolist()
@@ -78,12 +89,13 @@ class Grammars:
 
     def take(self) -> GrammarMasks | None:
         """The masks of this step's rows; None where no row is guided."""
-        return self._beside.answer()
+        return self._batch.masks() if self._staged and self._batch is not None else self._beside.answer()
 
     def foresee(self, inputs: StepInputs, results: list[SequenceResult]) -> list[SequenceResult]:
         """The results of a step with the tokens that grammars force as proposals for the next. Call it after :meth:`take`."""
         if len(results) > FEW:
             return results
+        self._part()
         return [self._with_forced(*pair) for pair in zip(inputs.sequences, results, strict=True)]
 
     def _with_forced(self, sequence: Sequence, result: SequenceResult) -> SequenceResult:
@@ -100,6 +112,28 @@ class Grammars:
         """End the threads."""
         self._beside.close()
         self._store.close()
+
+    def _go_on(self, inputs: StepInputs) -> bool:
+        """Whether this step's grammars are left to the device; else nothing stands between their states and their matchers."""
+        count = len(inputs.sequences)
+        if self._steps_many and not self._watched and inputs.decode and count > FEW and len(inputs.sample_rows) == count:
+            if self._batch is not None and self._batch.late:
+                self._watched = True
+            elif self._batch is not None and self._batch.stage(inputs):
+                return True
+            self._part()
+            if not self._watched:
+                self._batch = GrammarBatch.of(inputs, -(-self._store.width // 32), self._store.end, MOST_SECONDS)
+                if self._batch is not None and self._batch.stage(inputs):
+                    return True
+        self._part()
+        return False
+
+    def _part(self) -> None:
+        """Have the states know again what their matchers have seen."""
+        if self._batch is not None:
+            self._batch.dissolve()
+            self._batch = None
 
     def _fill(self, rows: list[int], sequences: list[Sequence], lengths: list[int]) -> GrammarMasks:
         bits = np.zeros((len(rows), -(-self._store.width // 32)), np.int32)
@@ -162,7 +196,7 @@ class Grammars:
         for place, token in zip(places, tokens, strict=True):
             state = filling.sequences[place].grammar
             if state is not None and (not refused or place not in filling.errors):
-                state.advanced(token)
+                state.advanced([token])
                 more = more or state.more_ends
         if more:
             self._allow_ends(filling, places)
@@ -216,5 +250,4 @@ class _Refused(Exception):
 
 
 def _failed(sequence: Sequence, error: Exception) -> str:
-    guide = sequence.params.guide
-    return attributed("guided_decoding", (guide.backend if guide is not None else None) or "auto", described(error))
+    return blamed(sequence, described(error))

@@ -40,7 +40,7 @@ class Masks:
         self._guides = guides
 
     def take_grammars(self, sequences: Rows[Sequence]) -> GrammarMasks:
-        """The masks of the guided rows, each of which is also refused where there are no grammars."""
+        """The masks of the guided rows, perhaps with steps to do before. All rows are refused where there are no grammars."""
         masks = self._guides.take() if self._guides is not None else None
         if masks is not None:
             return masks
@@ -50,9 +50,11 @@ class Masks:
     def apply_grammars(self, scores: Tensor, sequences: Rows[Sequence], ops: Operations) -> dict[int, str]:
         """Change the guided rows of scores [R, V] in place; errors by row."""
         masks = self.take_grammars(sequences)
+        if masks.steps is not None:
+            ops.step_grammars(masks.steps)
         if len(masks.rows) and ops.restrict(scores, masks.rows, masks.bits) is None:
             forbid(scores, masks.rows, masks.bits)
-        return masks.empty() | masks.errors
+        return masks.empty() | masks.failed()
 
     def apply(self, logits: Tensor, sequence: Sequence, length: int) -> None:
         """Change one row of float32 logits [V] in place; raises :class:`RowError`."""

@@ -95,22 +95,24 @@ class Sampler:
         masks = self._masks.take_grammars(rows.sequences)
         sampled = self._draw_masked(logits, rows, masks)
         if sampled is None:
-            best = self._ops.restrict(logits, masks.rows, masks.bits)
+            best = self._ops.restrict(logits, masks.rows, masks.bits, masks.steps)
             if best is None:
                 if len(masks.rows):
                     forbid(logits, masks.rows, masks.bits)
                 best = self._ops.best(logits)
             sampled = self._simple(logits, rows, *best)
-        if not sampled.errors and not masks.errors:
+        failed = masks.failed()
+        if not sampled.errors and not failed:
             return sampled
-        return Sampled(sampled.tokens, sampled.errors | masks.empty() | masks.errors, {})
+        return Sampled(sampled.tokens, sampled.errors | masks.empty() | failed, {})
 
     def _draw_masked(self, logits: Tensor, rows: Rows, masks: GrammarMasks) -> Sampled | None:
         """Masks, the largest and the draw in one; None where a row is greedy, or the device does not do that."""
         if any([sequence.greedy for sequence in rows.sequences]):  # noqa: C419 - a list is quicker than a generator
             return None
         value = torch.empty(len(rows.sequences), dtype=torch.float32, device=logits.device)
-        tokens = self._ops.sample(logits, value, *_drawing(rows.sequences, rows.lengths), (masks.rows, masks.bits))
+        drawing = _drawing(rows.sequences, rows.lengths)
+        tokens = self._ops.sample(logits, value, *drawing, (masks.rows, masks.bits), masks.steps)
         return None if tokens is None else Sampled(tokens.cpu().numpy(), _not_finite(value), {})
 
     def _simple(self, logits: Tensor, rows: Rows, value: Tensor, token: Tensor) -> Sampled:

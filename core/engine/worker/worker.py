@@ -258,7 +258,7 @@ class LocalWorker(Worker):
         config = self.config
         if self.rank != 0 or not config.guided.choices or "tokenizer" not in config.choices:
             return None
-        return Grammars(GuideStore(Backends(config)))
+        return Grammars(GuideStore(Backends(config)), self._ops)
 
 
 def collect(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import Guide, Matcher
+from engine.plugin import Guide, Matcher, Stepper
+
+from ._xgrammar_calls import CallStepper, Entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ class Library:
         self.accept = library.tvm_ffi_binding.BatchGrammarMatcher.batch_accept_token
         self._batch = library.BatchGrammarMatcher(max_threads=1)
         self.fill = self._batch._handle.batch_fill_next_token_bitmask
+        self.entry = Entry.find(library.tvm_ffi_binding.GrammarMatcher)
 
 
 class XGrammarGuide(Guide):
@@ -90,6 +93,17 @@ class XGrammarMatcher(Matcher):
         # A whole mask is written also where it allows everything.
         library.fill(own, masks, rows, False)
         return [place for place, took in enumerate(taken) if not took] if 0 in taken else ()
+
+    @classmethod
+    def stepper(cls, matchers: Sequence[Matcher], masks: NDArray[np.int32]) -> Stepper | None:
+        own = [matcher for matcher in matchers if isinstance(matcher, XGrammarMatcher)]
+        entry = own[0]._library.entry
+        if entry is None or len(own) < len(matchers):
+            return None
+        plain = [matcher if isinstance(matcher, PlainMatcher) else None for matcher in own]
+        apart = frozenset[int]().union(*(matcher._never for matcher in plain if matcher is not None))
+        kept = [None if matcher is None else matcher._kept for matcher in plain]
+        return CallStepper(entry, [matcher._handle for matcher in own], masks, kept, apart)
 
     def rollback(self, count: int) -> None:
         self._matcher.rollback(count)

@@ -43,23 +43,29 @@ inline void forbid_word(E* x, uint32_t word, E minus) {
     }
 }
 
+// The columns of the words from `begin` to `end` of the mask number `index`.
+template <class E>
+void forbid_words(const engine_forbid_arguments& a, E minus, int64_t index, int64_t begin, int64_t end) {
+    const uint32_t* bits = a.bits + index * a.words;
+    E* x = (E*)a.logits + a.rows[index] * a.row;
+    for (int64_t w = begin; w < end; w++) {
+        const uint32_t word = bits[w];
+        if (word == 0xffffffffu) continue;
+        if (32 * w + 32 <= a.size) {
+            forbid_word(x + 32 * w, word, minus);
+            continue;
+        }
+        for (int64_t i = 32 * w; i < a.size; i++)
+            if (!(word >> (i - 32 * w) & 1)) x[i] = minus;
+    }
+}
+
 template <class E>
 void forbid(const engine_forbid_arguments& a, E minus) {
     const int64_t used = (a.size + 31) / 32, chunks = (used + CHUNK - 1) / CHUNK;
     for (int64_t unit; (unit = engine_claim(0, 1)) < a.count * chunks;) {
         const int64_t index = unit / chunks, begin = unit % chunks * CHUNK, end = begin + CHUNK < used ? begin + CHUNK : used;
-        const uint32_t* bits = a.bits + index * a.words;
-        E* x = (E*)a.logits + a.rows[index] * a.row;
-        for (int64_t w = begin; w < end; w++) {
-            const uint32_t word = bits[w];
-            if (word == 0xffffffffu) continue;
-            if (32 * w + 32 <= a.size) {
-                forbid_word(x + 32 * w, word, minus);
-                continue;
-            }
-            for (int64_t i = 32 * w; i < a.size; i++)
-                if (!(word >> (i - 32 * w) & 1)) x[i] = minus;
-        }
+        forbid_words(a, minus, index, begin, end);
     }
 }
 
@@ -71,5 +77,15 @@ extern "C" void engine_forbid(const void* arguments, int, int) {
         case ENGINE_BF16: return forbid<uint16_t>(a, 0xff80);
         case ENGINE_F16: return forbid<uint16_t>(a, 0xfc00);
         default: return forbid<uint32_t>(a, 0xff800000u);
+    }
+}
+
+void engine_forbid_row(const engine_forbid_arguments* arguments, int64_t index) {
+    const engine_forbid_arguments& a = *arguments;
+    const int64_t used = (a.size + 31) / 32;
+    switch (a.type) {
+        case ENGINE_BF16: return forbid_words<uint16_t>(a, 0xff80, index, 0, used);
+        case ENGINE_F16: return forbid_words<uint16_t>(a, 0xfc00, index, 0, used);
+        default: return forbid_words<uint32_t>(a, 0xff800000u, index, 0, used);
     }
 }

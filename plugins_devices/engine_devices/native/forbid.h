@@ -22,4 +22,7 @@ void engine_forbid(const void* arguments, int thread, int threads);
 
 #ifdef __cplusplus
 }
+
+// The mask number `index` alone, on this thread.
+void engine_forbid_row(const engine_forbid_arguments* arguments, int64_t index);
 #endif

@@ -136,3 +136,8 @@ void engine_best(const void* arguments, int, int threads) {
 }
 
 }  // extern "C"
+
+float engine_best_of_row(const void* row, int64_t size, int type) {
+    ENGINE_FOR_TYPE(type, return best_of((const A*)row, size).value)
+    return 0.0f;
+}

@@ -87,4 +87,7 @@ void engine_best(const void* arguments, int thread, int threads);
 
 #ifdef __cplusplus
 }
+
+// The largest value of one row, on this thread; NaN where it holds one.
+float engine_best_of_row(const void* row, int64_t size, int type);
 #endif

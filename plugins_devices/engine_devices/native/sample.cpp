@@ -242,21 +242,23 @@ int64_t draw_row(const Row<A>& row, float allowed, double chance, Near& near) {
 }
 
 template <class A>
-void sample(const engine_sample_arguments& a) {
+void sample_row(const engine_sample_arguments& a, int64_t index) {
     static thread_local Near near;
-    for (int64_t index; (index = engine_claim(0, 1)) < a.rows;) {
-        const Row<A> row{(const A*)a.logits + index * a.row, a.size, a.best[index], a.temperature[index]};
-        float reach = NEAR;
-        float allowed = depth_allowed(row, a.top_k[index], a.top_p[index], reach, near);
-        const bool listed = allowed < FOREVER && allowed <= reach;
-        if (a.deepest[index] < allowed) allowed = a.deepest[index];
-        a.token[index] = listed ? draw_listed(near, allowed, a.chance[index]) : draw_row(row, allowed, a.chance[index], near);
-    }
+    const Row<A> row{(const A*)a.logits + index * a.row, a.size, a.best[index], a.temperature[index]};
+    float reach = NEAR;
+    float allowed = depth_allowed(row, a.top_k[index], a.top_p[index], reach, near);
+    const bool listed = allowed < FOREVER && allowed <= reach;
+    if (a.deepest[index] < allowed) allowed = a.deepest[index];
+    a.token[index] = listed ? draw_listed(near, allowed, a.chance[index]) : draw_row(row, allowed, a.chance[index], near);
 }
 
 }  // namespace
 
 extern "C" void engine_sample(const void* arguments, int, int) {
     const engine_sample_arguments& a = *(const engine_sample_arguments*)arguments;
-    ENGINE_FOR_TYPE(a.type, sample<A>(a))
+    for (int64_t index; (index = engine_claim(0, 1)) < a.rows;) engine_sample_row(&a, index);
+}
+
+void engine_sample_row(const engine_sample_arguments* arguments, int64_t index) {
+    ENGINE_FOR_TYPE(arguments->type, sample_row<A>(*arguments, index))
 }

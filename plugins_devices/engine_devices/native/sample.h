@@ -26,4 +26,7 @@ void engine_sample(const void* arguments, int thread, int threads);
 
 #ifdef __cplusplus
 }
+
+// One row, on this thread.
+void engine_sample_row(const engine_sample_arguments* arguments, int64_t index);
 #endif

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.guided.trial import allowed_tokens
-from engine.plugin import GuideSpec, Vocabulary
+from engine.plugin import GrammarSteps, GuideSpec, Vocabulary
 from engine.plugin.testing.text import demo_tokenizer
 
 pytest.importorskip("xgrammar")
@@ -98,3 +98,65 @@ def test_schemas_within_tags_are_kept_as_those_of_answers(compiler, schema, text
         matcher = compiler.compile(GuideSpec("structural_tag", value)).start()
         ids = tokenizer.encode(f"<c>{text}</c>", add_special_tokens=False)
         assert all(matcher.advance([token]) for token in ids) is taken, value
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "n": {"type": "integer"}}}
+
+
+def test_calls_without_python_step_as_the_matchers_do(compiler):
+    """Text, JSON and tags at once, on the pool's threads: masks, refusals, and states that go on from there."""
+    from engine_devices._native import Absent, load
+    from engine_devices._operations import NativeOperations
+
+    native = load()
+    if isinstance(native, Absent):
+        pytest.skip(native.reason)
+    tokenizer, chance = demo_tokenizer(), random.Random(3)
+    width, end = tokenizer.size(), tokenizer.eos_token_id
+    specs = [GuideSpec("json", SCHEMA), GuideSpec("structural_tag", TAGS), GuideSpec("regex", "[a-z]{40,}")]
+    guides = [compiler.compile(spec) for spec in specs] * 3
+    together, single = [guide.start() for guide in guides], [guide.start() for guide in guides]
+    count = len(guides)
+    bits = np.zeros((count, -(-width // 32)), np.int32)
+    stepper = type(together[0]).stepper(together, bits)
+    steps = GrammarSteps(
+        stepper.calls, bits, stepper.kept, end, np.zeros((count, 0), np.int64), np.full(count, -1, np.int32), np.zeros(1, np.int32), 9.0
+    )
+    assert stepper.apart == set(tokenizer.special_ids()) - {end}
+    taken = [0] * count
+    wrong = tokenizer.encode("\n", add_special_tokens=False)[0]
+    for turn in range(24):
+        tokens = []
+        for matcher in single:
+            ways = [t for t in allowed_tokens(mask_of(matcher, width), width).tolist() if t != end]
+            tokens.append(chance.choice(ways) if ways and turn % 8 != 7 else wrong)
+        stepper.stage(np.array(tokens, np.int64))
+        NativeOperations(native).step_grammars(steps)
+        assert not steps.status.any()
+        refused = [i for i, matcher in enumerate(single) if not matcher.advance([tokens[i]])]
+        assert list(stepper.refused()) == refused and (turn % 8 != 7 or refused)
+        for place in set(range(count)) - set(refused):
+            taken[place] += 1
+            assert (bits[place] == mask_of(single[place], width)).all()
+    for one, many, most in zip(single, together, taken, strict=True):
+        one.rollback(min(3, most))
+        many.rollback(min(3, most))
+        assert (mask_of(one, width) == mask_of(many, width)).all()
+
+
+def test_a_failure_of_the_library_is_a_status(compiler):
+    from engine_devices._native import Absent, load
+    from engine_devices._operations import NativeOperations
+
+    native = load()
+    if isinstance(native, Absent):
+        pytest.skip(native.reason)
+    bits = np.zeros((1, 2), np.int32)  # too narrow for the vocabulary: the library refuses to write
+    matcher = compiler.compile(GuideSpec("json", SCHEMA)).start()
+    stepper = type(matcher).stepper([matcher], bits)
+    steps = GrammarSteps(
+        stepper.calls, bits, stepper.kept, 0, np.zeros((1, 0), np.int64), np.zeros(1, np.int32), np.zeros(1, np.int32), 9.0
+    )
+    stepper.stage(np.array([demo_tokenizer().encode("{", add_special_tokens=False)[0]]))
+    NativeOperations(native).step_grammars(steps)
+    assert steps.status[0] != 0

@@ -53,12 +53,40 @@ class Matcher(ABC):
         """
         return None
 
+    @classmethod
+    def stepper(cls, matchers: Sequence[Matcher], masks: np.ndarray[Any, np.dtype[np.int32]]) -> Stepper | None:
+        """What a device needs to do on its own threads what :meth:`step` does; row i of ``masks`` [R, words] is that of ``matchers[i]``,
+        of whatever class they are. None: this backend cannot do that, or not for these."""
+        return None
+
     def forced(self) -> Sequence[int]:
         """Tokens that are likely to follow because the text is forced (jump-forward); empty where there is a choice.
 
         They are proposed as drafts, so a token that the grammar or the sampler does not take costs nothing but its computation.
         """
         return ()
+
+
+class Stepper(ABC):
+    """Matchers that go on by a token each, as calls of C functions ``int f(void *object, void *arguments, int32_t count, void *result)``
+    that return 0 where they worked. They run on any threads and know no Python; matchers are stepped at the same time.
+
+    ``calls`` [R, C, 5] uint64: function, object, arguments, count, result of each. Those of a row come in order and end with its mask
+    written. ``kept`` [R] uint64: addresses of masks, of which alone the row's mask keeps something; 0: it stays as it is. What they point
+    to lives as long as the stepper. ``apart``: tokens that it cannot be given, :meth:`Matcher.advance` knows what to say of them.
+    """
+
+    calls: np.ndarray[Any, np.dtype[np.uint64]]
+    kept: np.ndarray[Any, np.dtype[np.uint64]]
+    apart: frozenset[int] = frozenset()
+
+    @abstractmethod
+    def stage(self, token_ids: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """Prepare the calls for the next token of each."""
+
+    @abstractmethod
+    def refused(self) -> Sequence[int]:
+        """After the calls: the places of those that did not take their token, of those whose calls all worked."""
 
 
 class UnsupportedConstraint(ValueError):

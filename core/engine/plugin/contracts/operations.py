@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2", "tanh", "sigmoid")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GrammarSteps:
+    """Calls of another library's C functions that step grammars, one row of a mask each, and what becomes of them.
+
+    ``calls`` [R, C, 5] are those of :class:`~engine.plugin.contracts.generation.Stepper`. They leave masks in ``bits`` [R, words]. Of the
+    mask of row i only what is at the address ``kept[i]`` stays (0: all); where it then has the bit ``end``, the tokens ``ends[i]`` [E] are
+    set, too (negative ones are none). Written: ``status`` [R], 0 or what the call that failed returned; ``late`` [1] where a row takes more
+    than ``limit`` seconds.
+    """
+
+    calls: NDArray[np.uint64]
+    bits: NDArray[np.int32]
+    kept: NDArray[np.uint64]
+    end: int
+    ends: NDArray[np.int64]
+    status: NDArray[np.int32]
+    late: NDArray[np.int32]
+    limit: float
+
+
 class Operations(ABC):
     """The operations that layers call through ``ModelContext.ops``; the core's torch implementation defines them.
 
@@ -23,6 +44,9 @@ class Operations(ABC):
     Weights are contiguous and in the activations' dtype. A row's result does not depend on the other rows. Any number
     of rows, also none.
     """
+
+    #: Whether :meth:`step_grammars` is there, and ``steps`` of :meth:`restrict` and :meth:`sample`.
+    steps_grammars: ClassVar[bool] = False
 
     @abstractmethod
     def embed(self, ids: Tensor, weight: Tensor, *, offset: int = 0, scale: float | None = None) -> Tensor:
@@ -80,23 +104,29 @@ class Operations(ABC):
         The value is NaN where the row holds a NaN; the id then means nothing.
         """
 
-    def restrict(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> tuple[Tensor, Tensor] | None:
+    def step_grammars(self, steps: GrammarSteps) -> None:
+        """Do the calls of ``steps``: rows at the same time, a row's in order on one thread, until one of it fails."""
+        raise NotImplementedError
+
+    def restrict(
+        self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32], steps: GrammarSteps | None = None
+    ) -> tuple[Tensor, Tensor] | None:
         """:meth:`best` of logits [R, V] after what masks forbid was set to −∞ in place, in one go.
 
         ``bits`` [len(rows), words] are the masks of ``rows``, each of which is named at most once: bit i of word w allows id
-        32·w + i; 32·words ≥ V. None: the engine sets it and asks :meth:`best`.
+        32·w + i; 32·words ≥ V. ``steps`` come before, and write ``bits``. None: the engine sets it and asks :meth:`best`.
         """
         return None
 
     def sample(
         self, logits: Tensor, best: Tensor, temperature: NDArray[np.float32], top_k: NDArray[np.int64],
         top_p: NDArray[np.float32], min_p: NDArray[np.float32], chance: NDArray[np.float64],
-        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None,
+        masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None, steps: GrammarSteps | None = None,
     ) -> Tensor | None:
         """Draw one token of each row of logits [rows, V], whose largest values are ``best`` float32 [rows] → int64 [rows].
 
         Allowed tokens and the draw by ``chance`` are defined by :mod:`engine.worker.draw`; parameters are per row, ``top_k``
         ≤ 0 allows all. A row whose ``best`` is not finite gets any valid id. ``masks``: rows and bits, by which logits are restricted
-        before (:meth:`restrict`); ``best`` is written then. None: the sampler draws with torch.
+        before (:meth:`restrict`), after ``steps``; ``best`` is written then. None: the sampler draws with torch.
         """
         return None

@@ -1,0 +1,165 @@
+"""Guided sequences whose grammars the device steps: from step to step, joined by others, failing, and left again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.plugin import Stepper, Work
+from engine.worker.grammar_batch import BROKEN
+from engine.worker.guides import FEW, Grammars
+from engine.worker.inputs import assemble
+from engine.worker.sequences import SequenceTable
+from tests.core.worker.languages import END, WIDTH, Ready, Words, sequence
+
+WORDS = [1, 2, 3, 4, 5, 6]
+COUNT = FEW + 2
+
+
+class Stepping(Stepper):
+    """``run`` is what calls would do."""
+
+    def __init__(self, matchers, masks):
+        self.matchers, self.masks = matchers, masks
+        self.calls = np.zeros((len(matchers), 1, 5), np.uint64)
+        self.kept = np.zeros(len(matchers), np.uint64)
+        self.taken = [True] * len(matchers)
+
+    def stage(self, token_ids):
+        self.tokens, self.taken = token_ids.tolist(), [False] * len(self.matchers)
+
+    def refused(self):
+        return [place for place, took in enumerate(self.taken) if not took]
+
+    def run(self):
+        for place, (matcher, token) in enumerate(zip(self.matchers, self.tokens, strict=True)):
+            self.taken[place] = matcher.advance([token])
+            self.masks[place] = 0
+            matcher.fill(self.masks[place])
+
+
+class Native(Words):
+    """Has a stepper."""
+
+    steppers = []
+
+    @classmethod
+    def stepper(cls, matchers, masks):
+        cls.steppers.append(Stepping(matchers, masks))
+        return cls.steppers[-1]
+
+
+class Device:
+    steps_grammars = True
+
+
+@pytest.fixture
+def steppers():
+    Native.steppers.clear()
+    return Native.steppers
+
+
+@pytest.fixture
+def grammars(steppers):
+    made = Grammars(Ready(WORDS, Native), Device())
+    yield made
+    made.close()
+
+
+def step(grammars, seqs, broken=()):
+    """One decode step: the allowed tokens of each row, the errors, and whether the device did it."""
+    table = SequenceTable(4, 64, len(seqs))
+    for i, seq in enumerate(seqs):
+        table._sequences[i] = seq
+    grammars.begin(assemble(table, [Work(seq=i, start=seq.length - 1, count=1, blocks=list(range(16))) for i, seq in enumerate(seqs)]))
+    masks = grammars.take()
+    if masks.steps is not None:
+        Native.steppers[-1].run()
+        masks.steps.status[:] = [7 if i in broken else 0 for i in range(len(masks.rows))]
+    allowed = {int(row): {t for t in range(WIDTH) if bits[0] >> t & 1} for row, bits in zip(masks.rows, masks.bits, strict=True)}
+    return allowed, masks.failed(), masks.steps is not None
+
+
+def on(seqs, token):
+    for seq in seqs:
+        seq.extend([token], [])
+
+
+def test_one_batch_from_step_to_step(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    assert step(grammars, seqs) == ({i: {1} for i in range(COUNT)}, {}, False)
+    for token in (1, 2, 3):
+        on(seqs, token)
+        assert step(grammars, seqs) == ({i: {token + 1} for i in range(COUNT)}, {}, True)
+    assert len(steppers) == 1
+
+
+def test_who_leaves_and_who_comes(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    for token in (1, 2):
+        on(seqs, token)
+        step(grammars, seqs)
+    seqs[2] = sequence([])
+    on([seq for i, seq in enumerate(seqs) if i != 2], 3)
+    assert step(grammars, seqs) == ({i: {1} if i == 2 else {4} for i in range(COUNT)}, {}, False)
+    on([seq for i, seq in enumerate(seqs) if i != 2], 4)
+    on([seqs[2]], 1)
+    assert step(grammars, seqs) == ({i: {2} if i == 2 else {5} for i in range(COUNT)}, {}, True)
+    assert step(grammars, seqs[:FEW])[2] is False and len(steppers) == 2
+
+
+def test_unguided_rows_between(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    seqs[1].guided = False
+    for token in (None, 1, 2):
+        if token:
+            on(seqs, token)
+        allowed, errors, native = step(grammars, seqs)
+        assert allowed == {i: {(token or 0) + 1} for i in range(COUNT) if i != 1} and not errors and native is (token is not None)
+
+
+def test_ends_are_no_tokens_of_grammars(grammars, steppers):
+    seqs = [sequence(WORDS[:-1]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs, 6)
+    assert step(grammars, seqs) == ({i: {END} for i in range(COUNT)}, {}, True)
+    on(seqs, END)
+    assert step(grammars, seqs) == ({i: {END} for i in range(COUNT)}, {}, False)
+
+
+def test_one_that_leaves_its_grammar_and_one_whose_library_fails(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs[:-1], 1)
+    on(seqs[-1:], 5)
+    allowed, errors, native = step(grammars, seqs, broken=[0])
+    assert native and list(errors) == [COUNT - 1, 0] and "outside the grammar" in errors[COUNT - 1] and BROKEN in errors[0]
+    assert all(allowed[i] == {2} for i in range(1, COUNT - 1))
+    on(seqs, 2)
+    assert step(grammars, seqs[1:-1]) == ({i: {3} for i in range(COUNT - 2)}, {}, False)
+
+
+def test_a_step_that_nobody_did_is_done_again(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs, 1)
+    table = SequenceTable(4, 64, COUNT)
+    for i, seq in enumerate(seqs):
+        table._sequences[i] = seq
+    work = [Work(seq=i, start=seq.length - 1, count=1, blocks=list(range(16))) for i, seq in enumerate(seqs)]
+    grammars.begin(assemble(table, work))
+    assert grammars.take().steps is not None
+    assert step(grammars, seqs) == ({i: {2} for i in range(COUNT)}, {}, True)
+
+
+def test_a_late_row_has_all_watched_one_by_one(grammars, steppers):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs, 1)
+    step(grammars, seqs)
+    grammars._batch._steps.late[0] = 1
+    on(seqs, 2)
+    assert step(grammars, seqs) == ({i: {3} for i in range(COUNT)}, {}, False)
+    on(seqs, 3)
+    assert step(grammars, seqs) == ({i: {4} for i in range(COUNT)}, {}, True)
