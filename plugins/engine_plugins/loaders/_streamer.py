@@ -38,6 +38,10 @@ class StreamerLoader(Loader):
             there = "nothing of that kind" if self._remote else listing(checkpoint.directory)
             raise ModelFileError(f"{self._remote or checkpoint.path} has no .safetensors file; there is {there}.", fix="--load-format auto")
         self._infos: list[TensorInfo] | None = None
+        self._rank, self._ranks = 0, 1
+
+    def serve_rank(self, rank: int, ranks: int) -> None:
+        self._rank, self._ranks = rank, ranks
 
     def describe(self) -> list[TensorInfo]:
         if self._infos is None:
@@ -55,6 +59,10 @@ class StreamerLoader(Loader):
         expected = {info.name: info for info in self.describe()}
         try:
             with streamer.SafetensorsStreamer() as session:
+                # It would ask all ranks who is on this machine, and wait for those whose turn to load has not come.
+                known = session.file_streamer.params
+                known.num_processes_on_node, known.my_global_rank = self._ranks, self._rank
+                known.groups_by_ranks = [list(range(self._ranks))]
                 session.stream_files(self._files)
                 for name, tensor in session.get_tensors():
                     _check(expected.get(name), name, tensor)

@@ -95,3 +95,15 @@ def test_an_object_store(tmp_path, monkeypatch):
     with pytest.raises(ModelFileError, match="the object store does not give it"):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         locate(model, download_dir=folder)
+
+
+def test_a_rank_asks_no_other(tmp_path, monkeypatch):
+    """Ranks that load in turns would wait for each other for ever."""
+    write(tmp_path)
+    answers = {"is_initialized": True, "get_world_size": 2, "get_rank": 1}
+    for name, value in answers.items():
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **_: pytest.fail("it waits for the other ranks"))
+    loader = create(tmp_path)
+    loader.serve_rank(1, 2)
+    check(loader)
