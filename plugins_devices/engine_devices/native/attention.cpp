@@ -203,23 +203,21 @@ void write_rows(const engine_attend_arguments& a, const Task& task, const Room& 
         }
 }
 
-// The tiles of segment number `index` of a task, hidden tokens at the ends cleared.
+// The tiles of segment number `index` of a task.
 template <class C>
-void find_tiles(const engine_attend_arguments& a, const Task& task, int index, Segment& s, char* copies) {
+void find_tiles(const engine_attend_arguments& a, const Task& task, int index, Segment& s) {
     const int start = (task.begin / SEGMENT + index) * SEGMENT;
     s.begin = start > task.begin ? start : task.begin;
     s.end = start + SEGMENT < task.end ? start + SEGMENT : task.end;
     s.first = s.begin & ~15;
     s.count = (s.end - s.first + 15) / 16;
     const int32_t* table = a.cache.block_table + task.sequence * a.cache.columns;
-    for (int t = 0; t < s.count; t++) locate<C>(a.cache, table, task.head, s.first + t * 16, task.end, s, t, copies);
-    if (s.begin & 15) clear_hidden<C>(a.cache, s, 0, 0, s.begin & 15, copies);
-    if (s.end & 15) clear_hidden<C>(a.cache, s, s.count - 1, s.end & 15, 16, copies);
+    for (int t = 0; t < s.count; t++) locate<C>(a.cache, table, task.head, s.first + t * 16, task.end, s, t);
 }
 
 // Rows of a task over one segment, as many as are computed together from `row` on; returns how many. `next`: see rows_of_segment.
 template <class C, bool DOT, int DIM, bool FIRST>
-int compute_some(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int row, int left) {
+int compute_some(const engine_pages& p, Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int row, int left) {
     if (LANES_PARTS == 1 && left >= 8) return rows_of_segment<C, DOT, 8, DIM, FIRST>(p, s, next, softmax, r, row), 8;
     if (left >= 4) return rows_of_segment<C, DOT, 4, 0, FIRST>(p, s, next, softmax, r, row), 4;
     if (left == 3) return rows_of_segment<C, DOT, 3, 0, FIRST>(p, s, next, softmax, r, row), 3;
@@ -228,7 +226,7 @@ int compute_some(const engine_pages& p, const Segment& s, const Segment* next, c
 }
 
 template <class C, bool DOT, int DIM>
-void compute_rows(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int rows,
+void compute_rows(const engine_pages& p, Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int rows,
                   const Coming& coming) {
     int row = compute_some<C, DOT, DIM, true>(p, s, next, softmax, r, 0, rows);
     coming.fetch(0, row);
@@ -241,7 +239,7 @@ void compute_rows(const engine_pages& p, const Segment& s, const Segment* next, 
 
 // All rows of a task over one segment: r.sum, r.sum_top, r.sum_weight. Rows that see none of it get sum_weight 0.
 template <class C, bool DOT>
-void compute(const engine_attend_arguments& a, const Task& task, const Segment& s, const Segment* next, const Room& r, const Coming& coming) {
+void compute(const engine_attend_arguments& a, const Task& task, Segment& s, const Segment* next, const Room& r, const Coming& coming) {
     const int group = a.heads / a.cache.kv_heads, rows = task.queries * group;
     const Softmax softmax{a.scale, a.soft_cap, a.window, task.position, group};
     if (DOT && a.cache.head_dim == 128) return compute_rows<C, DOT, 128>(a.cache, s, next, softmax, r, rows, coming);
@@ -265,14 +263,14 @@ struct Feed {
     int parts;
 
     // The thread's next item after `before`; a task that sees nothing has an item without tokens.
-    bool next(Item& item, const Item* before, char* copies) {
+    bool next(Item& item, const Item* before) {
         if (!parts && before && before->index + 1 < before->count) {
             item.task = before->task, item.count = before->count, item.index = before->index + 1;
         } else if (!claim(item)) {
             return false;
         }
         item.segment.count = 0;
-        if (item.count) find_tiles<C>(a, item.task, item.index, item.segment, copies);
+        if (item.count) find_tiles<C>(a, item.task, item.index, item.segment);
         return true;
     }
 
@@ -293,10 +291,11 @@ template <class A, class C, bool DOT, class CONSUME>
 void work_through(const engine_attend_arguments& a, Feed<C> feed, Room& r, CONSUME consume) {
     const int dim = pages::padded(a.cache.head_dim), copy = SEGMENT * dim * 8;
     Item items[2];
+    items[0].segment.copies = r.copies, items[1].segment.copies = r.copies + copy;
     int at = 0;
-    for (bool have = feed.next(items[0], nullptr, r.copies); have; at ^= 1) {
+    for (bool have = feed.next(items[0], nullptr); have; at ^= 1) {
         Item &item = items[at], &coming = items[at ^ 1];
-        have = feed.next(coming, &item, r.copies + (at ^ 1) * copy);
+        have = feed.next(coming, &item);
         if (item.index == 0 || feed.parts) {
             if (DOT) read_queries<A>(a, item.task, (bf16*)r.q);
             else read_queries<A>(a, item.task, r.q);

@@ -17,9 +17,10 @@ constexpr bool HAS_DOT = true;
 constexpr bool HAS_DOT = false;
 #endif
 
-// Tokens [begin, end) of a segment, from token `first` on in tiles of 16.
+// Tokens [begin, end) of a segment, from token `first` on in tiles of 16. `copies`: room for tiles that are put together or changed.
 struct Segment {
     int begin, end, first, count;
+    char* copies;
     const char* keys[SEGMENT / 16];
     const char* values[SEGMENT / 16];
 };
@@ -59,11 +60,11 @@ void gather(const engine_pages& p, const int32_t* table, int head, int token, in
 }
 
 template <class C>
-INLINE void locate(const engine_pages& p, const int32_t* table, int head, int token, int end, Segment& s, int t, char* copies) {
+INLINE void locate(const engine_pages& p, const int32_t* table, int head, int token, int end, Segment& s, int t) {
     const int dim = pages::padded(p.head_dim);
     const int64_t tile = tile_bytes<C>(dim);
     if (p.block_size < 16) {
-        char *keys = copies + t * tile, *values = keys + SEGMENT / 16 * tile;
+        char *keys = s.copies + t * tile, *values = keys + SEGMENT / 16 * tile;
         gather<C>(p, table, head, token, end, keys, values);
         s.keys[t] = keys, s.values[t] = values;
         return;
@@ -76,17 +77,35 @@ INLINE void locate(const engine_pages& p, const int32_t* table, int head, int to
 
 // Values of tokens [from, to) of a tile, which may be any bits, become zeros in a copy: 0 · NaN is NaN.
 template <class C>
-void clear_hidden(const engine_pages& p, Segment& s, int t, int from, int to, char* copies) {
+void clear_hidden(const engine_pages& p, Segment& s, int t, int from, int to) {
     const int S = Pairing<C>::step, dim = pages::padded(p.head_dim);
-    const int64_t tile = tile_bytes<C>(dim);
-    char* copy = copies + (SEGMENT / 16 + t) * tile;
-    if (s.values[t] != copy) memcpy(copy, s.values[t], tile);
-    s.values[t] = copy;
-    for (int token = from; token < to; token++) {
-        C* row = (C*)copy + int64_t(token / S) * dim * S + token % S;
-        if (S == 1) memset((void*)row, 0, dim * sizeof(C));
-        else for (int d = 0; d < dim; d++) memset((void*)(row + d * S), 0, sizeof(C));
+    const int64_t tile = tile_bytes<C>(dim), line = int64_t(dim) * S * sizeof(C);
+    const char* source = s.values[t];
+    char* copy = s.copies + (SEGMENT / 16 + t) * tile;
+    for (int token = 0; token < 16; token += S, source += line, copy += line) {
+        const bool first = token >= from && token < to, last = token + S - 1 >= from && token + S - 1 < to;
+        if (first && last) {
+            memset(copy, 0, line);
+        } else if (!first && !last) {
+            if (copy != source) memcpy(copy, source, line);
+        } else {  // a pair of which one is hidden
+            const uint32_t shown = first ? 0xffff0000u : 0xffffu;
+            for (int64_t at = 0; at < line; at += 4) {
+                uint32_t pair;
+                memcpy(&pair, source + at, 4);
+                pair &= shown;
+                memcpy(copy + at, &pair, 4);
+            }
+        }
     }
+    s.values[t] = copy - tile;
+}
+
+// The same for the tokens of the first and the last tile that no row sees. Late, when the values have come into the cache.
+template <class C>
+INLINE void clear_ends(const engine_pages& p, Segment& s) {
+    if (s.begin & 15) clear_hidden<C>(p, s, 0, 0, s.begin & 15);
+    if (s.end & 15) clear_hidden<C>(p, s, s.count - 1, s.end & 15, 16);
 }
 
 // Adds products of R broadcast values with T registers of elements from `from[t]`, one step of S elements.
@@ -292,7 +311,7 @@ INLINE void weigh(const Segment& s, const Segment* next, const float* weights, i
         for (int t = 0; t < T; t++) sum[r][t] = all(0);
     for (int tile = 0; tile < s.count; tile++) {
         const char* values = s.values[tile] + d0 * S * sizeof(C);
-        const char* fetch = FETCH && next && tile < next->count ? next->keys[tile] : nullptr;
+        const char* fetch = FETCH && next && tile < next->count ? next->values[tile] : nullptr;
         const float* x[R];
         for (int r = 0; r < R; r++) x[r] = weights + r * row_floats + (DOT ? tile * 8 : tile * 16);
 #pragma GCC unroll 8
@@ -315,22 +334,25 @@ struct Width {
     static const int dims = LANES_PARTS == 1 ? (R == 8 ? 2 : R >= 3 ? 4 : 8) : (R >= 3 ? 1 : R == 2 ? 2 : 4);
 };
 
-// R rows of a task over one segment; room is the thread's. FIRST: the first rows that meet the segment fetch what comes.
+// R rows of a task over one segment; room is the thread's. FIRST: the first rows that meet the segment fetch the
+// next one's keys and values, each while they read their own.
 template <class C, bool DOT, int R, int DIM, bool FIRST, class ROOM>
-void rows_of_segment(const engine_pages& p, const Segment& s, const Segment* next, const Softmax& softmax, const ROOM& room, int row) {
+void rows_of_segment(const engine_pages& p, Segment& s, const Segment* next, const Softmax& softmax, const ROOM& room, int row) {
     const int dim = DIM ? DIM : pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
     const int64_t q_floats = DOT ? dim / 2 : dim, weight_floats = DOT ? SEGMENT / 2 : SEGMENT;
     const float* q = room.q + row * q_floats;
+    const char* const* ahead = FIRST && next && next->count >= s.count ? next->keys : s.values;
     int tile = 0;
     for (; tile + T <= s.count; tile += T)
-        score<C, DOT, R, T, FIRST>(s.keys + tile, s.values + tile, q, q_floats, dim, room.scores + tile * 16);
+        score<C, DOT, R, T, FIRST>(s.keys + tile, ahead + tile, q, q_floats, dim, room.scores + tile * 16);
     for (; tile < s.count; tile++)
-        score<C, DOT, R, 1, FIRST>(s.keys + tile, s.values + tile, q, q_floats, dim, room.scores + tile * 16);
+        score<C, DOT, R, 1, FIRST>(s.keys + tile, ahead + tile, q, q_floats, dim, room.scores + tile * 16);
     if (DOT) soften<bf16, R>(softmax, s, row, room.scores, (bf16*)room.weights, room.sum_top + row, room.sum_weight + row);
     else soften<float, R>(softmax, s, row, room.scores, room.weights, room.sum_top + row, room.sum_weight + row);
     float* sums = room.sum + int64_t(row) * dim;
     int d = 0;
     if (FIRST) {
+        clear_ends<C>(p, s);
         if (D * 16 <= dim) weigh<C, DOT, R, D, DIM, true>(s, next, room.weights, weight_floats, dim, 0, sums), d = D * 16;
         else weigh<C, DOT, R, 1, DIM, true>(s, next, room.weights, weight_floats, dim, 0, sums), d = 16;
     }
