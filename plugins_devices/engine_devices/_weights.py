@@ -80,7 +80,7 @@ def pack_dense(native: Native, pieces: Sequence[Tensor]) -> Panels:
     packed = allocate(-(-outputs // PANEL) * PANEL * row_size, pieces[0].dtype)
     kind = ELEMENT_TYPES[str(packed.dtype).removeprefix("torch.")]
     adjacent = [piece if piece.stride(1) == 1 else piece.contiguous() for piece in pieces]
-    listed = (PackPiece * len(adjacent))(*((piece.data_ptr(), piece.stride(0), len(piece)) for piece in adjacent))
+    listed = (PackPiece * len(adjacent))(*(PackPiece(piece.data_ptr(), piece.stride(0), len(piece)) for piece in adjacent))
     arguments = PackArgs(listed, packed.data_ptr(), len(adjacent), inputs, kind)
     native.run("engine_pack_dense", arguments, listed, adjacent, packed)
     return Panels(packed, outputs, inputs, kind)
