@@ -10,6 +10,7 @@
 #include <atomic>
 #include <type_traits>
 
+#include "attention_tasks.h"
 #include "attention_tiles.h"
 #include "lanes.h"
 #include "pool.h"
@@ -17,6 +18,7 @@
 namespace {
 
 using namespace lanes;
+using namespace tasks;
 using namespace tiles;
 
 // Rows that one task computes over each segment while its keys and values are in the cache.
@@ -24,14 +26,6 @@ const int TASK_ROWS = 32;
 const int TASKS_PER_THREAD = 4;
 // Tasks whose contexts may be shared: as many counters stand at the scratch's beginning.
 const int MOST_SHARED = 4096;
-
-struct Task {
-    int sequence, head;      // head: of keys and values
-    int first_row, queries;  // rows of the step
-    int position;            // of first_row
-    int begin, end;          // tokens that any of its rows sees
-    int segments() const { return end > begin ? (end - 1) / SEGMENT - begin / SEGMENT + 1 : 0; }
-};
 
 // Walks the tasks in order; `seek` goes forward only.
 struct Cursor {
@@ -120,30 +114,6 @@ void read_queries(const engine_attend_arguments& a, const Task& task, Q* to) {
             else for (int d = 0; d < padded; d += 16) store(to + d, d < dim ? take(from + d, dim - d) : all(0));
         }
 }
-
-// Queries that are read next, and lines that results go to, come into the cache a few at a time.
-struct Coming {
-    const char *queries = nullptr, *results = nullptr;  // of the first row of a task's head
-    int64_t query, head, out_query, out_head, bytes;    // in bytes: to the next query, to its next head
-    int group, rows = 0;
-
-    Coming() {}
-    template <class A>
-    Coming(const engine_attend_arguments& a, const Task& reads, bool reading, const Task& writes, bool writing, A) {
-        group = a.heads / a.cache.kv_heads;
-        query = a.q_row * sizeof(A), head = a.q_head * sizeof(A), out_query = a.out_row * sizeof(A), out_head = a.out_head * sizeof(A);
-        bytes = a.cache.head_dim * sizeof(A);
-        if (reading) queries = (const char*)a.q + reads.first_row * query + reads.head * group * head, rows = reads.queries * group;
-        if (writing) results = (const char*)a.out + writes.first_row * out_query + writes.head * group * out_head;
-    }
-    void fetch(int begin, int end) const {
-        for (int row = begin; row < end; row++)
-            for (int64_t at = 0; at < bytes; at += 64) {
-                if (row < rows) __builtin_prefetch(queries + row / group * query + row % group * head + at);
-                if (results) __builtin_prefetch(results + row / group * out_query + row % group * out_head + at, 1);
-            }
-    }
-};
 
 // o, weight and top of one more segment join those of the segments before it, where the row sees it. `rows` <= 16 from `first` on.
 void merge_some(const Room& r, int first, int rows, int dim, const float* sums, const float* tops, const float* weights) {

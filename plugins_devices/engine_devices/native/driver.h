@@ -8,6 +8,7 @@
 //   multiply(part, y)                y[n][32] = or += the products of a part (below)
 // Each output is summed in one order whatever the number of rows, so that a row's result does not depend on its neighbours.
 #pragma once
+#include "fetch.h"
 #include "lanes.h"
 #include "linear.h"
 #include "pool.h"
@@ -118,7 +119,7 @@ struct Epilogue {
         const typename T::Element* to = static_cast<const typename T::Element*>(a.out) + first * a.out_stride + column;
         const typename T::Element* from = static_cast<const typename T::Element*>(a.residual) + first * a.residual_stride + column;
         for (int64_t row = 0; row < rows; row++, to += a.out_stride, from += a.residual_stride) {
-            __builtin_prefetch(to, 1, 3);
+            fetch_to_write(to);
             if (a.residual && a.residual != a.out) __builtin_prefetch(from, 0, 3);
         }
     }
@@ -147,18 +148,19 @@ inline void run_rows(K& kernel, const Part& part, float* y) {
     }
 }
 
-// y[rows][32] of one panel, while what `coming` points to is fetched: the panel that this thread multiplies next. Many rows:
-// expect(row, count) is called shortly before those rows are done.
-template <class K, class EXPECT>
-void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* coming, float* y, EXPECT expect) {
+// y[rows][32] of one panel, while what `coming` points to is fetched: the panel that this thread multiplies next. before(row, count) is
+// called shortly before those rows are done, after(row, count) when they are, while they are in the first-level cache.
+template <class K, class BEFORE, class AFTER>
+void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* coming, float* y, BEFORE before, AFTER after) {
     const int64_t inputs = kernel.inputs(), bytes = kernel.panel_bytes(), unit = kernel.unit();
     if (rows <= K::rows) {
         const uint8_t* weights = kernel.weights(panel);
-        if (coming == weights + bytes) return kernel.multiply(Part{panel, 0, inputs, 0, int(rows), {weights + STREAM_BYTES, LINES}}, y);
-        const int64_t tail = (STREAM_BYTES * inputs + bytes - 1) / bytes, cut = tail < inputs ? (inputs - tail) / unit * unit : 0;
-        if (cut) kernel.multiply(Part{panel, 0, cut, 0, int(rows), {weights + (bytes - bytes / inputs * cut), LINES}}, y);
-        kernel.multiply(Part{panel, cut, inputs, 0, int(rows), {coming, LINES}}, y);
-        return;
+        const bool next = coming == weights + bytes;
+        const int64_t tail = (STREAM_BYTES * inputs + bytes - 1) / bytes, cut = next ? inputs : tail < inputs ? (inputs - tail) / unit * unit : 0;
+        const int64_t ahead = next ? STREAM_BYTES : bytes - bytes / inputs * cut;
+        if (cut) kernel.multiply(Part{panel, 0, cut, 0, int(rows), {weights + ahead, LINES}}, y);
+        if (cut < inputs) kernel.multiply(Part{panel, cut, inputs, 0, int(rows), {coming, LINES}}, y);
+        return after(0, rows);
     }
     const int64_t piece = K::width * unit < PIECE_BYTES ? PIECE_BYTES / (K::width * unit) * unit : unit;
     const int64_t tiles = (rows + K::rows - 1) / K::rows, step = (LINES + tiles - 1) / tiles;
@@ -168,8 +170,9 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t row = rows * tile / tiles, next = rows * (tile + 1) / tiles;
             const Ahead ahead{coming + begin * bytes / inputs + tile * lines * step, step};
-            if (end == inputs) expect(row, next - row);
+            if (end == inputs) before(row, next - row);
             kernel.multiply(Part{panel, begin, end, row, int(next - row), ahead}, y + row * PANEL);
+            if (end == inputs) after(row, next - row);
         }
     }
 }
@@ -193,15 +196,19 @@ void run_units(const linear_args& a, int thread, int threads) {
         const int64_t rows = a.rows - first < block ? a.rows - first : block;
         const uint8_t* coming = kernel.weights(next < total ? next % units : panel);
         const auto expect = [&](int64_t row, int64_t count) { epilogue.expect(first + row, count, panel * PANEL); };
+        const auto finish = [&](int64_t row, int64_t count) {
+            float *sums = y + row * PANEL, *others = up + row * PANEL;
+            epilogue.add_bias(sums, count, panel * PANEL);
+            if (a.gate) epilogue.add_bias(others, count, (panel + units) * PANEL);
+            for (int64_t i = 0; a.gate && i < count; i++) apply_gate<T>(a.gate, sums + i * PANEL, others + i * PANEL);
+            epilogue.finish(sums, first + row, int(count), panel * PANEL);
+        };
         if (first != prepared) kernel.prepare(prepared = first, rows);
-        multiply_panel(kernel, panel, rows, a.gate ? kernel.weights(panel + units) : coming, y, expect);
-        epilogue.add_bias(y, rows, panel * PANEL);
         if (a.gate) {
-            multiply_panel(kernel, panel + units, rows, coming, up, expect);
-            epilogue.add_bias(up, rows, (panel + units) * PANEL);
-            for (int64_t i = 0; i < rows; i++) apply_gate<T>(a.gate, y + i * PANEL, up + i * PANEL);
+            const auto nothing = [](int64_t, int64_t) {};
+            multiply_panel(kernel, panel, rows, kernel.weights(panel + units), y, nothing, nothing);
         }
-        epilogue.finish(y, first, int(rows), panel * PANEL);
+        multiply_panel(kernel, a.gate ? panel + units : panel, rows, coming, a.gate ? up : y, expect, finish);
     }
 }
 

@@ -129,10 +129,15 @@ struct F32 {
 struct BF16 {
     typedef uint16_t Element;
     static vf load(const uint16_t* from) { return from_bf16(load_as<vh>(from)); }
-    static void store(uint16_t* to, vf x) { store_as(to, to_bf16(x)); }
+    static void store(uint16_t* to, vf x) { store_as(to, narrow(x)); }
     static float get(const uint16_t* from) { return from_bf16(*from); }
     static void put(uint16_t* to, float x) { *to = to_bf16(x); }
-    static vf round(vf x) { return from_bf16(to_bf16(x)); }
+    static vf round(vf x) { return from_bf16(narrow(x)); }
+#if defined(__AVX512BF16__)
+    static vh narrow(vf x) { return vh(_mm512_cvtneps_pbh(__m512(x))); }
+#else
+    static vh narrow(vf x) { return to_bf16(x); }
+#endif
 };
 
 struct F16 {

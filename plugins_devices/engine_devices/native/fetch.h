@@ -1,0 +1,12 @@
+// Fetching a line that will be written: as its owner, not as one of its readers.
+#pragma once
+
+// GCC makes a fetch for reading of `__builtin_prefetch(line, 1)` unless told of 3DNow's instructions; every 64-bit processor takes this one,
+// if only as one that does nothing. A line that another core wrote last would else be asked for twice, and stores wait for it.
+inline void fetch_to_write(const void* line) {
+#if defined(__x86_64__)
+    asm volatile("prefetchw (%0)" : : "r"(line));
+#else
+    __builtin_prefetch(line, 1, 3);
+#endif
+}
