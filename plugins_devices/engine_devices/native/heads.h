@@ -63,5 +63,25 @@ INLINE void rotate(float* x, const A* cos, const A* sin, int half, bool interlea
     }
 }
 
+// normalise() and rotate() of a head of N · 16 elements in registers, with the same bits: with a weight, if any, and the angles of all of its
+// elements, if any, in halves.
+template <class A, int N>
+INLINE void turn_whole(F (&x)[N], const A* weight, float eps, float offset, const A* cos, const A* sin) {
+    if (weight) {
+        F sum = all(0), other = all(0);
+        for (int i = 0; i < N; i += 2) sum = fma(x[i], x[i], sum), other = fma(x[i + 1], x[i + 1], other);
+        const F factor = all(1.0f / __builtin_sqrtf(total(sum + other) / float(N * 16) + eps)), more = all(offset);
+        for (int i = 0; i < N; i++) {
+            const F v = x[i] * factor, w = load(weight + 16 * i);
+            x[i] = rounded<A>(offset == 0.0f ? rounded<A>(v) * w : v * (w + more));
+        }
+    }
+    for (int i = 0; cos && i < N / 2; i++) {
+        const F a = x[i], b = x[i + N / 2], c = load(cos + 16 * i), s = load(sin + 16 * i);
+        x[i] = rounded<A>(a * c - b * s);
+        x[i + N / 2] = rounded<A>(b * c + a * s);
+    }
+}
+
 }  // namespace
 }  // namespace heads

@@ -3,8 +3,10 @@
 
 #include <type_traits>
 
+#include "fetch.h"
 #include "heads.h"
 #include "lanes.h"
+#include "place_tiles.h"
 #include "pool.h"
 
 namespace {
@@ -47,8 +49,8 @@ void expect(const engine_place_arguments& a, int64_t row, int head) {
     if (row >= a.rows || a.slots[row] < 0) return;
     const int dim = pages::padded(a.cache.head_dim);
     const Spot<C, S> spot(a.cache, a.slots[row], head);
-    for (int d = 0; d < dim / S; d++) __builtin_prefetch(spot.keys + d * spot.width * S, 1, 3);
-    for (int64_t at = 0; at < int64_t(dim) * S * int64_t(sizeof(C)); at += 64) __builtin_prefetch((char*)spot.values + at, 1, 3);
+    for (int d = 0; d < dim / S; d++) fetch_to_write(spot.keys + d * spot.width * S);
+    for (int64_t at = 0; at < int64_t(dim) * S * int64_t(sizeof(C)); at += 64) fetch_to_write((char*)spot.values + at);
 }
 
 template <class C, int S>
@@ -82,6 +84,27 @@ void turn(const engine_place_arguments& a, int64_t row, const void* norm, float*
     if (norm) heads::normalise(x, a.cache.head_dim, (const A*)norm, a.eps, a.offset);
     const int64_t angle = row * a.angle_row;
     if (a.cos) heads::rotate(x, (const A*)a.cos + angle, (const A*)a.sin + angle, a.half, a.interleaved);
+}
+
+// Heads of 64 and 128 that rotate wholly, in halves, or not at all: their elements stay in registers.
+bool is_simple(const engine_place_arguments& a) {
+    const int dim = a.cache.head_dim;
+    return (dim == 64 || dim == 128) && LANES_PARTS == 1 && (!a.cos || (2 * a.half == dim && !a.interleaved));
+}
+
+template <class A, int N>
+INLINE void turn_head(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
+    const A *cos = a.cos ? (const A*)a.cos + row * a.angle_row : nullptr, *sin = a.cos ? (const A*)a.sin + row * a.angle_row : nullptr;
+    F x[N];
+    for (int i = 0; i < N; i++) x[i] = load(from + 16 * i);
+    heads::turn_whole<A, N>(x, (const A*)norm, a.eps, a.offset, cos, sin);
+    for (int i = 0; i < N; i++) store(to + 16 * i, x[i]);
+}
+
+template <class A>
+void turn_simply(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
+    if (a.cache.head_dim == 128) turn_head<A, 8>(a, row, from, norm, to);
+    else turn_head<A, 4>(a, row, from, norm, to);
 }
 
 template <class A>
@@ -133,21 +156,63 @@ void place_keys(const engine_place_arguments& a, int64_t row, int64_t end, int h
     }
 }
 
+// Keys and values of `row` … `row` + 15, if they are a tile that can be stored whole; false if not.
+template <class A, class C>
+bool place_tile(const engine_place_arguments& a, int64_t row, int64_t end, int head) {
+    if constexpr (!std::is_same_v<A, bf16> || !std::is_same_v<C, bf16>) {
+        return false;
+    } else {
+        const int dim = a.cache.head_dim;
+        const int64_t slot = a.slots[row];
+        if (!is_simple(a) || a.k_factor != 0.0f || a.v_factor != 0.0f || end - row != 16 || slot < 0 || slot % 16 || a.cache.block_size % 16)
+            return false;
+        for (int i = 1; i < 16; i++)
+            if (a.slots[row + i] != slot + i) return false;
+        alignas(64) bf16 turned[16][128];
+        const bf16 *keys[16], *values[16];
+        for (int i = 0; i < 16; i++) {
+            turn_simply<bf16>(a, row + i, (const bf16*)a.k + (row + i) * a.k_row + head * a.k_head, a.k_norm, turned[i]);
+            keys[i] = turned[i], values[i] = (const bf16*)a.v + (row + i) * a.v_row + head * a.v_head;
+        }
+        const Spot<bf16, 2> spot(a.cache, slot, head);
+        place_tiles::store_tile(keys, values, dim, (char*)spot.keys, (char*)spot.values);
+        return true;
+    }
+}
+
+// Row by row, as they lie in memory; then the keys and values that share tiles.
+template <class A, class C, int S>
+void place_block(const engine_place_arguments& a, int64_t row, int64_t end, float* x, Token<C> (&tokens)[2]) {
+    const bool simple = is_simple(a);
+    for (int64_t each = row; a.q_out && each < end; each++)
+        for (int head = 0; head < a.heads; head++) {
+            const A* from = (const A*)a.q + each * a.q_row + head * a.q_head;
+            if (simple) turn_simply<A>(a, each, from, a.q_norm, (A*)a.q_out + each * a.out_row + head * a.out_head);
+            else place_query<A>(a, each, head, x);
+        }
+    for (int head = 0; head < a.cache.kv_heads; head++)
+        if (!place_tile<A, C>(a, row, end, head)) place_keys<A, C, S>(a, row, end, head, x, tokens);
+}
+
 template <class A, class C, int S>
 void place(const engine_place_arguments& a, int threads) {
-    const int queries = a.q_out ? a.heads : 0, heads = queries + a.cache.kv_heads, block = a.rows >= 4 * BLOCK ? BLOCK : 1;
-    const int64_t units = int64_t((a.rows + block - 1) / block) * heads, share = units / (SHARES * threads);
-    const int64_t claim = block > 1 || share > heads ? heads : share < 1 ? 1 : share;
     alignas(64) float x[LARGEST_HEAD] = {};
     Token<C> tokens[2];
+    if (a.rows >= 4 * BLOCK) {
+        for (int64_t row; (row = engine_claim(0, 1) * BLOCK) < a.rows;)
+            place_block<A, C, S>(a, row, row + BLOCK < a.rows ? row + BLOCK : a.rows, x, tokens);
+        return;
+    }
+    const int queries = a.q_out ? a.heads : 0, heads = queries + a.cache.kv_heads;
+    const int64_t units = int64_t(a.rows) * heads, share = units / (SHARES * threads), claim = share > heads ? heads : share < 1 ? 1 : share;
     for (int64_t first; (first = engine_claim(0, claim)) < units;)
         for (int64_t unit = first, stop = first + claim < units ? first + claim : units; unit < stop; unit++) {
-            const int64_t row = unit / heads * block, end = row + block < a.rows ? row + block : a.rows;
+            const int64_t row = unit / heads;
             const int head = int(unit % heads), coming = int((unit + 1) % heads);
             if (unit == first && head >= queries) expect<C, S>(a, row, head - queries);
-            if (unit + 1 < stop && coming >= queries) expect<C, S>(a, (unit + 1) / heads * block, coming - queries);
-            if (head >= queries) place_keys<A, C, S>(a, row, end, head - queries, x, tokens);
-            else for (int64_t each = row; each < end; each++) place_query<A>(a, each, head, x);
+            if (unit + 1 < stop && coming >= queries) expect<C, S>(a, (unit + 1) / heads, coming - queries);
+            if (head >= queries) place_keys<A, C, S>(a, row, row + 1, head - queries, x, tokens);
+            else place_query<A>(a, row, head, x);
         }
 }
 
