@@ -102,7 +102,10 @@ class NativeLinear(LinearKernel):
             quantized = torch.empty(self.quantized_bytes(arguments), dtype=torch.uint8)
             arguments.quantized = quantized.data_ptr()
             kept = (*kept, quantized)
-            self.native.run("engine_quantize", LinearArgs.from_buffer_copy(arguments), *kept)
+            quantize = LinearArgs.from_buffer_copy(arguments)
+            # It writes nothing else: operations are fused where nobody else knows their results.
+            quantize.out = quantize.bias = None
+            self.native.run("engine_quantize", quantize, *kept)
         self.native.run("engine_linear", arguments, *kept)
 
     def quantized_bytes(self, arguments: LinearArgs) -> int:

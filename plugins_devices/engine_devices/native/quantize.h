@@ -61,6 +61,30 @@ inline void put_quads(const int32_t* q, int count, uint8_t* to) {
     }
 }
 
+#if defined(__AVX512VNNI__)
+// One block of `count` floats to bytes, as quantize_block() and put_quads() make them; sums of q over `piece` inputs each into `sums`.
+inline void quantize_bytes(const float* x, int count, int piece, uint8_t* to, float* scale, int32_t* sums) {
+    __m512i bits = _mm512_setzero_si512();  // of magnitudes: they are in the numbers' order, what is no number above all
+    for (int i = 0; i < count; i += 16)
+        bits = _mm512_max_epi32(bits, _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(0x7fffffff)));
+    const int32_t largest = _mm512_reduce_max_epi32(bits);
+    float most;
+    memcpy(&most, &largest, 4);
+    *scale = largest < 0x7f800000 ? most / 127.0f : __builtin_nanf("");
+    const __m512 inverse = _mm512_set1_ps(most > 0 && most < 3e38f ? 127.0f / most : 0.0f);
+    const __mmask16 usable = most > 0 && most < 3e38f ? 0xffff : 0;
+    for (int begin = 0; begin < count; begin += piece, sums++) {
+        __m512i sum = _mm512_setzero_si512();
+        for (int i = begin; i < begin + piece; i += 16) {
+            const __m512i q = _mm512_maskz_cvtps_epi32(usable, _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm512_cvtepi32_epi8(q));
+            sum = _mm512_add_epi32(sum, q);
+        }
+        *sums = _mm512_reduce_add_epi32(sum);
+    }
+}
+#endif
+
 // One block of `count` floats. A block with a NaN or infinity gets a NaN as its scale.
 inline void quantize_block(const float* x, int count, int32_t* q, float* scale) {
     const float most = largest(x, count);
@@ -128,10 +152,19 @@ struct QuantizedRows {
             if (known) read_row(a.x_type, a.x, number * a.x_stride + i, known, part);
             for (int k = known; k < a.x_group; k++) part[k] = 0;
             float* scale = const_cast<float*>(to.scale) + i / a.x_group;
+            uint8_t* values = const_cast<uint8_t*>(to.values) + i / 4 * QUAD_BYTES;
+#if defined(__AVX512VNNI__)
+            quantize_bytes(part, a.x_group, int(piece), values, scale, q);
+#else
             quantize_block(part, a.x_group, q, scale);
-            put_quads(q, a.x_group, const_cast<uint8_t*>(to.values) + i / 4 * QUAD_BYTES);
+            put_quads(q, a.x_group, values);
+#endif
             for (int64_t k = 0; k < a.x_group; k += piece) {
+#if defined(__AVX512VNNI__)
+                const int32_t total = q[k / piece];
+#else
                 const int32_t total = sum_of(q + k, int(piece));
+#endif
                 const_cast<int32_t*>(to.start)[(i + k) / piece] = -offset * total;
                 sum[(i + k) / a.group] += *scale * float(total);
             }
