@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.plugin import GuideSpec, ParserState, ToolParser
-from engine_parsers._grammar import tagged_calls
+from engine_parsers._grammar import offered_calls, tagged_calls
 
 Start = Callable[[Sequence[dict[str, Any]]], ParserState]
+
+#: Characters of a text that is no marker and yet tells calls from an answer.
+SHORTEST_WORD = 4
 
 
 class Format(ToolParser):
@@ -41,13 +44,26 @@ class Format(ToolParser):
         """See the contract."""
         if self._call is None:
             return None
-        begin, end = self._call
-
-        def opening(name: str) -> str:
-            return begin.replace('"NAME"', json.dumps(name, ensure_ascii=False)).replace("NAME", name)
-
         before, after = self._around
         return tagged_calls(
-            tools, opening, end, separator=self._separator, parallel=parallel, before=before, after=after, style=self._style,
-            number=self._number, markers=self._markers,
+            tools, self._opening, self._call[1], separator=self._separator, parallel=parallel, before=before, after=after,
+            style=self._style, number=self._number, markers=self._markers,
         )  # fmt: skip
+
+    def offer(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
+        """See the contract: where calls begin with a marker, or a word."""
+        before, after = self._around
+        begins = before or (self._call[0].partition("NAME")[0] if self._call is not None else "")
+        word = before if len(before) >= SHORTEST_WORD else ""
+        trigger = max((marker for marker in self._markers if begins.startswith(marker)), key=len, default=word)
+        if self._call is None or not trigger:
+            return None
+        return offered_calls(
+            tools, self._opening, self._call[1], trigger=trigger, separator=self._separator, parallel=parallel, before=before,
+            after=after, style=self._style, number=self._number, markers=self._markers,
+        )  # fmt: skip
+
+    def _opening(self, name: str) -> str:
+        """How a call of that function begins."""
+        begin = self._call[0] if self._call is not None else ""
+        return begin.replace('"NAME"', json.dumps(name, ensure_ascii=False)).replace("NAME", name)

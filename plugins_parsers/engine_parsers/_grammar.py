@@ -1,4 +1,4 @@
-"""Constraints under which a model writes nothing but tool calls."""
+"""Constraints under which a model writes nothing but tool calls, or calls in free text."""
 
 from __future__ import annotations
 
@@ -17,20 +17,48 @@ def tagged_calls(
     ``style``: how arguments are written: json, or qwen_xml, minimax_xml, deepseek_xml, glm_xml. ``number``: a pattern and a text that
     stand between the beginning and the arguments. ``markers``: texts that come as one token where the vocabulary has them as such.
     """
+    calls = _listed(_tags(tools, begin, end, style, number), separator, parallel)
+    # Models put line breaks between their thoughts and what follows.
+    parts = [{"type": "regex", "pattern": "\\n{0,2}"}, _text(before), calls, _text(after)]
+    return enforced(_sequence(parts), markers)
+
+
+def offered_calls(
+    tools: Sequence[dict[str, Any]], begin: Callable[[str], str], end: str, *, trigger: str, separator: str, parallel: bool,
+    before: str = "", after: str = "", style: str = "json", number: tuple[str, str] | None = None, markers: Sequence[str] = (),
+) -> GuideSpec:  # fmt: skip
+    """Any text, in which ``trigger`` is the beginning of calls as :func:`tagged_calls` has them; ``parallel`` False: it ends with the
+    first one."""
+    tags = _tags(tools, begin, end, style, number)
+    if before:
+        content = _sequence([_text(before.removeprefix(trigger)), _listed(tags, separator, parallel)])
+        tags = [{"type": "tag", "begin": trigger, "content": content, "end": after}]
+    free = {"type": "triggered_tags", "triggers": [trigger], "tags": tags, "at_least_one": False, "stop_after_first": not parallel}
+    return enforced(free, markers or (trigger,))
+
+
+def _tags(
+    tools: Sequence[dict[str, Any]], begin: Callable[[str], str], end: str, style: str, number: tuple[str, str] | None
+) -> list[dict[str, Any]]:
+    """One tag for each tool."""
 
     def content(tool: dict[str, Any]) -> dict[str, Any]:
         if number is None:
             return _schema(tool, style)
         return {"type": "sequence", "elements": [{"type": "regex", "pattern": number[0]}, _text(number[1]), _schema(tool, style)]}
 
-    tags = [{"type": "tag", "begin": begin(tool["function"]["name"]), "content": content(tool), "end": end} for tool in tools]
-    calls: dict[str, Any] = {
+    return [{"type": "tag", "begin": begin(tool["function"]["name"]), "content": content(tool), "end": end} for tool in tools]
+
+
+def _listed(tags: list[dict[str, Any]], separator: str, parallel: bool) -> dict[str, Any]:
+    return {
         "type": "tags_with_separator", "tags": tags, "separator": separator, "at_least_one": True, "stop_after_first": not parallel,
     }  # fmt: skip
-    # Models put line breaks between their thoughts and what follows.
-    parts = [{"type": "regex", "pattern": "\\n{0,2}"}, _text(before), calls, _text(after)]
-    whole = {"type": "sequence", "elements": [part for part in parts if part.get("value") != ""]}
-    return enforced(whole, markers)
+
+
+def _sequence(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The parts that are not empty."""
+    return {"type": "sequence", "elements": [part for part in parts if part.get("value") != ""]}
 
 
 def enforced(whole: dict[str, Any], markers: Sequence[str], *, thinks: bool = False) -> GuideSpec:

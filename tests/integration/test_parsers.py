@@ -265,3 +265,30 @@ def test_a_strict_tool_is_enforced_or_refused(client):
                 client.chat.completions.create(**asked, tool_choice="required")
         else:
             assert client.chat.completions.create(**asked, tool_choice="required").choices
+
+
+@pytest.mark.parametrize("extra", [{}, CLOSED], ids=["thinking", "no thinking"])
+def test_a_strict_tool_is_held_to_its_schema_where_the_model_chooses_to_call(client, extra):
+    for cities in (["Rome", "Oslo"], ["Paris, Texas"]):
+        weather = tool("get_weather", city="string")
+        weather["function"]["parameters"]["properties"]["city"]["enum"] = cities
+        weather["function"]["strict"] = True
+        choice, _ = both(client, WEATHER, tools=[weather, TOOLS[1]], extra_body=extra)
+        assert choice.finish_reason == "tool_calls"
+        for call in choice.message.tool_calls:
+            assert json.loads(call.function.arguments)["city"] in cities
+        for seed in range(3):
+            drawn = {"temperature": 1, "seed": seed, "parallel_tool_calls": False}
+            choice, _ = both(client, WEATHER, tools=[weather, TOOLS[1]], extra_body=extra, **drawn)
+            for call in (choice.message.tool_calls or ()) if choice.finish_reason == "tool_calls" else ():
+                arguments = json.loads(call.function.arguments)
+                assert call.function.name == "add" or arguments["city"] in cities
+
+
+def test_a_strict_tool_that_cannot_be_enforced_is_refused_where_the_model_chooses(client):
+    unique = {"type": "object", "properties": {"n": {"type": "array", "uniqueItems": True, "maxItems": 2}}, "required": ["n"]}
+    odd = {"type": "function", "function": {"name": "f", "parameters": unique, "strict": True}}
+    asked = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "tools": [*TOOLS, odd], "max_tokens": 5}
+    with pytest.raises(openai.BadRequestError, match=r"tools\[2\]\.function\.parameters cannot be enforced.*uniqueItems"):
+        client.chat.completions.create(**asked)
+    assert client.chat.completions.create(**asked, tool_choice="none").choices

@@ -117,7 +117,7 @@ def test_markers_that_are_special_tokens_come_as_such(module, write):
     text = write(CALLS[:1]).rstrip()
     ids, letters = tokenizer.encode(text), tokenizer.encode(text, allow_special=False)
     written = ids != letters
-    assert written == (bool(markers) and module != "xlam")  # whose markers models may leave away
+    assert written == (bool(markers) and module not in ("xlam", "phi4_mini_json"))  # whose markers models may leave away
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert follows(guide, ids, tokenizer.size())
     assert follows(guide, letters, tokenizer.size()) == (not written)
@@ -139,6 +139,55 @@ def follows(guide, ids, size) -> bool:
             matcher.rollback(2)
             assert matcher.advance(ids[place - 1 : place + 1])
     return True
+
+
+#: Begin with nothing by which a grammar could tell them from text.
+BARE = ("xlam",)
+OFFERED = [case for case in ENFORCED if case.values[0] not in BARE]
+TEXT = "Words, {\"name\": 1} [and] <tags>\nwith é\n\n"
+
+
+@pytest.mark.parametrize(("module", "write"), OFFERED)
+def test_free_text_with_calls_that_are_held_to_their_schemas(module, write):
+    """Both where the markers are spelled and where they are special tokens."""
+    pytest.importorskip("xgrammar")
+    source = parser(module)
+    spec, one = source.offer(TOOLS), source.offer(TOOLS, parallel=False)
+    kept = [marker for marker in source.markers() if marker not in INSIDE]
+    first, both, wrong = (write(calls).rstrip() for calls in (CALLS[:1], CALLS, [("other", {})]))
+    for tokenizer in (Letters(()), Letters(kept)):
+        size = tokenizer.size()
+        compiler = engine_create_guide(tokenizer=tokenizer, vocab_size=size)
+        guide, single = compiler.compile(spec), compiler.compile(one)
+        for text in ("", TEXT, first, both, TEXT + both, TEXT + first + TEXT + first + TEXT):
+            assert follows(guide, tokenizer.encode(text), size), text
+        assert follows(single, tokenizer.encode(TEXT + first), size)
+        assert not follows(single, tokenizer.encode(TEXT + first + TEXT), size)
+        for call in (wrong, write([("get_weather", {"city": 5})]).rstrip() if '"city":' in first else wrong):
+            assert not follows(guide, tokenizer.encode(TEXT + call), size)
+
+
+@pytest.mark.parametrize(("module", "write"), OFFERED)
+def test_free_text_may_be_anything_but_a_call(module, write):
+    """Every token may come at any place of a text: bytes of characters, special tokens, the end."""
+    pytest.importorskip("xgrammar")
+    source = parser(module)
+    for tokenizer in (Letters((*source.markers(), "<|other|>")), Letters(("<|other|>",))):
+        size = tokenizer.size()
+        spec = source.offer(TOOLS)
+        matcher = engine_create_guide(tokenizer=tokenizer, vocab_size=size).compile(spec).start()
+        for token in [None, *tokenizer.encode("A <|other|> b\n{[(\u20ac functools <tool")]:
+            assert token is None or matcher.advance([token])
+            mask = np.zeros(-(-size // 32), np.int32)
+            matcher.fill(mask)
+            allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[:size]
+            forbidden = [tokenizer.token_text(i) for i in np.flatnonzero(allowed == 0)]
+            assert set(forbidden) <= set(source.markers()), forbidden
+
+
+def test_formats_without_a_beginning_offer_nothing():
+    for module in (*PYTHON, *BARE, "llama3_json", "gpt_oss"):
+        assert parser(module).offer(TOOLS) is None, module
 
 
 def test_markers_in_strings_and_in_free_text_stay_letters():

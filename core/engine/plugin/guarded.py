@@ -90,6 +90,10 @@ class GuardedTools(ToolParser):
         """See the contract."""
         return self._faults.call(self._choice, self._parser.grammar, tools, parallel=parallel)
 
+    def offer(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
+        """See the contract."""
+        return self._faults.call(self._choice, self._parser.offer, tools, parallel=parallel)
+
     def start(self, tools: Sequence[dict[str, Any]]) -> ParserState:
         """See the contract. Raises RequestError while the parser is in quarantine."""
         self._faults.check(self._choice)

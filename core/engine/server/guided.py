@@ -17,16 +17,18 @@ from engine.tracing import piece
 
 async def constrain(
     service: Service, body: GuidedFields, params: Sequence[SamplingParams], *, calls: GuideSpec | None = None,
-    place: Callable[[GuideSpec], GuideSpec] | None = None,
+    offered: GuideSpec | None = None, place: Callable[[GuideSpec], GuideSpec] | None = None,
 ) -> list[SamplingParams]:  # fmt: skip
     """``params`` with the constraint that the body asks for, compiled; as they are where it asks for none. Raises RequestError.
 
-    ``calls``: the constraint that enforces tool calls; the answer is then no text that another one could shape. ``place``: says where in
-    the output the constraint begins.
+    ``calls``: the constraint that enforces tool calls; the answer is then no text that another one could shape. ``offered``: the one
+    that holds calls to their schemas where the body asks for no other. ``place``: says where in the output the constraint begins.
     """
     asked = read_guide(body)
     if calls is not None:
         asked = ("tool_choice", calls)
+    if asked is None and offered is not None:
+        asked = ("tools", offered)
     if asked is None:
         return list(params)
     field, spec = asked
@@ -39,9 +41,9 @@ async def constrain(
 
 
 async def check_strict(service: Service, body: ChatBody, calling: Calling, guide: GuideSpec | None) -> None:
-    """Where calls are enforced: raise RequestError for a tool that is to be called strictly and whose parameters ``guide``'s backend
+    """Where calls obey ``guide``: raise RequestError for a tool that is to be called strictly and whose parameters the guide's backend
     cannot enforce to the last keyword."""
-    if guide is None or calling.guide is None:
+    if guide is None:
         return
     called = {tool["function"]["name"] for tool in calling.tools}
     for index, tool in enumerate(body.tools or ()):

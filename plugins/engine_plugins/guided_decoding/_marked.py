@@ -26,6 +26,10 @@ def _replaced(tag: dict[str, Any], pattern: re.Pattern[str], ids: Mapping[str, i
     if isinstance(tag.get("content"), dict):
         inner["content"] = _replaced(tag["content"], pattern, ids)
     found = {**tag, **inner}
+    if kind == "triggered_tags" and all(trigger in ids for trigger in tag["triggers"]):
+        tokens = [ids[trigger] for trigger in tag["triggers"]]
+        rest = {name: value for name, value in found.items() if name != "triggers"}
+        return {**rest, "type": "token_triggered_tags", "trigger_tokens": tokens}
     return _tag(found, pattern, ids) if kind == "tag" else found
 
 

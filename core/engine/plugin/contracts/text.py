@@ -159,6 +159,13 @@ class ToolParser(ABC):
         """
         return None
 
+    def offer(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
+        """A constraint under which the output is free, but what begins as a call in this parser's format is one of ``tools``.
+
+        ``parallel`` False: nothing follows the first one. None: calls begin with nothing by which a grammar could tell them from text.
+        """
+        return None
+
     @abstractmethod
     def start(self, tools: Sequence[dict[str, Any]]) -> ParserState:
         """State for one choice, with the request's tools as JSON objects."""

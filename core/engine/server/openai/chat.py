@@ -86,7 +86,9 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
 
     fitted = fit_context(params, len(ids), limits, param="messages")
     fitted = msgspec.structs.replace(fitted, thinking=thinking_limit(body, thinking))
-    [fitted] = await constrain(service, body, [fitted], calls=calling.guide, place=place)
+    # Thinking without a token that ends it has no place after which calls could be held to anything.
+    offered = None if thinking is not None and thinking.state == "open" and not thinking.end else calling.offered
+    [fitted] = await constrain(service, body, [fitted], calls=calling.guide, offered=offered, place=place)
     await check_strict(service, body, calling, fitted.guide)
     parsing = service.parsers.parsing(calling.tools, single_call=calling.single, guide=fitted.guide)
     job = Job(

@@ -18,16 +18,18 @@ class Calling(msgspec.Struct, frozen=True, kw_only=True):
     """Which tools an answer may call (empty: none), whether only the first call counts, and the constraint that enforces calls.
 
     ``instead``: the constraint under which calls come in place of an answer that another constraint shapes, where both are free to.
+    ``offered``: the one that holds calls to their schemas in an otherwise free answer, because a tool is strict.
     """
 
     tools: list[dict[str, Any]] = []
     single: bool = False
     guide: GuideSpec | None = None
     instead: GuideSpec | None = None
+    offered: GuideSpec | None = None
 
     def beside(self, guide: GuideSpec) -> GuideSpec:
         """``guide`` of a request whose answer obeys it or calls tools. Raises RequestError where the two cannot be joined."""
-        if not self.tools or self.guide is not None:
+        if not self.tools or self.guide is not None or guide is self.offered:
             return guide
         calls = self.instead
         joins = calls is not None and calls.kind == "structural_tag" and not calls.options.get("thinks")
@@ -71,7 +73,11 @@ def read_calling(body: ChatBody, parsers: Parsers) -> Calling:
     single = body.parallel_tool_calls is False
     chosen = [tool for tool in tools if tool["function"]["name"] in names]
     if choice == "auto":
-        return Calling(tools=chosen, single=single, instead=parsers.tools.grammar(chosen, parallel=not single))
+        strict = any(tool["function"].get("strict") is True for tool in chosen)
+        return Calling(
+            tools=chosen, single=single, instead=parsers.tools.grammar(chosen, parallel=not single),
+            offered=parsers.tools.offer(chosen, parallel=not single) if strict else None,
+        )  # fmt: skip
     guide = parsers.tools.grammar(chosen, parallel=not single and choice == "required")
     if guide is None:
         raise RequestError(
