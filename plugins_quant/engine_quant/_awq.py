@@ -35,7 +35,9 @@ class AWQ(Quantizer):
         self.zero_point = reader.flag("zero_point", True)
         self.head = reader.flag("lm_head", False)
         self.ignored = listed(reader, "modules_to_not_convert")
-        reader = ConfigReader({**config, "version": str(config.get("version") or "gemm").lower()}, "quantization_config.")
+        # GPTQModel says it under its own keys.
+        version = next((found for key in ("version", "checkpoint_format", "format") if (found := config.get(key))), "gemm")
+        reader = ConfigReader({**config, "version": str(version).lower()}, "quantization_config.")
         self.rows = reader.text("version", known=("gemm", "gemv")) == "gemv"
         if self.rows and self.bits != 4:
             raise reader.complaint("version", "gemv", "gemm, where bits is not 4")

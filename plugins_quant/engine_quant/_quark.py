@@ -93,6 +93,10 @@ def _rule(reader: ConfigReader | None, name: str) -> Rule | None:
 
 
 def _tensors(rule: ConfigReader, key: str) -> Tensors | None:
+    found = rule.values.get(key)
+    if isinstance(found, list) and len(found) == 1:
+        # Later versions list the steps of a quantization.
+        rule = ConfigReader({key: found[0]}, rule.path)
     reader = rule.table(key)
     if reader is None:
         return None

@@ -103,3 +103,24 @@ def hqq(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
     }  # fmt: skip
     dense = (codes - zero.astype(float)) * scale.astype(float)
     return tensors, torch.from_numpy(dense.reshape(outputs, inputs)).float()
+
+
+def nibbles(fields: np.ndarray, order: list[int]) -> Tensor:
+    """[rows, outputs] of 4 bits → int32 [rows, outputs / 8], a word's fields in that order of columns."""
+    shuffled = fields.reshape(len(fields), -1, 8)[:, :, order].astype(np.uint64) & np.uint64(15)
+    return torch.from_numpy((shuffled << (np.arange(8, dtype=np.uint64) * np.uint64(4))).sum(-1).astype(np.uint32).view(np.int32))
+
+
+def gemv(weight: Tensor) -> Quantized:
+    """AutoAWQ's gemv: words along the inputs; of 4 groups a word has 8 zero points, of groups of 32 there are 4 words at least."""
+    members = np.arange(weight.shape[1]) // 32
+    codes, scales, zeros = in_groups(weight, members, weight.shape[1] // 32, 4, False)
+    dense = dense_of(codes, scales, zeros, members)
+    width = -(-zeros.shape[1] // 32) * 32
+    fill = ((0, 0), (0, width - zeros.shape[1]))
+    plain = list(range(8))
+    tensors = {
+        "qweight": nibbles(codes, plain), "qzeros": nibbles(np.pad(zeros, fill), plain),
+        "scales": torch.from_numpy(np.pad(scales, fill)),
+    }  # fmt: skip
+    return tensors, dense

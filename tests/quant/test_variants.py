@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
-def words(fields: np.ndarray, order: list[int]) -> Tensor:
-    """[rows, outputs] of 4 bits → int32 [rows, outputs / 8], a word's fields in that order of columns."""
-    shuffled = fields.reshape(len(fields), -1, 8)[:, :, order].astype(np.uint64) & np.uint64(15)
-    return torch.from_numpy((shuffled << (np.arange(8, dtype=np.uint64) * np.uint64(4))).sum(-1).astype(np.uint32).view(np.int32))
-
-
 def quark_words(weight: Tensor, *, signed: bool, reorder: bool = True) -> Quantized:
     """4-bit integers as Quark packs them: two's complement with zero points of 0, or unsigned ones."""
     members = np.arange(weight.shape[1]) // 32
@@ -48,8 +41,8 @@ def quark_words(weight: Tensor, *, signed: bool, reorder: bool = True) -> Quanti
     middle = 8 if signed else 0
     order = [0, 2, 4, 6, 1, 3, 5, 7] if reorder else list(range(8))
     tensors = {
-        "weight": words(codes.T - middle, order), "weight_scale": torch.from_numpy(scales.T.copy()),
-        "weight_zero_point": words(zeros.T - middle, order),
+        "weight": packers.nibbles(codes.T - middle, order), "weight_scale": torch.from_numpy(scales.T.copy()),
+        "weight_zero_point": packers.nibbles(zeros.T - middle, order),
     }  # fmt: skip
     return tensors, dense
 
@@ -85,21 +78,6 @@ def nvfp4_32(weight: Tensor) -> Quantized:
     return tensors, dense
 
 
-def gemv(weight: Tensor) -> Quantized:
-    """AutoAWQ's gemv: words along the inputs; of 4 groups a word has 8 zero points, of groups of 32 there are 4 words at least."""
-    members = np.arange(weight.shape[1]) // 32
-    codes, scales, zeros = packers.in_groups(weight, members, weight.shape[1] // 32, 4, False)
-    dense = packers.dense_of(codes, scales, zeros, members)
-    width = -(-zeros.shape[1] // 32) * 32
-    fill = ((0, 0), (0, width - zeros.shape[1]))
-    plain = list(range(8))
-    tensors = {
-        "qweight": words(codes, plain), "qzeros": words(np.pad(zeros, fill), plain),
-        "scales": torch.from_numpy(np.pad(scales, fill)),
-    }  # fmt: skip
-    return tensors, dense
-
-
 def named(made: Quantized, **names: str) -> Quantized:
     """The same tensors under other names."""
     return {names.get(name, name): tensor for name, tensor in made[0].items()}, made[1]
@@ -116,7 +94,7 @@ VARIANTS: dict[str, tuple[Callable[[Tensor], Quantized], dict[str, Any]]] = {
     "quark fp6_e2m3": (lambda w: six_bits(w, 2), floats.quark_config(floats.quark_rule("fp6_e2m3", "per_group", group_size=32), None)),
     "quark fp6_e3m2": (lambda w: six_bits(w, 3), floats.quark_config(floats.quark_rule("fp6_e3m2", "per_group", group_size=32), None)),
     "modelopt W4A8_MXFP4_FP8": (floats.mxfp4, floats.modelopt_config("W4A8_MXFP4_FP8")),
-    "awq gemv": (gemv, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemv"}),
+    "awq gemv": (packers.gemv, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemv"}),
     "auto-round as gptq": (
         lambda w: packers.gptq(w, symmetric=False, index=False), AUTO | {"packing_format": "auto_round:auto_gptq"}
     ),
@@ -261,43 +239,3 @@ def test_fused_experts_that_a_producer_left_alone(tmp_path: Path) -> None:
 
     change_tensors(tmp_path / "q", fuse)
     assert worst(logits_of(tmp_path / "q"), logits_of_transformers(source, dense, tmp_path)) < 1e-5
-
-
-def spelled(path: Path, source: Path, config: dict[str, Any] | None, **keys: Any) -> Path:
-    """The plain checkpoint under another configuration: other keys, a quantization_config."""
-    write_quantized(path, source, lambda *_: None, config)
-    file = path / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
-    return path
-
-
-def test_a_dtype_that_leaves_it_open(llama: Path, tmp_path: Path) -> None:
-    assert worst(logits_of(spelled(tmp_path / "q", llama, None, dtype="auto")), logits_of(llama)) == 0
-
-
-def test_leftovers_of_training_and_of_other_engines(llama: Path, tmp_path: Path) -> None:
-    path = spelled(tmp_path / "q", llama, None)
-    change_tensors(path, lambda t: t.update({
-        "model.layers.0.self_attn.k_proj._extra_state": torch.zeros(1, dtype=torch.uint8),
-        "model.layers.0.mlp.up_proj.input_scale_ub": torch.tensor([1200.0]),
-    }))  # fmt: skip
-    assert worst(logits_of(path), logits_of(llama)) == 0
-
-
-@pytest.mark.parametrize(
-    ("config", "method"),
-    [
-        ({"load_in_8bit": True, "llm_int8_threshold": 6.0}, "bitsandbytes"),
-        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
-        (floats.modelopt_config("FP8") | {"quant_method": "modelopt_fp8"}, "modelopt"),
-        (floats.modelopt_config("NVFP4") | {"quant_method": "modelopt_fp4"}, "nvfp4"),
-        (AUTO | {"quant_method": "intel/auto-round"}, "auto-round"),
-    ],
-)
-def test_a_method_in_other_words(llama: Path, tmp_path: Path, config: dict[str, Any], method: str) -> None:
-    from engine.args import EngineArgs
-    from engine.args.resolve import resolve
-
-    path = spelled(tmp_path / "q", llama, config)
-    plan = resolve(EngineArgs(model=str(path), skip_tokenizer_init=True, device="cpu")).plan
-    assert plan["quantization"]["method"] == method

@@ -30,7 +30,7 @@ class Arrivals:
                 self._owner[slot.name] = layer
         coming = None if expected is None else {found.name for name in expected if (found := rules.resolve(name, self.table))}
         for name, slot in self.table.items():
-            if not slot.optional or coming is None or name in coming:
+            if slot.needed and (not slot.optional or coming is None or name in coming):
                 self._waiting.setdefault(self._owner[name], set()).add(name)
 
     def arrived(self, slots: Iterable[Slot]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.layers.collecting import Collected, PlainFormat
-from engine.layers.loading import CheckpointLayer, Slot
+from engine.layers.loading import CheckpointLayer, Slot, zero_slot
 from engine.layers.packed_joining import join
 from engine.layers.packed_parts import DenseParts
 from engine.layers.shards import Part, Piece, copy_pieces, fused_parts, shard, shard_kv_heads
@@ -70,6 +70,8 @@ class Linear(CheckpointLayer):
                 yield from collected.slots(own)
             if self.bias is not None:
                 yield self._bias_slot(part, row)
+            elif self.collected:
+                yield zero_slot(f"{part.name}.bias")
             row += sum(piece.size for piece in part.pieces)
 
     def plain_slots(self) -> list[Slot | None]:

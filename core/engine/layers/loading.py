@@ -26,7 +26,8 @@ class Slot:
     """Where one checkpoint tensor goes.
 
     ``name`` and ``shape`` are those in the checkpoint (whole tensor; None where ``take`` itself checks). ``take`` copies this rank's part.
-    ``optional``: its absence is no fault. ``fills``: other slots that it makes unnecessary (a fused spelling of them).
+    ``optional``: its absence is no fault; ``needed`` False: the layer may be finished without it. ``fills``: other slots that it makes
+    unnecessary (a fused spelling of them).
     ``quick``: ``take`` copies next to nothing, so that no thread is worth it (and no raw tensor waits for one). ``keeps``: so it is
     with tensors of that dtype.
     """
@@ -38,6 +39,7 @@ class Slot:
     fills: tuple[str, ...] = ()
     quick: bool = False
     keeps: torch.dtype | None = None
+    needed: bool = True
 
 
 class CheckpointLayer(nn.Module):
@@ -67,6 +69,16 @@ def copy_slot(name: str, target: Tensor, *, optional: bool = False) -> Slot:
         target.copy_(tensor)
 
     return Slot(name, tuple(target.shape), take, optional=optional, quick=target.nbytes <= _SMALL)
+
+
+def zero_slot(name: str) -> Slot:
+    """A slot for a bias that some producers of quantized layers write though the architecture has none: it must be zero."""
+
+    def take(tensor: Tensor) -> None:
+        if bool(tensor.count_nonzero()):
+            raise ModelFileError(f"The checkpoint has a bias {name!r} that is not zero, and this architecture has none.")
+
+    return Slot(name, None, take, optional=True, quick=True, needed=False)
 
 
 def collect_slots(root: nn.Module) -> dict[str, Slot]:
