@@ -16,17 +16,19 @@ _BETWEEN = re.compile(r"[\s,;]*")
 class TaggedCalls(CallMachine):
     """``begin`` {object} ``end`` or ``begin`` [{object}, …] ``end``, any number of times, with content around it.
 
-    ``end`` None: the calls end with the first text that is none. ``bare``: what an answer may begin with instead of a marker (``{`` or
-    ``[``); such objects must call one of ``known``. What looks like a call and is none becomes content as it stands.
+    ``end`` None: the calls end with the first text that is none; one of ``closings`` there is dropped. ``bare``: what an answer may begin
+    with instead of a marker (``{`` or ``[``); such objects must call one of ``known``. What looks like a call and is none becomes content
+    as it stands.
     """
 
     def __init__(
         self, begin: Sequence[str], end: str | None, *, known: frozenset[str] = frozenset(), bare: str = "",
-        names: tuple[str, ...] = ("name",), keys: tuple[str, ...] = ("arguments", "parameters"),
+        names: tuple[str, ...] = ("name",), keys: tuple[str, ...] = ("arguments", "parameters"), closings: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self._begin = Markers(begin) if begin else None
         self._end = end
+        self._closings = closings
         self._after = Markers((end, *begin)) if end else None
         self._known = known
         self._bare = bare
@@ -85,11 +87,22 @@ class TaggedCalls(CallMachine):
         if self.text[self.at] == "]" and self._found:
             self.at += 1
             return True
-        ended = self.next_is(self._end) if self._end else self._found
+        ended = self.next_is(self._end) if self._end else self._closed()
         if ended is None:
             return False
         self._leave(ended)
         return True
+
+    def _closed(self) -> bool | None:
+        """Whether the calls without an end marker are over; None: more text has to tell."""
+        for closing in self._closings if self._found else ():
+            there = self.next_is(closing)
+            if there is None:
+                return None
+            if there:
+                self.at += len(closing)
+                break
+        return self._found
 
     def _skip(self) -> None:
         match = _BETWEEN.match(self.text, self.at)

@@ -11,8 +11,8 @@ ENGINE_API = 1
 
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    tag = "<|tool_call|>"
+    tag, closings = "<|tool_call|>", ("<|/tool_call|>", "</tool_call>")
     return Format(
-        lambda tools: TaggedCalls((tag, "<tool_call>"), None), (tag, "<tool_call>"),
+        lambda tools: TaggedCalls((tag, "<tool_call>"), None, closings=closings), (tag, "<tool_call>", *closings),
         call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=(tag + "[", "]"),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Phi 4 mini: functools[{"name": …, "arguments": …}]."""
+"""Phi 4 mini: functools[{"name": …, "arguments": …}], or the list between <|tool_call|> and <|/tool_call|>."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ENGINE_API = 1
 
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    tag = "functools"
+    tag, other, closing = "functools", "<|tool_call|>", "<|/tool_call|>"
     return Format(
-        lambda tools: TaggedCalls((tag,), None, keys=("arguments", "parameters")),
+        lambda tools: TaggedCalls((tag, other), None, closings=(closing,)), (other, closing),
         call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=(tag + "[", "]"),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""xLAM: a JSON list of calls as the whole answer, or behind [TOOL_CALLS]."""
+"""xLAM: a JSON list of calls as the whole answer, or behind [TOOL_CALLS] or <tool_call>."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ENGINE_API = 1
 
 @hookimpl
 def engine_create_tool_parser() -> ToolParser:
-    tag = "[TOOL_CALLS]"
+    tag, other, closing = "[TOOL_CALLS]", "<tool_call>", "</tool_call>"
     return Format(
-        lambda tools: TaggedCalls((tag,), None, known=known_names(tools), bare="[{"), (tag,),
+        lambda tools: TaggedCalls((tag, other), None, known=known_names(tools), bare="[{", closings=(closing,)), (tag, other, closing),
         call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=("[", "]"),
     )  # fmt: skip
