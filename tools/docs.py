@@ -52,7 +52,8 @@ def plugins() -> str:
     """The built-in plugins with their first docstring line."""
     rows = ["| kind | name | what it does |", "|---|---|---|"]
     for row in describe(entry for entry in scan() if entry.distribution.startswith("engine ")):
-        rows.append(f"| {row.kind} | `{row.name}` | {row.about} |")
+        about = row.about.replace("|", r"\|")  # a bar would end the cell
+        rows.append(f"| {row.kind} | `{row.name}` | {about} |")
     return "\n".join(rows)
 
 
