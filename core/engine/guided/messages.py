@@ -14,12 +14,14 @@ LENGTH = struct.Struct("<I")
 
 class Verdict(StrEnum):
     """READY: compiled within its budget. UNSUPPORTED: the backend lacks ``text``. WRONG: the constraint is wrong in itself.
-    EXPENSIVE: it passed the budget. MISSING: the backend cannot be loaded. BROKEN: the backend failed."""
+    EXPENSIVE: it passed the budget. BUSY: the machine gave it too little of a processor. MISSING: the backend cannot be loaded.
+    BROKEN: the backend failed."""
 
     READY = "ready"
     UNSUPPORTED = "unsupported"
     WRONG = "wrong"
     EXPENSIVE = "expensive"
+    BUSY = "busy"
     MISSING = "missing"
     BROKEN = "broken"
 
@@ -33,7 +35,7 @@ class Job(msgspec.Struct, frozen=True):
 
 class Judgement(msgspec.Struct, frozen=True):
     """The answer to a job. ``seconds`` that compiling took, ``nbytes`` of the guide, ``breaks``: whether its texts may begin with
-    line breaks."""
+    line breaks; ``passing``: another time it may be another verdict."""
 
     id: int
     verdict: Verdict
@@ -41,6 +43,7 @@ class Judgement(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     nbytes: int = 0
     breaks: bool = False
+    passing: bool = False
 
 
 def frame(message: msgspec.Struct) -> bytes:

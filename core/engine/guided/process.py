@@ -20,9 +20,12 @@ from engine.guided.messages import LENGTH, Job, Judgement, Verdict, frame
 from engine.guided.trial import judge
 from engine.parent import end_with_parent
 
-#: Seconds and bytes that one constraint may take, beyond what the process has already.
+#: Processor seconds and bytes that one constraint may take, beyond what the process has already.
 SECONDS = 1.2
 NBYTES = 512 * 2**20
+#: On a busy machine a fork gets less of a processor, and somebody waits for the answer: after ``PATIENCE`` seconds of the clock the limit
+#: is ``BUSY_SECONDS`` of the processor, and what had not even those by ``LAST`` has to end.
+PATIENCE, BUSY_SECONDS, LAST = 1.7, 0.3, 6.0
 #: Forks at a time.
 PARALLEL = 2
 #: Seconds after which a fork has to leave the processor to others.
@@ -38,7 +41,8 @@ class Fork:
     began: float
     answer: bytearray = field(default_factory=bytearray)
     polite: bool = False
-    late: bool = False
+    late: Verdict | None = None
+    used: float = 0.0
 
 
 class CompileProcess:
@@ -132,8 +136,11 @@ class CompileProcess:
     def _watch(self) -> None:
         now = time.monotonic()
         for fork in self._forks.values():
-            if now - fork.began > SECONDS and not fork.late:
-                fork.late = True
+            if fork.late is not None:
+                continue
+            fork.used = cpu_seconds(fork.pid)
+            fork.late = late(now - fork.began, fork.used)
+            if fork.late is not None:
                 os.kill(fork.pid, signal.SIGKILL)
             elif now - fork.began > POLITE_AFTER and not fork.polite:
                 fork.polite = True
@@ -148,6 +155,21 @@ class CompileProcess:
         data = memoryview(frame(judgement))
         while data:
             data = data[os.write(self._sink, data) :]
+
+
+def late(passed: float, used: float) -> Verdict | None:
+    """Why a fork has to end that began so many seconds ago and used so many of a processor; None: it need not."""
+    if used > SECONDS or (passed > PATIENCE and used > BUSY_SECONDS):
+        return Verdict.EXPENSIVE
+    return Verdict.BUSY if passed > LAST else None
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor seconds of a child: its clock, by the id that Linux computes from the process."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0  # it has just ended
 
 
 def _limit() -> None:
@@ -169,8 +191,12 @@ def _heard(fork: Fork) -> Judgement | None:
 
 def _verdict(fork: Fork, status: int) -> Judgement:
     """Why there is no answer."""
+    if fork.late is Verdict.BUSY:
+        return Judgement(fork.job.id, Verdict.BUSY, f"the machine is too busy to compile it within {LAST:g} s")
     if fork.late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
-        return Judgement(fork.job.id, Verdict.EXPENSIVE, f"it takes longer than {SECONDS:g} s to compile")
+        passing = fork.late is not None and fork.used <= SECONDS
+        limit = f"{BUSY_SECONDS:g} s of a busy processor" if passing else f"{SECONDS:g} s"
+        return Judgement(fork.job.id, Verdict.EXPENSIVE, f"it takes longer than {limit} to compile", passing=passing)
     memory = os.WIFSIGNALED(status) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3)
     if memory:
         cause = f"compiling it needs more than {NBYTES >> 20} MiB of memory, or more stack than there is"

@@ -42,12 +42,13 @@ class Caller(Protocol):
 
 class Decision(msgspec.Struct, frozen=True):
     """The outcome for one constraint: the spec with its backend (and ``breaks``), and the seconds that it compiles; or why it is refused.
-    ``broken``: the backend that failed on it."""
+    ``broken``: the backend that failed on it. ``passing``: not to be remembered."""
 
     spec: GuideSpec | None = None
     seconds: float = 0.0
     refusal: str = ""
     broken: str = ""
+    passing: bool = False
 
 
 class GuideService:
@@ -148,7 +149,8 @@ class GuideService:
         if decision.broken:
             # Not remembered: the next request may find the backend in a better state.
             raise self._faults.record(self._guided.choices[decision.broken], decision.refusal)
-        self._decisions[key] = decision
+        if not decision.passing:
+            self._decisions[key] = decision
         while len(self._decisions) > REMEMBERED:
             self._decisions.popitem(last=False)
         return decision
@@ -217,10 +219,13 @@ async def _rest(idle: Callable[[], bool]) -> None:
 
 
 def _decision(spec: GuideSpec, judgement: Judgement) -> Decision:
+    if judgement.verdict is Verdict.BUSY:
+        raise TooBusy(f"{judgement.text}.")
     if judgement.verdict is Verdict.READY:
         return Decision(msgspec.structs.replace(spec, breaks=judgement.breaks), judgement.seconds)
     if judgement.verdict is Verdict.BROKEN:
         return Decision(refusal=judgement.text, broken=spec.backend or "")
     if judgement.verdict is Verdict.WRONG:
         return Decision(refusal=f"{judgement.text} ({spec.backend}).")
-    return Decision(refusal=f"{judgement.text}{'' if judgement.text.endswith('.') else '.'}")
+    refusal = f"{judgement.text}{'' if judgement.text.endswith('.') else '.'}"
+    return Decision(refusal=refusal, passing=judgement.passing)

@@ -13,6 +13,7 @@ from engine.args import EngineArgs
 from engine.args.resolve import resolve
 from engine.errors import ConfigError, MissingDependency, RequestError
 from engine.guided.fields import plain, read_guide
+from engine.guided.messages import Judgement, Verdict
 from engine.guided.service import GuideService
 from engine.plugin import GuideSpec
 from engine.server.openai.protocol import ChatBody
@@ -294,3 +295,20 @@ async def test_all_of_a_schema_or_none(service):
         with pytest.raises(RequestError, match=f"f cannot be enforced: xgrammar does not enforce {kind}"):
             await service.check("f", plain(GuideSpec("json", {"type": "array", kind: {"const": 1} if kind == "not" else True}, "xgrammar")))
     await service.check("f", plain(GuideSpec("json", {"type": "array", "items": {"type": "integer"}}, "xgrammar")))
+
+
+async def test_a_busy_machine_is_the_servers_matter_and_is_not_remembered(service, monkeypatch):
+    answers = [
+        Judgement(0, Verdict.BUSY, "the machine is too busy"), Judgement(0, Verdict.EXPENSIVE, "it takes longer", passing=True),
+        Judgement(0, Verdict.READY), Judgement(0, Verdict.BROKEN, "never asked"),
+    ]  # fmt: skip
+
+    async def judge(spec):
+        return answers.pop(0)
+
+    monkeypatch.setattr(service._compiling, "judge", judge)
+    found = [await refusal(service, "regex", "busy+") for _ in range(2)]
+    assert [error.http_status for error in found] == [429, 400] and "too busy" in str(found[0]) and "longer" in str(found[1])
+    for _ in range(2):
+        assert (await service.prepare("f", plain(GuideSpec("regex", "busy+")))).backend == "xgrammar"
+    assert len(answers) == 1
