@@ -9,6 +9,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 SYS = Path("/sys")
+#: Last-level cache of a machine that does not say how much it has.
+USUAL_CACHE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,14 @@ def _field(path: Path, name: str) -> int:
         if key == name and value.isdigit():
             return int(value)
     return 0
+
+
+def last_cache_bytes(sys: Path = SYS) -> int:
+    """Bytes of the largest cache that the first core reaches."""
+    sizes = []
+    for path in (sys / "devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:])
+        if unit is not None and text[:-1].isdigit():
+            sizes.append(int(text[:-1]) * unit)
+    return max(sizes, default=USUAL_CACHE)

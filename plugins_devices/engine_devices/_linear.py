@@ -29,7 +29,7 @@ from engine_devices._weights import Panels, group_for_panels, pack_codes, pack_d
 
 
 class LinearArgs(ctypes.Structure):
-    """``linear_args`` of native/linear.h. ``gate``: see GATES."""
+    """``linear_args`` of native/linear.h. ``gate``: see GATES. ``once``: tapes set it (:func:`engine_devices._tape.pack_calls`)."""
 
     _fields_ = (
         ("x", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p),
@@ -39,7 +39,7 @@ class LinearArgs(ctypes.Structure):
         ("rows", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),
         ("x_type", ctypes.c_int32), ("weight_type", ctypes.c_int32), ("scale_type", ctypes.c_int32),
         ("bias_type", ctypes.c_int32), ("out_type", ctypes.c_int32), ("group", ctypes.c_int32),
-        ("x_group", ctypes.c_int32), ("gate", ctypes.c_int32), ("factor", ctypes.c_float),
+        ("x_group", ctypes.c_int32), ("gate", ctypes.c_int32), ("factor", ctypes.c_float), ("once", ctypes.c_int32),
     )  # fmt: skip
 
 

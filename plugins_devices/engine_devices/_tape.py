@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.plugin.host_memory import zeros
+from engine_devices._host_limits import last_cache_bytes
+from engine_devices._linear import LinearArgs
 from engine_devices._native import Call, Native, Operation
+from engine_devices._weights import Panels
 
 #: Buffers and argument structs begin at multiples of a cache line.
 LINE = 64
@@ -162,7 +165,11 @@ def within(arena: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 def pack_calls(calls: list[Call]) -> tuple[Any, list[int]]:
-    """Copies of all argument structs side by side, and where each begins: steps read them from first to last."""
+    """Copies of all argument structs side by side, and where each begins: steps read them from first to last.
+
+    Where the next step will find none of its weights in a cache, products are told: what else is there then stays (measured: what Python
+    does between two steps takes 0.30 ms instead of 0.50).
+    """
     starts, end = [], 0
     for call in calls:
         starts.append(end)
@@ -171,7 +178,17 @@ def pack_calls(calls: list[Call]) -> tuple[Any, list[int]]:
     base = ctypes.addressof(block)
     for call, start in zip(calls, starts, strict=True):
         ctypes.memmove(base + start, ctypes.addressof(call.arguments), ctypes.sizeof(call.arguments))
+    if weight_bytes(calls) > last_cache_bytes():
+        for call, start in zip(calls, starts, strict=True):
+            if isinstance(call.arguments, LinearArgs):
+                LinearArgs.from_address(base + start).once = 1
     return block, starts
+
+
+def weight_bytes(calls: list[Call]) -> int:
+    """Bytes of the weights that the calls multiply, each counted once."""
+    found = {id(kept): kept.nbytes for call in calls for kept in call.keep if isinstance(kept, Panels)}
+    return sum(found.values())
 
 
 def _inside(kept: object, buffers: Buffers) -> bool:

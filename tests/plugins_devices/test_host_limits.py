@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_devices._host_limits import host_memory, usable_cores
+from engine_devices._host_limits import USUAL_CACHE, host_memory, last_cache_bytes, usable_cores
 
 GIB = 1 << 30
 
@@ -113,3 +113,12 @@ def test_this_machine():
     assert 0 <= memory.free <= memory.total
     assert memory.total > 1 << 28
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_the_largest_cache_counts_and_a_silent_machine_has_a_usual_one(tmp_path):
+    assert last_cache_bytes(tmp_path) == USUAL_CACHE
+    for index, size in enumerate(("48K", "1024K", "32M")):
+        path = tmp_path / f"devices/system/cpu/cpu0/cache/index{index}/size"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{size}\n")
+    assert last_cache_bytes(tmp_path) == 32 << 20

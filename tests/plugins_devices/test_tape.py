@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from engine.plugin import CannotRecord
+from engine_devices import _tape
+from engine_devices._linear import LinearArgs
 from engine_devices._native import Call, Operation
 from engine_devices._recorder import TapeRecorder
-from engine_devices._tape import Buffers, pointers
+from engine_devices._tape import Buffers, pack_calls, pointers
 from engine_devices._tape import place as place_buffers
+from engine_devices._weights import Panels
 
 
 class AddArgs(ctypes.Structure):
@@ -200,3 +203,14 @@ def test_an_error_in_the_step_ends_the_recording(native):
     with pytest.raises(RuntimeError, match="out of pages"):
         TapeRecorder(native).record(body)
     assert native.tape is None
+
+
+@pytest.mark.parametrize(("cache", "once"), [(1 << 10, 1), (2 << 10, 0)])
+def test_products_know_that_their_weights_will_be_out_of_every_cache(monkeypatch, cache, once):
+    monkeypatch.setattr(_tape, "last_cache_bytes", lambda: cache)
+    panels = Panels(torch.zeros(1024, dtype=torch.uint8), 32, 32, 1)
+    weights = [panels, panels, Panels(torch.zeros(1024, dtype=torch.uint8), 32, 32, 1)]
+    calls = [Call("engine_linear", LinearArgs(rows=3), (kept,)) for kept in weights]
+    block, starts = pack_calls(calls)
+    packed = [LinearArgs.from_buffer(block, start) for start in starts]
+    assert [(each.rows, each.once) for each in packed] == [(3, once)] * 3

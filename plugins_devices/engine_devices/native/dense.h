@@ -45,7 +45,7 @@ template <class W, int R, int P>
 inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t stride, int64_t pairs, Ahead& ahead, float* y) {
     vf sums[R][P] = {};
     for (int64_t p = 0; p < pairs; p++, panel += W::pair_bytes) {
-        for (int line = 0; line < W::pair_bytes; line += LINES) ahead.fetch();
+        for (int line = 0; line < W::pair_bytes; line += LINES) ahead.fetch<R>();
         vf low[P], high[P];
 #pragma GCC unroll 8
         for (int i = 0; i < P; i++) W::read(panel, first + i, low[i], high[i]);
@@ -113,7 +113,7 @@ inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t strid
 #pragma GCC unroll 2
         for (int i = 0; i < 2; i++) sums[r][i] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * PANEL + 16 * i);
     for (int64_t p = 0; p < pairs; p++, panel += LINES) {
-        ahead.fetch();
+        ahead.fetch<R>();
         const __m512bh left = (__m512bh)_mm512_loadu_si512(panel), right = (__m512bh)_mm512_loadu_si512(panel + 64);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {

@@ -30,10 +30,18 @@ const int64_t LINES = 128;
 struct Ahead {
     const uint8_t* from;
     int64_t step;
+    bool once = false;  // what is fetched will not be used again: it leaves the cache to others, as far as the machine knows how to
 
+    // R: the rows of the product. Only where a single one waits for memory alone is a choice at each step free.
+    template <int R = 0>
     void fetch() {
-        __builtin_prefetch(from, 0, 3);
-        __builtin_prefetch(from + step / 2, 0, 3);
+        if (R == 1 && once) {
+            __builtin_prefetch(from, 0, 0);
+            __builtin_prefetch(from + step / 2, 0, 0);
+        } else {
+            __builtin_prefetch(from, 0, 3);
+            __builtin_prefetch(from + step / 2, 0, 3);
+        }
         from += step;
     }
 };
@@ -157,9 +165,10 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
         const uint8_t* weights = kernel.weights(panel);
         const bool next = coming == weights + bytes;
         const int64_t tail = (STREAM_BYTES * inputs + bytes - 1) / bytes, cut = next ? inputs : tail < inputs ? (inputs - tail) / unit * unit : 0;
+        const bool once = kernel.a.once != 0;
         const int64_t ahead = next ? STREAM_BYTES : bytes - bytes / inputs * cut;
-        if (cut) kernel.multiply(Part{panel, 0, cut, 0, int(rows), {weights + ahead, LINES}}, y);
-        if (cut < inputs) kernel.multiply(Part{panel, cut, inputs, 0, int(rows), {coming, LINES}}, y);
+        if (cut) kernel.multiply(Part{panel, 0, cut, 0, int(rows), {weights + ahead, LINES, once}}, y);
+        if (cut < inputs) kernel.multiply(Part{panel, cut, inputs, 0, int(rows), {coming, LINES, once}}, y);
         return after(0, rows);
     }
     const int64_t piece = K::width * unit < PIECE_BYTES ? PIECE_BYTES / (K::width * unit) * unit : unit;

@@ -44,7 +44,7 @@ inline void add_integers(const uint8_t* panel, int first, const uint8_t* const (
                          vi (&sums)[R][P]) {
     const int step = BITS == 4 ? 8 : 4;
     for (int k = 0; k < inputs; k += step, panel += PANEL * 4, offset += step / 4 * QUAD_BYTES) {
-        ahead.fetch();
+        ahead.fetch<R>();
 #pragma GCC unroll 8
         for (int i = 0; i < P; i++) {
             const vu bytes = load_as<vu>(panel + (first + i) * LANES * 4);

@@ -48,6 +48,7 @@ struct linear_args {
     int32_t x_group;  // inputs per scale of 8-bit activations: 16, 32, 64 or 128, a part or a multiple of group; 0: not quantized
     int32_t gate;
     float factor;
+    int32_t once;  // the weights will be out of every cache when they are used again
 };
 
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
