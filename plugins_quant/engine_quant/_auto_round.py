@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from engine.layers.config import ConfigReader
-from engine.plugin import LinearShape, PartFormats, Quantizer, WeightFormat
+from engine.plugin import LinearShape, PartFormats, Quantizer, TensorInfo, WeightFormat
 
 from ._awq import AWQ
 from ._gptq import GPTQ
@@ -37,6 +37,10 @@ class AutoRound(Quantizer):
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
         return self.inner.layouts()
+
+    def held(self, tensor: TensorInfo) -> int | None:
+        """See the contract."""
+        return self.inner.held(tensor)
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
@@ -101,6 +105,11 @@ def _gptq(reader: ConfigReader, rules: dict[str, ConfigReader], less: bool) -> Q
 def _awq(reader: ConfigReader, rules: dict[str, ConfigReader]) -> Quantizer:
     own = {key: reader.values[key] for key in ("bits", "group_size") if key in reader.values}
     plain = [f"{name}." for name, rule in rules.items() if _plain(rule)]
+    for rule in (rule for rule in rules.values() if not _plain(rule)):
+        for key in ("bits", "group_size", "sym"):
+            found, common = rule.values.get(key), reader.values.get(key)
+            if found is not None and found != common:
+                raise rule.complaint(key, found, f"{common!r}, as in all layers: AWQ's packing has no other")
     return AWQ(own | {"zero_point": not reader.flag("sym", True), "version": "gemm", "modules_to_not_convert": plain})
 
 

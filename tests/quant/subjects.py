@@ -164,6 +164,10 @@ NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_typ
 LLM8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 ORDERED = scheme("pack-quantized", 4, "int", strategy="group", group_size=64, symmetric=False, actorder="group")
 MXFP4 = scheme("mxfp4-pack-quantized", 4, "float", strategy="group", group_size=32, scale_dtype="torch.uint8")
+AUTO_ROUND = {
+    "quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": False, "data_type": "int", "packing_format": "auto_round:auto_gptq",
+    "extra_config": {KEY: {"bits": 4, "group_size": 32, "sym": False}, "lm_head": {"bits": 16}}, "block_name_to_quantize": "model.layers",
+}  # fmt: skip
 QUARK8 = floats.quark_config(floats.quark_rule("fp8_e4m3"), floats.quark_rule("fp8_e4m3"))
 QUARK4 = floats.quark_config(floats.quark_rule("fp4", "per_group", group_size=32), None)
 QUARK_INT = floats.quark_config(floats.quark_rule("int8", "per_channel"), floats.quark_rule("int8"))
@@ -187,6 +191,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("gptq_marlin_24", "4 bits", tiles.marlin_24, MARLIN | {"checkpoint_format": "marlin_24"}, unused=SCRATCH),
     Subject("awq", "4 bits", packers.awq, AWQ, {"quantization": "awq"}),
     Subject("awq_marlin", "8 bits", lambda w: packers.awq(w, bits=8), AWQ | {"bits": 8}, {"quantization": "awq_marlin"}),
+    Subject("auto-round", "zero points", lambda w: packers.gptq(w, symmetric=False, index=False), AUTO_ROUND),
+    Subject("auto-round", "as awq", packers.awq, AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}),
     Subject("qqq", "groups", tiles.qqq, QQQ, unused=SCRATCH),
     Subject("qqq", "one group", lambda w: tiles.qqq(w, -1), QQQ | {"group_size": -1}, unused=SCRATCH | {"s_group"}),
     Subject("hqq", "4 bits", packers.hqq, HQQ, unused=HQQ_UNUSED),

@@ -36,6 +36,11 @@ def test_a_dtype_that_leaves_it_open(llama: Path, tmp_path: Path) -> None:
     assert worst(logits_of(spelled(tmp_path / "q", llama, None, dtype="auto")), logits_of(llama)) == 0
 
 
+def test_an_architecture_in_its_first_spelling(llama: Path, tmp_path: Path) -> None:
+    path = spelled(tmp_path / "q", llama, None, architectures=["LLaMAForCausalLM"])
+    assert worst(logits_of(path), logits_of(llama)) == 0
+
+
 def test_leftovers_of_training_and_of_other_engines(llama: Path, tmp_path: Path) -> None:
     path = spelled(tmp_path / "q", llama, None)
     change_tensors(path, lambda t: t.update({

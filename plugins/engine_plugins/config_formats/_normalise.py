@@ -18,6 +18,8 @@ _SIZES: dict[str, int] = {
 _BOOLEANS = ("tie_word_embeddings", "use_sliding_window")
 _DTYPES = ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
 _ROPE = ("rope_scaling", "rope_parameters")
+#: Spellings of architectures in checkpoints of before transformers had them.
+_RENAMED = {"LLaMAForCausalLM": "LlamaForCausalLM"}
 _RENAMED_ROPE = {"su": "longrope", "mrope": "default"}
 
 
@@ -45,7 +47,9 @@ def check_sizes(file: Path, config: dict[str, Any]) -> None:
 
 
 def normalise(file: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """``dtype`` for ``torch_dtype``; ``rope_type`` for ``type`` with today's names; the rest as it is."""
+    """``dtype`` for ``torch_dtype``; ``rope_type`` for ``type`` and architectures with today's names; the rest as it is."""
+    if isinstance(found := config.get("architectures"), list):
+        config["architectures"] = [_RENAMED.get(name, name) if isinstance(name, str) else name for name in found]
     for prefix, part in _parts(file, config):
         _normalise_dtype(file, prefix, part)
         for key in _ROPE:
