@@ -20,7 +20,8 @@ import torch
 from engine.layers.packed import DensePacked
 from engine.layers.packed_quantized import GroupedInteger, ScaledFloat8
 from engine.plugin import LinearKernel, PackedWeight
-from engine_devices._linear import NativeLinear, linear_kernel
+from engine_devices._composite import linear_kernel
+from engine_devices._linear import NativeLinear
 from engine_devices._native import Absent, Native, Operation, load
 from engine_devices._weights import allocate
 
