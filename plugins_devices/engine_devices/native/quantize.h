@@ -83,6 +83,31 @@ inline void quantize_bytes(const float* x, int count, int piece, uint8_t* to, fl
         *sums = _mm512_reduce_add_epi32(sum);
     }
 }
+
+// 128 numbers in bf16 to bytes, as quantize_bytes() makes them, in registers; returns the sum of q.
+inline int32_t quantize_128(const uint16_t* x, uint8_t* to, float* scale) {
+    __m512 part[8];
+    __m512i bits = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        part[i] = __m512(BF16::load(x + 16 * i));
+        bits = _mm512_max_epi32(bits, _mm512_and_si512(__m512i(part[i]), _mm512_set1_epi32(0x7fffffff)));
+    }
+    const int32_t largest = _mm512_reduce_max_epi32(bits);
+    float most;
+    memcpy(&most, &largest, 4);
+    *scale = largest < 0x7f800000 ? most / 127.0f : __builtin_nanf("");
+    const bool usable = most > 0 && most < 3e38f;
+    const __m512 inverse = _mm512_set1_ps(usable ? 127.0f / most : 0.0f);
+    __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        const __m512i q = _mm512_maskz_cvtps_epi32(usable ? 0xffff : 0, _mm512_mul_ps(part[i], inverse));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16 * i), _mm512_cvtepi32_epi8(q));
+        sum = _mm512_add_epi32(sum, q);
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
 #endif
 
 // One block of `count` floats. A block with a NaN or infinity gets a NaN as its scale.
@@ -147,6 +172,20 @@ struct QuantizedRows {
         alignas(64) int32_t q[128];
         float* sum = const_cast<float*>(to.sum);
         for (int64_t g = 0; g < groups; g++) sum[g] = 0;
+#if defined(__AVX512VNNI__)
+        if (a.x_type == ENGINE_BF16 && a.x_group == 128 && piece == 128 && a.inputs == padded) {
+            const uint16_t* x = static_cast<const uint16_t*>(a.x) + number * a.x_stride;
+            for (int64_t block = 0, inside = 0; block < blocks; block++) {
+                float* scale = const_cast<float*>(to.scale) + block;
+                const int32_t total = quantize_128(x + 128 * block, const_cast<uint8_t*>(to.values) + 128 * block, scale);
+                const_cast<int32_t*>(to.start)[block] = -offset * total;
+                *sum += *scale * float(total);
+                inside += 128;
+                if (inside == a.group) inside = 0, sum++;
+            }
+            return;
+        }
+#endif
         for (int64_t i = 0; i < padded; i += a.x_group) {
             const int known = int(a.inputs - i < 0 ? 0 : a.inputs - i < a.x_group ? a.inputs - i : a.x_group);
             if (known) read_row(a.x_type, a.x, number * a.x_stride + i, known, part);
