@@ -12,23 +12,12 @@ from tests.quant.checkpoints import (
     load_model,
     logits_of,
     logits_of_transformers,
-    tiny_llama,
     worst,
     write_quantized,
 )
 
 BASE = {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1}
 SHAPES = [(1, 16, 8), (2, 8, 8), (3, 5, 4)]
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 def additive(weight, books, bits, wide):

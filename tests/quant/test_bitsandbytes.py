@@ -41,16 +41,6 @@ def eight_bit(weight):
     return tensors, integers.float() * scale.unsqueeze(1) / 127
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_four_bits(llama, tmp_path, kind, double):

@@ -20,7 +20,6 @@ from tests.quant.checkpoints import (
     logits_of,
     logits_of_transformers,
     packed_weights,
-    tiny_llama,
     tiny_mixtral,
     tiny_qwen3_moe,
     worst,
@@ -29,11 +28,6 @@ from tests.quant.checkpoints import (
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 def gptq(path, source, config=None, **how):

@@ -18,7 +18,6 @@ from tests.quant.checkpoints import (
     logits_of,
     logits_of_transformers,
     packed_weights,
-    tiny_llama,
     tiny_qwen3_moe,
     worst,
     write_quantized,
@@ -31,11 +30,6 @@ NAMES = sorted({name.rpartition(".")[0] for name in FIXTURES})
 def config(bits=4, group=64, **changes):
     params = {"nbits": bits, "group_size": group, "axis": 1}
     return {"quant_method": "hqq", "quant_config": {"weight_quant_params": params}, "skip_modules": ["lm_head"]} | changes
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,17 +8,7 @@ import pytest
 import torch
 
 from engine.errors import ConfigError, ModelFileError
-from tests.quant.checkpoints import is_linear, load_model, logits_of, logits_of_transformers, tensors_of, tiny_llama, tiny_qwen3_moe, worst
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
+from tests.quant.checkpoints import is_linear, load_model, logits_of, logits_of_transformers, tensors_of, tiny_qwen3_moe, worst
 
 
 @pytest.fixture(scope="module")

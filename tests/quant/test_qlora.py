@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError, ModelFileError
-from tests.quant.checkpoints import PROMPTS, logits_of, tensors_of, tiny_llama, worst, write_quantized
+from tests.quant.checkpoints import PROMPTS, logits_of, tensors_of, worst, write_quantized
 
 peft = pytest.importorskip("peft")
 functional = pytest.importorskip("bitsandbytes.functional")
@@ -21,11 +21,6 @@ FLAGS: dict[str, Any] = {"quantization": "bitsandbytes"}
 def rounded(_: str, weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     packed, state = functional.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=True)
     return {"weight": weight}, functional.dequantize_4bit(packed, state).float()
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 def trained(llama: Path, folder: Path, **settings: Any) -> tuple[Path, list[Tensor]]:

@@ -14,14 +14,9 @@ from torch import Tensor
 
 from engine.errors import ModelFileError
 from tests.quant import floats, packers
-from tests.quant.checkpoints import Quantized, change_tensors, logits_of, logits_of_transformers, tiny_llama, worst, write_quantized
+from tests.quant.checkpoints import Quantized, change_tensors, logits_of, logits_of_transformers, worst, write_quantized
 
 AUTO = {"quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": False, "data_type": "int"}
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 def spelled(path: Path, source: Path, config: dict[str, Any] | None, **keys: Any) -> Path:

@@ -19,18 +19,12 @@ from tests.quant.checkpoints import (
     logits_of,
     logits_of_transformers,
     tensors_of,
-    tiny_llama,
     tiny_mixtral,
     worst,
     write_quantized,
 )
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 def quark_words(weight: Tensor, *, signed: bool, reorder: bool = True) -> Quantized:
