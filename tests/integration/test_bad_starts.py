@@ -49,6 +49,7 @@ FILES: list[tuple[int, str, str, d.Damage, tuple[str, ...]]] = [
     (54, "head_dim 0", PLAN, d.config(head_dim=0), ("head_dim is 0", "from 1")),
     (54, "heads that do not divide", PLAN, d.config(num_key_value_heads=3), ("num_key_value_heads is 3", "divisor")),
     (54, "missing key", PLAN, d.config(hidden_size=...), ("hidden_size is missing", "--hf-overrides")),
+    (54, "no word of the head", SERVE, d.config(tie_word_embeddings=...), ("lm_head.weight", '--hf-overrides \'{"tie_word_embeddings"')),
     (54, "no number", PLAN, d.config(rope_theta=float("nan")), ("rope_theta is nan",)),
     (54, "no architecture", PLAN, d.config(architectures=...), ("architectures is None", "--hf-overrides")),
     (54, "unknown architecture", PLAN, d.config(architectures=["Qwen3ForCausalLn"]), ("Qwen3ForCausalLn", "nearest is Qwen3ForCausalLM")),

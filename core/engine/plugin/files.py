@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError
 from engine.plugin.api import Choice
-from engine.plugin.blame import failure, import_failure
+from engine.plugin.blame import blamed
 from engine.plugin.discovery import FILES_VARIABLE, Entry
 from engine.plugin.kinds import EXTENSION, EXTENSION_HOOKS, KINDS, Kind
 
@@ -25,14 +25,8 @@ def file_plugin(kind: Kind[Any], path: str, flag: str) -> Entry:
     place = _existing(path, flag)
     entry = Entry(kind.name, place.stem, str(place), f"file {place}")
     choice = Choice(kind.name, entry.name, entry.module, entry.distribution, entry.name)
-    try:
+    with blamed(kind, choice):
         import_file(entry.module)
-    except EngineError:
-        raise
-    except ImportError as error:
-        raise import_failure(kind, choice, error) from error
-    except Exception as error:
-        raise failure(kind, choice, error) from error
     return entry
 
 

@@ -214,7 +214,9 @@ async def _answer_engine_error(request: Request, error: Exception) -> Response:
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    texts = {404: f"There is nothing at {request.url.path[:200]}.", 405: f"{request.method[:20]} is not allowed at this path."}
+    path = request.url.path[:200]
+    there = " The page is at /ui, the API below /v1." if path == "/" else ""
+    texts = {404: f"There is nothing at {path}.{there}", 405: f"{request.method[:20]} is not allowed at this path."}
     headers = dict(error.headers or {})
     cause = texts.get(error.status_code, str(error.detail))
     return error_response(cause, error.status_code, headers=headers, path=route_path(request.scope))

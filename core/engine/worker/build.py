@@ -147,8 +147,9 @@ def _fill(model: Model, config: EngineConfig, loader: Loader, rank: int, progres
     elif missing:
         raise ModelFileError(
             f"The checkpoint lacks {len(missing)} tensors of {config.model.info.architecture}: {_some(missing)}.",
-            fix="check that config.json and the weight files belong together",
-        )
+            fix="--hf-overrides '{\"tie_word_embeddings\": true}', if the embedding is the head too" if set(missing) == {"lm_head.weight"}
+            else "check that config.json and the weight files belong together",
+        )  # fmt: skip
     model.finish()
 
 

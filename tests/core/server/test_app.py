@@ -212,6 +212,13 @@ async def test_the_operators_middleware():
                 pass
 
 
+async def test_whoever_opens_the_address_is_shown_the_way():
+    async with in_memory() as http:
+        answers = [await http.get(path) for path in ("/", "/v1")]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert ["/ui" in answer.json()["error"]["message"] for answer in answers] == [True, False]
+
+
 async def test_docs_can_be_off():
     async with in_memory() as http:
         assert (await http.get("/openapi.json")).status_code == 200
