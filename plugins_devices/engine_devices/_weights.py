@@ -121,7 +121,7 @@ def pack_integer(native: Native, packed: GroupedInteger) -> Panels | None:
         values = _pack_values(native, integers, packed.inputs, group, kind)
     else:
         values = _pack_planes(native, packed, bits, group)
-    scale, shift, factor = _pack_scales(packed.scale.float(), None if packed.shift is None else packed.shift.float())
+    scale, shift, factor = _pack_scales(packed.scale, packed.shift)
     return Panels(values, packed.outputs, packed.inputs, kind, scale, shift, group, factor)
 
 
@@ -144,7 +144,7 @@ def pack_codes(native: Native, packed: Codebook) -> Panels | None:
     # a code is moved as an integer of 4 bits and a byte of a float are
     like = ELEMENT_TYPES["int4" if packed.bits == 4 else "float8_e4m3fn"]
     values = _pack_values(native, packed.codes, packed.inputs, group, like)
-    scale, _, factor = _pack_scales(packed.scale.float(), None)
+    scale, _, factor = _pack_scales(packed.scale, None)
     outer = packed.outer
     if outer is not None:
         outer = torch.nn.functional.pad(outer, (0, -len(outer) % PANEL)).contiguous()
@@ -192,10 +192,20 @@ def _pack_values(native: Native, values: Tensor, inputs: int, group: int, kind: 
 
 
 def _pack_scales(scale: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor | None, float]:
-    """float32 [outputs, groups] each → [panels, groups, 32], and the factor to multiply both by.
+    """Floats [outputs, groups] each → [panels, groups, 32], and the factor to multiply both by.
 
-    In float16 where that loses nothing, after a power of two brought the largest near the top of its range.
+    In float16 where that loses nothing, after a power of two brought the largest near the top of its range. By one thread: there is
+    little to do, and torch's threads wait for each other's whole time slices wherever something else computes.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _scales_in_panels(scale.float(), None if shift is None else shift.float())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _scales_in_panels(scale: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor | None, float]:
     both = [scale] if shift is None else [scale, shift]
     largest = max((float(part.abs().max()) for part in both if part.numel()), default=0.0)
     exponent = math.frexp(largest)[1] - 14 if 0 < largest < math.inf else 0
