@@ -51,9 +51,10 @@ def load(model: str) -> float:
 
 
 def measured(what: str, model: Path) -> float:
-    """The same in a process of its own."""
+    """The same in a process of its own, whose threads wait as those of the engine's process do."""
     code = f"from benchmarks.loading import {what}; print({what}({str(model)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{what} {model}: {done.stderr.strip().splitlines()[-1]}")
     return float(done.stdout.split()[-1])
