@@ -16,3 +16,9 @@ def end_with_parent() -> None:
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def ignore_ends() -> None:
+    """Let pass what asks a whole process group to end (Ctrl-C, a service's stop): the process that started this one decides."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from engine.errors import EngineError, MemoryShortage
 from engine.footprint import Phases, age, settle, trim, unswept
 from engine.loop import EngineLoop
 from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
-from engine.parent import end_with_parent
+from engine.parent import end_with_parent, ignore_ends
 from engine.plugin.contracts.executor import CacheBudget, Executor, Worker, WorkerPlan
 from engine.plugin.wire import Connection, connect
 from engine.record import Record
@@ -232,15 +232,14 @@ def serve(connection: Connection, record: Record | None = None) -> int:
 def main() -> int:
     """Entry of the engine process."""
     import faulthandler
-    import signal
 
     from engine.plugin import alarm
 
     # A crash in native code says where: the operator sees which plugin was at work.
     faulthandler.enable()
 
-    # Ctrl-C reaches the whole process group; the front end decides when the engine ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the SIGTERM of a service's stop reach the whole process group; the front end decides when the engine ends.
+    ignore_ends()
     end_with_parent()
     alarm.install()
     try:

@@ -133,6 +133,28 @@ def test_a_signal_while_serving_lets_requests_finish(tmp_path: Path, number: int
         assert_clean(server)
 
 
+@pytest.mark.parametrize(("number", "status"), SIGNALS, ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_to_all_processes_lets_requests_finish(tmp_path: Path, number: int, status: int, ranks: int) -> None:
+    """What a service's stop and Ctrl-C send: the engine and its workers work on until the server has answered everybody."""
+    with serve(tmp_path / "log", *FLAGS, "--tensor-parallel-size", str(ranks)) as server:
+        # The compile process runs from the first constraint on.
+        constrained = {"prompt": "Say", "max_tokens": 4, "guided_regex": "[a-z]+"}
+        assert httpx.post(f"{server.url}/v1/completions", json=constrained, timeout=60).status_code == 200
+        stream = Stream(server.url, max_tokens=600)
+        pids = family(server.process)
+        assert len(pids) >= 1 + ranks and not stream.done
+        for pid in pids:
+            os.kill(pid, number)
+        assert server.process.wait(60) == status
+        stream.join(20)
+        assert stream.done and stream.error is None
+        assert_gone(pids)
+        assert_clean(server)
+        log = server.log.read_text()
+        assert "ERROR" not in log and "Starting the engine again" not in log
+
+
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     with serve(tmp_path / "log", *FLAGS) as server:
         streams = [Stream(server.url) for _ in range(8)]

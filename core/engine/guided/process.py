@@ -15,10 +15,11 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, MissingDependency
+from engine.footprint import settle
 from engine.guided.backends import Backends
 from engine.guided.messages import LENGTH, Job, Judgement, Verdict, frame
 from engine.guided.trial import judge
-from engine.parent import end_with_parent
+from engine.parent import end_with_parent, ignore_ends
 
 #: Processor seconds and bytes that one constraint may take, beyond what the process has already.
 SECONDS = 1.2
@@ -54,6 +55,7 @@ class CompileProcess:
         self._inbox = bytearray()
         self._waiting: list[Job] = []
         self._forks: dict[int, Fork] = {}
+        self._loaded: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(source, selectors.EVENT_READ)
 
@@ -83,8 +85,7 @@ class CompileProcess:
 
     def _start(self, job: Job) -> None:
         try:
-            self._backends.compiler(job.spec.backend or "")
-            _ = self._backends.blanks  # found once, not in every fork
+            self._load(job.spec.backend or "")
         except MissingDependency as error:
             self._answer(Judgement(job.id, Verdict.MISSING, error.line()))
             return
@@ -98,6 +99,15 @@ class CompileProcess:
         os.close(writing)
         self._forks[reading] = Fork(job, pid, time.monotonic())
         self._selector.register(reading, selectors.EVENT_READ)
+
+    def _load(self, backend: str) -> None:
+        """Make what every fork uses; what the making leaves in the allocator is given back, and forks share the rest for good."""
+        if backend in self._loaded:
+            return
+        self._backends.compiler(backend)
+        _ = self._backends.blanks
+        settle()
+        self._loaded.add(backend)
 
     def _child(self, job: Job, writing: int) -> NoReturn:
         """In the fork: compile, answer, end. Whatever goes wrong must not come back into the parent's code."""
@@ -206,7 +216,7 @@ def _verdict(fork: Fork, status: int) -> Judgement:
 
 def main() -> int:
     """Entry: the configuration comes first, then jobs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_ends()
     end_with_parent()
     sink = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not come between the answers

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -19,7 +18,7 @@ from typing import assert_never
 import msgspec
 
 from engine.errors import EngineError
-from engine.parent import end_with_parent
+from engine.parent import end_with_parent, ignore_ends
 from engine.plugin.contracts.executor import Worker
 from engine.plugin.wire import Connection, connect
 from engine.plugin.workers import (
@@ -129,8 +128,8 @@ def _beat(connection: Connection) -> None:
 
 def main() -> int:
     """Entry of a worker process."""
-    # Ctrl-C reaches the whole process group; the executor decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the SIGTERM of a service's stop reach the whole process group; the executor decides when workers end.
+    ignore_ends()
     end_with_parent()
     serve(connect(os.environ[SOCKET_VARIABLE]), int(sys.argv[1]))
     return 0
