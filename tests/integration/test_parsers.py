@@ -285,6 +285,21 @@ def test_a_strict_tool_is_held_to_its_schema_where_the_model_chooses_to_call(cli
                 assert call.function.name == "add" or arguments["city"] in cities
 
 
+def test_the_answer_beside_a_strict_tool_has_no_line_breaks_of_the_markup(client):
+    """Its text is free, so what stands between the thinking and it belongs to neither."""
+    strict = [{**each, "function": each["function"] | {"strict": True}} for each in TOOLS]
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+    messages = [
+        {"role": "user", "content": WEATHER},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Sunny, 21 degrees."},
+    ]
+    plain, _ = both(client, WEATHER, messages=messages, tools=TOOLS)
+    choice, _ = both(client, WEATHER, messages=messages, tools=strict)
+    assert choice.message.reasoning_content == plain.message.reasoning_content
+    assert choice.message.content == plain.message.content
+
+
 def test_a_strict_tool_that_cannot_be_enforced_is_refused_where_the_model_chooses(client):
     unique = {"type": "object", "properties": {"n": {"type": "array", "uniqueItems": True, "maxItems": 2}}, "required": ["n"]}
     odd = {"type": "function", "function": {"name": "f", "parameters": unique, "strict": True}}

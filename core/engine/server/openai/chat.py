@@ -90,7 +90,7 @@ async def prepare(service: Service, body: ChatBody, model: str, arrival: float, 
     offered = None if thinking is not None and thinking.state == "open" and not thinking.end else calling.offered
     [fitted] = await constrain(service, body, [fitted], calls=calling.guide, offered=offered, place=place)
     await check_strict(service, body, calling, fitted.guide)
-    parsing = service.parsers.parsing(calling.tools, single_call=calling.single, guide=fitted.guide)
+    parsing = service.parsers.parsing(calling.tools, single_call=calling.single, guide=calling.shaping(fitted.guide))
     job = Job(
         prompts=[ids], params=[fitted], endpoint=endpoint, model=model, arrival=arrival, turn=turn, priority=priority, cache_salt=salt,
         parsing=parsing,

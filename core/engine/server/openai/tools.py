@@ -27,6 +27,11 @@ class Calling(msgspec.Struct, frozen=True, kw_only=True):
     instead: GuideSpec | None = None
     offered: GuideSpec | None = None
 
+    def shaping(self, guide: GuideSpec | None) -> GuideSpec | None:
+        """``guide`` where it says what the content is; None where it leaves that free."""
+        free = self.offered is not None and guide is not None and guide.value == self.offered.value
+        return None if free else guide
+
     def beside(self, guide: GuideSpec) -> GuideSpec:
         """``guide`` of a request whose answer obeys it or calls tools. Raises RequestError where the two cannot be joined."""
         if not self.tools or self.guide is not None or guide is self.offered:
