@@ -200,6 +200,31 @@ raise SystemExit(main(["quantize", {str(llama)!r}, "--method", "int4", "--out", 
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+def test_an_interrupt_while_it_measures_leaves_a_whole_checkpoint(llama, tmp_path, number):
+    code = f"""
+import time
+from engine.quantize import quality
+def endless(*arguments):
+    print("measuring", flush=True)
+    time.sleep(60)
+quality.perplexity = endless
+from engine.cli import main
+raise SystemExit(main(["quantize", {str(llama)!r}, "--method", "int4", "--out", {str(tmp_path / "out")!r}, "--skip-tokenizer-init"]))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout.readline() == "measuring\n"
+        child.send_signal(number)
+        assert child.wait(60) == 130
+        assert f"{tmp_path / 'out'} is complete. Perplexity was not measured: interrupted." in child.stdout.read()
+        assert "engine quantize: interrupted" in child.stderr.read()
+    plain(tmp_path / "out", tmp_path / "again", "int4", status=2)  # it is a checkpoint, quantized already
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_model_without_a_tokenizer_has_no_perplexity(llama, tmp_path, capsys):
     report = quantize(llama, tmp_path / "out", "int4", "--skip-tokenizer-init")
     assert report["perplexity_after"] is None

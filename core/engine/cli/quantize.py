@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
         return 0
     text = _check(line.own)
     config = COMMAND.resolve(line, loads=False)
-    from engine.quantize.run import Wish, quantize
+    from engine.quantize.run import Wish, ended_by_signals, quantize
 
     own = line.own
     wish = Wish(
@@ -50,10 +50,19 @@ def run(argv: list[str]) -> int:
         int(own["max_file_size"] * 1e9), line.args.use_tqdm_on_load,
     )  # fmt: skip
     report = quantize(config, wish)
-    if not own["no_perplexity"]:
-        report = _measured(line, report, text)
-    print(json.dumps(report.data(), indent=2) if own["json"] else "\n".join(report.lines()))
+    try:
+        if not own["no_perplexity"]:
+            with ended_by_signals():
+                report = _measured(line, report, text)
+    except KeyboardInterrupt:
+        _show(report.with_note(f"{report.out} is complete. Perplexity was not measured: interrupted."), own["json"])
+        raise
+    _show(report, own["json"])
     return 0
+
+
+def _show(report: Report, as_json: bool) -> None:
+    print(json.dumps(report.data(), indent=2) if as_json else "\n".join(report.lines()))
 
 
 def _check(own: dict[str, Any]) -> str | None:

@@ -51,7 +51,7 @@ def quantize(config: EngineConfig, wish: Wish) -> Report:
             raise ConfigError(f"--method {wish.method}: there is no layer that it would quantize.", fix="fewer --ignore patterns")
         check_place(wish.out, expected_bytes(source, producer, excluded))
         total = sum(info.nbytes for info in source.infos)
-        with _ended_by_signals(), written(wish.out) as folder, _meter(total, wish.bar) as advance:
+        with ended_by_signals(), written(wish.out) as folder, _meter(total, wish.bar) as advance:
             done = write(source, producer, excluded, folder, wish.file_bytes, advance)
     finally:
         source.close()
@@ -91,8 +91,8 @@ def _meter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the writing as Ctrl-C does, so that nothing half-written stays."""
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends what is under way as Ctrl-C does, so that nothing half-written stays and what was done is told."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
