@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.args.parsers import split_options
 from engine.config import ServerConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelFileError
 from engine.plugin import kinds
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def generation_config(args: EngineArgs, own: dict[str, Any]) -> dict[str, Any]:
 def sampling_defaults(generation: dict[str, Any], source: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """Request defaults by name.
 
-    Raises :class:`ConfigError` for overrides that are unknown or out of range, and for such values in the file.
+    Raises :class:`ConfigError` for overrides that are unknown or out of range, :class:`ModelFileError` for values of the file that are.
     """
     known = (*_DEFAULTS, "eos_token_id")
     unknown = [key for key in overrides if key not in known]
@@ -111,10 +111,10 @@ def sampling_defaults(generation: dict[str, Any], source: str | None, overrides:
         if not _within(value, types, low, high) or (key in _ABOVE and value <= low):
             beginning = f"above {low}" if key in _ABOVE else f"of at least {low}"
             bounds = beginning + (f" and at most {high:g}" if math.isfinite(high) else "")
-            raise ConfigError(
-                f"{where}: {key} is {value!r}; it must be a number {bounds}.",
-                fix="--override-generation-config with another value",
-            )
+            text = f"{where}: {key} is {value!r}; it must be a number {bounds}."
+            if key in overrides:
+                raise ConfigError(text, fix="--override-generation-config with another value")
+            raise ModelFileError(text, fix="--generation-config vllm")
         found[key] = value
     if found.get("top_k") == 0:
         found["top_k"] = -1
@@ -128,14 +128,14 @@ def _within(value: int | float, types: tuple[type, ...], low: float, high: float
 def end_tokens(
     generation: dict[str, Any], overrides: dict[str, Any], own: tuple[int, ...], vocab_size: int
 ) -> tuple[int, ...]:
-    """The ids that end an output: the model config's own and the generation config's."""
+    """The ids that end an output: the model config's own and the generation config's. Raises as :func:`sampling_defaults`."""
     value = overrides.get("eos_token_id", generation.get("eos_token_id"))
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocab_size for token in ids):
-        raise ConfigError(
-            f"generation config: eos_token_id is {value!r}; it must be ids from 0 to {vocab_size - 1}.",
-            fix="--generation-config vllm",
-        )
+        cause = f"eos_token_id is {value!r}; it must be ids from 0 to {vocab_size - 1}."
+        if "eos_token_id" in overrides:
+            raise ConfigError(f"--override-generation-config: {cause}", fix="--override-generation-config with other ids")
+        raise ModelFileError(f"generation_config.json: {cause}", fix="--generation-config vllm")
     if "eos_token_id" in overrides:
         return tuple(ids)
     return tuple(dict.fromkeys([*own, *ids]))

@@ -140,6 +140,20 @@ def test_generation_defaults(arguments, host, llama, tmp_path):
     assert resolve(arguments(generation_config=str(tmp_path / "other")), host).server.default_sampling == {"top_p": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"), [("temperature", -1, "temperature is -1"), ("top_k", "9", "top_k is '9'"), ("eos_token_id", [-3], "eos_token_id is")]
+)
+def test_a_bad_value_is_told_of_where_it_stands(arguments, host, llama, key, value, says):
+    with pytest.raises(ConfigError, match="^--override-generation-config: ") as caught:
+        resolve(arguments(override_generation_config={key: value}), host)
+    assert says in str(caught.value)
+    (llama / "generation_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ModelFileError, match="^generation_config.json") as refused:
+        resolve(arguments(), host)
+    assert says in str(refused.value) and refused.value.fix == "--generation-config vllm"
+    assert resolve(arguments(generation_config="vllm"), host).server.default_sampling == {}
+
+
 def test_server_settings(arguments, host, tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "from-the-environment")
     (tmp_path / "t.jinja").write_text("{{ messages }}")
