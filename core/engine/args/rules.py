@@ -31,6 +31,11 @@ _BOUNDS: tuple[tuple[str, float | None, float | None], ...] = (
 #: (flag, a value that it takes) of numbers that must be above 0.
 _ABOVE_ZERO = (("gpu_memory_utilization", "0.9"), ("step_timeout", "600"))
 
+#: What means nothing without a tokenizer.
+_NEED_TOKENIZER = (
+    "tokenizer", "tokenizer_pool_size", "reasoning_parser", "tool_call_parser", "guided_decoding_backend", "chat_template",
+)  # fmt: skip
+
 
 def flag_name(dest: str) -> str:
     """``max_model_len`` → ``--max-model-len``."""
@@ -82,13 +87,17 @@ def _partners(args: EngineArgs) -> Iterator[Problem]:
             "--kv-transfer-config: kv_connector needs kv_role, one of kv_producer, kv_consumer, kv_both.",
             '"kv_role": "kv_both"',
         )
-    if args.skip_tokenizer_init and args.tokenizer is not None:
-        yield Problem("--skip-tokenizer-init and --tokenizer contradict each other.", "leave one of them out")
     if bool(args.ssl_keyfile) != bool(args.ssl_certfile):
         yield Problem("--ssl-keyfile and --ssl-certfile belong together.", "give both, or neither")
     for dest in ("enable_ssl_refresh", "ssl_cert_reqs", "ssl_ca_certs"):
         if getattr(args, dest) and not args.ssl_certfile:
             yield Problem(f"{flag_name(dest)} needs --ssl-certfile.", "--ssl-certfile FILE --ssl-keyfile FILE")
+
+
+def _without_tokenizer(args: EngineArgs) -> Iterator[Problem]:
+    for dest in _NEED_TOKENIZER if args.skip_tokenizer_init else ():
+        if dest in args.given and getattr(args, dest):
+            yield Problem(f"--skip-tokenizer-init and {flag_name(dest)} contradict each other: it needs a tokenizer.", "leave one of them out")
 
 
 def _scheduling(args: EngineArgs) -> Iterator[Problem]:
@@ -233,5 +242,5 @@ def _files(args: EngineArgs) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[EngineArgs], Iterator[Problem]], ...] = (
-    _bounds, _partners, _scheduling, _workers, _adapters, _speculation, _memory, _configs, _files,
+    _bounds, _partners, _without_tokenizer, _scheduling, _workers, _adapters, _speculation, _memory, _configs, _files,
 )  # fmt: skip
