@@ -105,8 +105,10 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         ("/ui/{name}", page.page),
     ]  # fmt: skip
     for path, endpoint in got:
-        app.add_api_route(path, _bound(service, endpoint), methods=["GET"])
-    app.add_api_route("/ping", _bound(service, health.health), methods=["GET", "POST"], include_in_schema=False)
+        bound = _bound(service, endpoint)
+        app.add_api_route(path, bound, methods=["GET"])
+        app.add_api_route(path, bound, methods=["HEAD"], include_in_schema=False)  # the server sends the head alone
+    app.add_api_route("/ping", _bound(service, health.health), methods=["GET", "HEAD", "POST"], include_in_schema=False)
 
 
 def _bound(service: Service, endpoint: Endpoint, *, tracked: bool = False) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -217,7 +219,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     path = request.url.path[:200]
     there = " The page is at /ui, the API below /v1." if path == "/" else ""
     texts = {404: f"There is nothing at {path}.{there}", 405: f"{request.method[:20]} is not allowed at this path."}
-    headers = dict(error.headers or {})
+    headers = {name: "GET, HEAD" if value == "GET" else value for name, value in (error.headers or {}).items()}
     cause = texts.get(error.status_code, str(error.detail))
     return error_response(cause, error.status_code, headers=headers, path=route_path(request.scope))
 

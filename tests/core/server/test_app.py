@@ -52,6 +52,24 @@ async def test_the_root_path_of_a_proxy_does_not_open_anything():
         assert (await http.get("/v1/models", headers={"authorization": "Bearer k"})).status_code == 200
 
 
+async def test_head_is_answered_as_get_without_the_body():
+    client = FakeClient()
+    async with on_socket(client, make_config(api_keys=("k",))) as url, httpx.AsyncClient(base_url=url) as http:
+        bearer = {"authorization": "Bearer k"}
+        for path in ("/health", "/health/live", "/health/ready", "/ping", "/version", "/v1/models", "/v1/models/toy", "/metrics"):
+            got, head = await http.get(path, headers=bearer), await http.head(path, headers=bearer)
+            assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+            if path != "/metrics":
+                assert head.headers["content-length"] == str(len(got.content)), path
+        assert (await http.head("/v1/models")).status_code == 401
+        client.dead = WorkerDied("the engine process ended with status -9.")
+        assert (await http.head("/health")).status_code == 503
+        wrong = await http.delete("/version", headers=bearer)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")
+        paths = (await http.get("/openapi.json", headers=bearer)).json()["paths"]
+        assert not [path for path, methods in paths.items() if "head" in methods]
+
+
 async def test_health_tells_the_truth():
     client = FakeClient()
     async with in_memory(client) as http:
