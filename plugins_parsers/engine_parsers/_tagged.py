@@ -17,16 +17,20 @@ class TaggedCalls(CallMachine):
     """``begin`` {object} ``end`` or ``begin`` [{object}, …] ``end``, any number of times, with content around it.
 
     ``end`` None: the calls end with the first text that is none; one of ``closings`` there is dropped. ``bare``: what an answer may begin
-    with instead of a marker (``{`` or ``[``); such objects must call one of ``known``. What looks like a call and is none becomes content
-    as it stands.
+    with instead of a marker (``{`` or ``[``); such objects must call one of ``known``, and so must those behind ``loose``, markers that
+    begin other things, too, and behind ``passed``, which stay content. Brackets too many behind an object are dropped. What looks like a
+    call and is none becomes content as it stands.
     """
 
     def __init__(
         self, begin: Sequence[str], end: str | None, *, known: frozenset[str] = frozenset(), bare: str = "",
         names: tuple[str, ...] = ("name",), keys: tuple[str, ...] = ("arguments", "parameters"), closings: tuple[str, ...] = (),
+        loose: tuple[str, ...] = (), passed: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
-        self._begin = Markers(begin) if begin else None
+        self._begin = Markers((*begin, *loose, *passed)) if begin else None
+        self._loose = loose
+        self._passed = passed
         self._end = end
         self._closings = closings
         self._after = Markers((end, *begin)) if end else None
@@ -60,7 +64,11 @@ class TaggedCalls(CallMachine):
         self.say(text)
         if marker is None:
             return False
-        self._enter(marker)
+        if marker in self._passed:
+            self.say(marker)
+            self._enter("", known=self._known)
+        else:
+            self._enter(marker, known=self._known if marker in self._loose else None)
         return True
 
     def _enter(self, marker: str, known: frozenset[str] | None = None) -> None:
@@ -84,7 +92,7 @@ class TaggedCalls(CallMachine):
             self._object = CallObject(self.begin_call, self.add_arguments, known=self._only, names=self._names, keys=self._keys)
             self.mode = self._in_object
             return True
-        if self.text[self.at] == "]" and self._found:
+        if self.text[self.at] in "]}" and self._found:
             self.at += 1
             return True
         ended = self.next_is(self._end) if self._end else self._closed()

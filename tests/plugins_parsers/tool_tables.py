@@ -40,8 +40,9 @@ HERMES: tuple[Row, ...] = (
     ("<tool_call", "<tool_call", ()),
     ("</tool_call>", "</tool_call>", ()),
     ("a < b and <tool> and <tool_calls>", "a < b and <tool> and <tool_calls>", ()),
-    ('<tool_call>{"name":"now"}} stray</tool_call>after', "} strayafter", (NOW,)),
-    ('<tool_call>{"name":"f","arguments":{"a":[1}}</tool_call>', "}}", (("f", '{"a":[1'),)),
+    ('<tool_call>{"name":"now"}} stray</tool_call>after', "strayafter", (NOW,)),
+    ('<tool_call>\n{"name":"now","arguments":{}}}\n</tool_call>\n<tool_call>\n{"name":"now"}}}\n</tool_call>', "", (NOW, NOW)),
+    ('<tool_call>{"name":"f","arguments":{"a":[1}}</tool_call>', "", (("f", '{"a":[1'),)),
     ('<tool_call><tool_call>{"name":"now"}</tool_call>', "<tool_call>", (NOW,)),
     ('```json\n{"name": "now"}\n```', '```json\n{"name": "now"}\n```', ()),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""xLAM: a JSON list of calls as the whole answer, or behind [TOOL_CALLS] or <tool_call>."""
+"""xLAM: a JSON list of calls, bare, in a code fence, or behind [TOOL_CALLS] or <tool_call>."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ ENGINE_API = 1
 def engine_create_tool_parser() -> ToolParser:
     tag, other, closing = "[TOOL_CALLS]", "<tool_call>", "</tool_call>"
     return Format(
-        lambda tools: TaggedCalls((tag, other), None, known=known_names(tools), bare="[{", closings=(closing,)), (tag, other, closing),
+        lambda tools: TaggedCalls(
+            (tag, other), None, known=known_names(tools), bare="[{", closings=(closing, "```"),
+            loose=("```json", "```"), passed=("</think>",),
+        ), (tag, other, closing),
         call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=("[", "]"),
     )  # fmt: skip
