@@ -1,4 +1,4 @@
-"""What the dense Qwens have in common: their configuration and the facts that it gives."""
+"""What the Qwens have in common: the configuration of the dense ones, the facts that it gives, and the window."""
 
 from __future__ import annotations
 
@@ -49,11 +49,15 @@ class QwenConfig:
         )
 
 
-def _windows(reader: ConfigReader, layers: int) -> tuple[int | None, ...]:
-    """Layers from ``max_window_layers`` on have the window, where ``use_sliding_window`` says so."""
+def read_window(reader: ConfigReader) -> int | None:
+    """The window of layers that have one; None where ``use_sliding_window`` does not say so."""
     window = reader.optional_integer("sliding_window", None if "sliding_window" in reader.values else 4096)
-    if not reader.flag("use_sliding_window", False):
-        window = None
+    return window if reader.flag("use_sliding_window", False) else None
+
+
+def _windows(reader: ConfigReader, layers: int) -> tuple[int | None, ...]:
+    """Layers from ``max_window_layers`` on have the window."""
+    window = read_window(reader)
     first = reader.integer("max_window_layers", 28, low=0)
     sliding = sliding_from(reader, layers, tuple(window is not None and i >= first for i in range(layers)))
     return tuple(window if slides else None for slides in sliding)

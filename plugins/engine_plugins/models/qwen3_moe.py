@@ -1,4 +1,4 @@
-"""Qwen3Moe-MoE: Qwen3Moe with a mixture of experts in (most) layers."""
+"""Qwen3-MoE: Qwen3 with a mixture of experts in (most) layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engine.layers.rope import RopeSpec, context_length, read_rope
 from engine.plugin import Model, ModelContext, ModelInfo, hookimpl
 from engine.plugin.contracts.serving import ModelArchitecture
 from engine_plugins.models._config import Heads, model_info, read_experts, read_heads, read_layer_count, same_layers
+from engine_plugins.models._qwen import read_window
 
 ENGINE_API = 1
 
@@ -54,7 +55,7 @@ class Qwen3MoeConfig:
             attention_bias=reader.flag("attention_bias", False),
             tie_word_embeddings=reader.flag("tie_word_embeddings", False),
             max_position_embeddings=length,
-            sliding_window=_window(reader),
+            sliding_window=read_window(reader),
             sparse=_sparse(reader),
             moe_intermediate_size=reader.integer("moe_intermediate_size", 768),
             num_experts=experts,
@@ -62,11 +63,6 @@ class Qwen3MoeConfig:
             norm_topk_prob=reader.flag("norm_topk_prob", False),
             rope=read_rope(config, head_dim=heads.dim, max_position=length),
         )
-
-
-def _window(reader: ConfigReader) -> int | None:
-    window = reader.optional_integer("sliding_window", None if "sliding_window" in reader.values else 4096)
-    return window if reader.flag("use_sliding_window", False) else None
 
 
 def _sparse(reader: ConfigReader) -> tuple[bool, ...]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: Group sizes that are chosen from, the usual one first.
 _GROUPS = (128, 64, 32)
 PACKED = "pack-quantized"
+
+
 class CompressedProducer(EndsProducer):
     """Subclasses say ``format``, ``weights`` and ``inputs`` as ``config_groups`` spells them."""
 
