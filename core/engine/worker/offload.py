@@ -48,6 +48,10 @@ class Shelf:
         self.bytes += layer.nbytes
         return len(self._layers) - 1
 
+    def size(self, number: int) -> int:
+        """Bytes of a layer."""
+        return self._layers[number].nbytes
+
     def bring(self, number: int) -> Tensor:
         """The layer's bytes on the device, for work that is submitted before the next call; begins to fetch the next layer."""
         if not self._places:
@@ -64,7 +68,7 @@ class Shelf:
         following = self._next.get(number)
         if following is not None and self._where(following) is None:
             self._begin(following, 1 - at)
-        return self._places[at].narrow(0, 0, self._layers[number].nbytes)
+        return self._places[at].narrow(0, 0, self.size(number))
 
     def _where(self, number: int) -> int | None:
         return next((at for at, held in self._held.items() if held[0] == number), None)
@@ -81,7 +85,7 @@ class OffloadedKernel(LinearKernel):
 
     def __init__(self, shelf: Shelf, number: int, elements: int, make: Callable[[Tensor], LinearKernel]) -> None:
         self._shelf, self._number, self._elements, self._make = shelf, number, elements, make
-        self._bytes = shelf.bytes
+        self._bytes = shelf.size(number)
 
     def work(self, dtype: str) -> tuple[LinearWork, ...]:
         """All elements are multiplied; what is read is read from the device's memory."""

@@ -134,6 +134,14 @@ def test_bytes_on_the_device_are_the_rest(tmp_path: Path) -> None:
     worker.close()
 
 
+def test_a_product_reads_its_own_layer_alone(tmp_path: Path) -> None:
+    worker = make_worker(configured(plain(tmp_path), 1 << 20))
+    kernels = [layer.kernel for layer in linears(worker) if isinstance(layer.kernel, OffloadedKernel)]
+    read = [kernel.work("float32")[0].read_bytes for kernel in kernels]
+    assert len(read) > 1 and read == [4 * kernel.work("float32")[0].elements for kernel in kernels]
+    worker.close()
+
+
 def test_a_wrong_guess_is_corrected() -> None:
     transfer = LateTransfer()
     shelf = Shelf(transfer, torch.device("cpu"))
