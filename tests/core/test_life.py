@@ -1,14 +1,19 @@
-"""A life of the engine process ends once, however often and by whomever it is asked to."""
+"""A life of the engine process begins where one can be had, and ends once, however often and by whomever it is asked to."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import signal
 
 import pytest
 
 from engine.args.engine_args import EngineArgs
 from engine.args.resolve import resolve
 from engine.client import EngineClient
+from engine.errors import WorkerDied
+from engine.life import Life
 from engine.messages import Abort
 
 
@@ -24,3 +29,36 @@ async def test_an_interrupted_start_is_ended_by_everybody_at_once() -> None:
     life = client._life
     assert life is not None
     life.send(Abort(["a request that was left late"]))
+
+
+async def test_a_process_that_cannot_be_had_just_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt after a death meets a machine without a process to spare."""
+    client = EngineClient(resolve(EngineArgs(model="demo", num_gpu_blocks_override=200)))
+    await client.start()
+    spawn, refused = Life._spawn, []
+
+    async def scarce(life: Life) -> object:
+        if not refused:
+            refused.append(life)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await spawn(life)
+
+    monkeypatch.setattr(Life, "_spawn", scarce)
+    try:
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not client.restarts:
+                await asyncio.sleep(0.02)
+        assert refused and client.restarting is None and client.dead is None
+    finally:
+        await client.stop()
+
+
+async def test_a_start_without_a_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(life: Life) -> object:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(Life, "_spawn", none)
+    with pytest.raises(WorkerDied, match="the engine process could not be started: .*temporarily unavailable"):
+        await EngineClient(resolve(EngineArgs(model="demo", num_gpu_blocks_override=200))).start()
