@@ -97,7 +97,8 @@ def _partners(args: EngineArgs) -> Iterator[Problem]:
 def _without_tokenizer(args: EngineArgs) -> Iterator[Problem]:
     for dest in _NEED_TOKENIZER if args.skip_tokenizer_init else ():
         if dest in args.given and getattr(args, dest):
-            yield Problem(f"--skip-tokenizer-init and {flag_name(dest)} contradict each other: it needs a tokenizer.", "leave one of them out")
+            text = f"--skip-tokenizer-init and {flag_name(dest)} contradict each other: it needs a tokenizer."
+            yield Problem(text, "leave one of them out")
 
 
 def _scheduling(args: EngineArgs) -> Iterator[Problem]:

@@ -41,7 +41,7 @@ CASES = [
     ({"skip_tokenizer_init": True, "tokenizer_pool_size": 2}, "--skip-tokenizer-init and --tokenizer-pool-size contradict"),
     ({"skip_tokenizer_init": True, "reasoning_parser": "auto"}, "--skip-tokenizer-init and --reasoning-parser contradict"),
     ({"skip_tokenizer_init": True, "tool_call_parser": "hermes"}, "--skip-tokenizer-init and --tool-call-parser contradict"),
-    ({"skip_tokenizer_init": True, "guided_decoding_backend": "xgrammar"}, "--skip-tokenizer-init and --guided-decoding-backend contradict"),
+    ({"skip_tokenizer_init": True, "guided_decoding_backend": "xgrammar"}, "--guided-decoding-backend contradict each other"),
     ({"skip_tokenizer_init": True, "chat_template": "{{ x }}"}, "--skip-tokenizer-init and --chat-template contradict"),
     ({"ssl_keyfile": __file__}, "--ssl-keyfile and --ssl-certfile belong together"),
     ({"ssl_keyfile": "nowhere.pem", "ssl_certfile": __file__}, "--ssl-keyfile nowhere.pem: no such file"),

@@ -141,7 +141,8 @@ def test_generation_defaults(arguments, host, llama, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"), [("temperature", -1, "temperature is -1"), ("top_k", "9", "top_k is '9'"), ("eos_token_id", [-3], "eos_token_id is")]
+    ("key", "value", "says"),
+    [("temperature", -1, "temperature is -1"), ("top_k", "9", "top_k is '9'"), ("eos_token_id", [-3], "eos_token_id is")],
 )
 def test_a_bad_value_is_told_of_where_it_stands(arguments, host, llama, key, value, says):
     with pytest.raises(ConfigError, match="^--override-generation-config: ") as caught:
