@@ -35,7 +35,8 @@ async def test_a_process_that_cannot_be_had_just_now_is_tried_again(monkeypatch:
     """The first attempt after a death meets a machine without a process to spare."""
     client = EngineClient(resolve(EngineArgs(model="demo", num_gpu_blocks_override=200)))
     await client.start()
-    spawn, refused = Life._spawn, []
+    spawn = Life._spawn
+    refused: list[Life] = []
 
     async def scarce(life: Life) -> object:
         if not refused:
