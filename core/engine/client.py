@@ -139,11 +139,7 @@ class EngineClient:
         """Begin a life of the engine and wait until it is ready."""
         self._readiness = asyncio.get_running_loop().create_future()
         self._life = Life(self._config, self._receive, self._ended)
-        try:
-            await self._life.begin()
-        except OSError as error:
-            # No process, socket or memory to be had just now; the next attempt may find some.
-            raise WorkerDied(f"the engine process could not be started: {error}.", fix="restart the server") from error
+        await self._life.begin()
         self.launched.set()
         ready = await self._readiness
         if self._life.death is not None:

@@ -68,9 +68,13 @@ class Life:
         return self._process.pid if self._process else None
 
     async def begin(self) -> None:
-        """Start it and give it the configuration; it is not ready yet."""
+        """Start it and give it the configuration; it is not ready yet. ``WorkerDied`` where it cannot be started just now."""
         in_process = not self._config.server.frontend_multiprocessing
-        reader, self._writer = await (self._embed() if in_process else self._spawn())
+        try:
+            reader, self._writer = await (self._embed() if in_process else self._spawn())
+        except OSError as error:
+            # No process, socket or memory to be had just now; the next attempt may find some.
+            raise WorkerDied(f"the engine process could not be started: {error}.", fix="restart the server") from error
         self._write_frame(msgspec.msgpack.encode(self._config))
         self._reading = asyncio.create_task(self._read(reader))
 

@@ -67,7 +67,8 @@ FAULTS = (
     )),
     _processor("ends the process", code="engine_error"),
     *map(_guide, ("compile raises", "compile ends the process", "start raises", "fill raises", "advance raises")),
-    _guide("compile sleeps", status=400, code="constraint_refused"),
+    # Asleep it uses none of the processor time that it may have: no cause to refuse the constraint for good.
+    _guide("compile sleeps", status=429, code="too_many_constraints"),
     *(_reasoning("start", fault) for fault in ("raises", "returns None")),
     *(_reasoning("feed", fault) for fault in ("raises", "exits", "returns None", "returns garbage", "loops", "sleeps")),
     _reasoning("finish", "raises"),

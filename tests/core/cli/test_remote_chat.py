@@ -62,7 +62,7 @@ def test_turns_stay_in_the_context(url, capsys):
 def test_a_refusal_is_one_line(url, capsys):
     assert main(["chat", "--url", url, "--message", "a"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.endswith("/v1/chat/completions answered 401: Unauthorized Try: --api-key KEY")
+    assert line.endswith("/v1/chat/completions answered 401: Unauthorized. Try: --api-key KEY")
 
 
 def test_nobody_there(capsys):

@@ -39,7 +39,9 @@ def test_threads():
 def test_no_pool_by_default():
     made = config(tokenizer_pool_type="thread")
     assert "tokenizer_pool" not in made.choices and open_tokenizer(made, PluginHost())[1] is None
-    assert open_tokenizer(config(skip_tokenizer_init=True, tokenizer_pool_size=2), PluginHost()) == (None, None)
+    assert open_tokenizer(config(skip_tokenizer_init=True), PluginHost()) == (None, None)
+    with pytest.raises(ConfigError, match="skip-tokenizer-init and --tokenizer-pool-size"):
+        config(skip_tokenizer_init=True, tokenizer_pool_size=2)
 
 
 @pytest.mark.parametrize(
