@@ -1,4 +1,4 @@
-"""A checkpoint with random weights for measuring: the shape of Qwen3-0.6B, or a mini one.
+"""A checkpoint with random weights for measuring: the shape of Qwen3-0.6B, a mini one, or a mixture of experts.
 
     python benchmarks/make_model.py --preset 0.6b --out MODELS/qwen3-0.6b
 
@@ -30,6 +30,10 @@ SHAPES: dict[str, dict[str, int]] = {
     "mini": {
         "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
         "intermediate_size": 1536, "vocab_size": 32000,
+    },
+    "moe": {
+        "hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64,
+        "intermediate_size": 3072, "vocab_size": 32000, "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 384,
     },
 }  # fmt: skip
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -71,8 +75,11 @@ def make_tokenizer(size: int) -> Tokenizer:
 def make_config(shape: dict[str, int], max_model_len: int) -> dict[str, Any]:
     """config.json."""
     end = shape["vocab_size"] - len(SPECIAL) + SPECIAL.index(TURN_END)
+    kind: dict[str, Any] = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    if "num_experts" in shape:
+        kind = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "norm_topk_prob": True}
     return {
-        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **shape, "max_position_embeddings": max_model_len,
+        **kind, **shape, "max_position_embeddings": max_model_len,
         "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "attention_bias": False, "attention_dropout": 0.0,
         "tie_word_embeddings": True, "use_cache": True, "initializer_range": 0.02, "torch_dtype": "bfloat16",
         "bos_token_id": end - SPECIAL.index(TURN_END), "eos_token_id": end,
@@ -96,9 +103,14 @@ def make_weights(shape: dict[str, int], seed: int, dtype: torch.dtype) -> dict[s
         tensors[f"{attention}.o_proj.weight"] = matrix(hidden, queries)
         for name in ("q_norm", "k_norm"):
             tensors[f"{attention}.{name}.weight"] = torch.ones(head, dtype=dtype)
-        for name in ("gate", "up"):
-            tensors[f"{mlp}.{name}_proj.weight"] = matrix(inner, hidden)
-        tensors[f"{mlp}.down_proj.weight"] = matrix(hidden, inner)
+        experts = shape.get("num_experts", 0)
+        if experts:
+            tensors[f"{mlp}.gate.weight"] = matrix(experts, hidden)
+            inner = shape["moe_intermediate_size"]
+        for prefix in [f"{mlp}.experts.{number}" for number in range(experts)] or [mlp]:
+            for name in ("gate", "up"):
+                tensors[f"{prefix}.{name}_proj.weight"] = matrix(inner, hidden)
+            tensors[f"{prefix}.down_proj.weight"] = matrix(hidden, inner)
         for name in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"model.layers.{layer}.{name}.weight"] = torch.ones(hidden, dtype=dtype)
     tensors["model.norm.weight"] = torch.ones(hidden, dtype=dtype)

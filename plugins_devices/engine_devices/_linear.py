@@ -40,6 +40,7 @@ class LinearArgs(ctypes.Structure):
         ("x_type", ctypes.c_int32), ("weight_type", ctypes.c_int32), ("scale_type", ctypes.c_int32),
         ("bias_type", ctypes.c_int32), ("out_type", ctypes.c_int32), ("group", ctypes.c_int32),
         ("x_group", ctypes.c_int32), ("gate", ctypes.c_int32), ("factor", ctypes.c_float), ("once", ctypes.c_int32),
+        ("first_unit", ctypes.c_int32), ("units", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -117,19 +118,25 @@ class NativeLinear(LinearKernel):
         flat = x if x.dim() == 2 else x.reshape(-1, self.panels.inputs)
         if flat.stride(1) != 1:
             flat = flat.contiguous()
-        arguments = LinearArgs.from_buffer_copy(self._template)
+        arguments = self.template(x.dtype)
         arguments.x = flat.data_ptr()
         arguments.out = out.data_ptr()
         arguments.rows = len(flat)
         arguments.x_stride = flat.stride(0)
         arguments.out_stride = self.panels.outputs
-        arguments.x_type, arguments.out_type = element_type(x.dtype), element_type(out.dtype)
-        if x.dtype == torch.float32:
-            arguments.x_group = 0
+        arguments.out_type = element_type(out.dtype)
         if bias is not None:
             arguments.bias = bias.data_ptr()
             arguments.bias_type = element_type(bias.dtype)
         return arguments, (flat, bias, out, self.panels)
+
+    def template(self, dtype: torch.dtype) -> LinearArgs:
+        """What all products with activations of that dtype have in common."""
+        arguments = LinearArgs.from_buffer_copy(self._template)
+        arguments.x_type = element_type(dtype)
+        if dtype == torch.float32:
+            arguments.x_group = 0
+        return arguments
 
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Rows ``ids`` (int64 [T]) of a dense weight or, in ``dtype``, of a quantized one."""

@@ -10,88 +10,23 @@ import torch
 
 from engine.plugin.contracts.operations import ACTIVATIONS, GrammarSteps, Operations
 from engine_devices._arguments import element_type
+from engine_devices._experts import mixture
 from engine_devices._grammars import SampleMasked, StepGrammars, step_grammars
+from engine_devices._row_arguments import Angles, Best, Embed, Forbid, Rotate, Rows, Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from engine.plugin import LinearKernel, Mixture
     from engine_devices._native import Native
 
 #: ``ENGINE_SOFT_CAP`` and ``ENGINE_BEST_CHUNK`` of native/rows.h.
 SOFT_CAP = 8
 BEST_CHUNK = 8192
 FUNCTIONS = {name: number for number, name in enumerate(ACTIVATIONS)}
-
-
-class Rows(ctypes.Structure):
-    """``engine_rows_arguments`` of native/rows.h."""
-
-    _fields_ = (
-        ("x", ctypes.c_void_p), ("y", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p),
-        ("out", ctypes.c_void_p), ("sum", ctypes.c_void_p), ("x_outer", ctypes.c_int64), ("x_inner", ctypes.c_int64),
-        ("y_outer", ctypes.c_int64), ("y_inner", ctypes.c_int64), ("outer", ctypes.c_int64), ("inner", ctypes.c_int64),
-        ("size", ctypes.c_int64), ("type", ctypes.c_int32), ("function", ctypes.c_int32), ("eps", ctypes.c_float),
-        ("offset", ctypes.c_float), ("cap", ctypes.c_float),
-    )  # fmt: skip
-
-
-class Rotate(ctypes.Structure):
-    """``engine_rotate_arguments`` of native/rows.h."""
-
-    _fields_ = (
-        ("x", ctypes.c_void_p), ("cos", ctypes.c_void_p), ("sin", ctypes.c_void_p), ("out", ctypes.c_void_p),
-        ("x_row", ctypes.c_int64), ("x_head", ctypes.c_int64), ("angle_row", ctypes.c_int64), ("rows", ctypes.c_int32),
-        ("heads", ctypes.c_int32), ("size", ctypes.c_int32), ("half", ctypes.c_int32), ("type", ctypes.c_int32),
-        ("interleaved", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class Angles(ctypes.Structure):
-    """``engine_angles_arguments`` of native/rows.h."""
-
-    _fields_ = (
-        ("positions", ctypes.c_void_p), ("frequencies", ctypes.c_void_p), ("cos", ctypes.c_void_p), ("sin", ctypes.c_void_p),
-        ("rows", ctypes.c_int32), ("count", ctypes.c_int32), ("type", ctypes.c_int32), ("scale", ctypes.c_float),
-    )  # fmt: skip
-
-
-class Embed(ctypes.Structure):
-    """``engine_embed_arguments`` of native/rows.h."""
-
-    _fields_ = (
-        ("ids", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("out", ctypes.c_void_p), ("size", ctypes.c_int64),
-        ("offset", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32), ("scaled", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-    )  # fmt: skip
-
-
-class Best(ctypes.Structure):
-    """``engine_best_arguments`` of native/rows.h."""
-
-    _fields_ = (
-        ("logits", ctypes.c_void_p), ("value", ctypes.c_void_p), ("place", ctypes.c_void_p), ("scratch", ctypes.c_void_p),
-        ("row", ctypes.c_int64), ("size", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class Forbid(ctypes.Structure):
-    """``engine_forbid_arguments`` of native/forbid.h."""
-
-    _fields_ = (
-        ("logits", ctypes.c_void_p), ("rows", ctypes.c_void_p), ("bits", ctypes.c_void_p), ("row", ctypes.c_int64),
-        ("size", ctypes.c_int64), ("words", ctypes.c_int64), ("count", ctypes.c_int32), ("type", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class Sample(ctypes.Structure):
-    """``engine_sample_arguments`` of native/sample.h."""
-
-    _fields_ = (
-        ("logits", ctypes.c_void_p), ("best", ctypes.c_void_p), ("temperature", ctypes.c_void_p), ("top_p", ctypes.c_void_p),
-        ("deepest", ctypes.c_void_p), ("top_k", ctypes.c_void_p), ("chance", ctypes.c_void_p), ("token", ctypes.c_void_p),
-        ("row", ctypes.c_int64), ("size", ctypes.c_int64), ("rows", ctypes.c_int32), ("type", ctypes.c_int32),
-    )  # fmt: skip
 
 
 class NativeOperations(Operations):
@@ -172,6 +107,12 @@ class NativeOperations(Operations):
         arguments, value, place, scratch = self._best(logits)
         self._native.run("engine_best", arguments, logits, value, place, scratch)
         return value, place
+
+    def mixture(
+        self, gate_up: Sequence[LinearKernel], down: Sequence[LinearKernel], *, top_k: int, renormalize: bool, act: str
+    ) -> Mixture | None:
+        """See the contract."""
+        return mixture(self._native, gate_up, down, top_k=top_k, renormalize=renormalize, act=act)
 
     def step_grammars(self, steps: GrammarSteps) -> None:
         """See the contract."""

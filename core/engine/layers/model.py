@@ -13,7 +13,7 @@ from engine.layers.embedding import LMHead, VocabParallelEmbedding
 from engine.layers.kv_scales import KVScales
 from engine.layers.linear import Linear
 from engine.layers.loading import NameRules, checkpoint_layers, load_tensors
-from engine.layers.moe import FusedExperts
+from engine.layers.moe import FusedExperts, SparseMLP
 from engine.plugin.contracts.model import Batch, Model, ModelContext, Parallel
 
 
@@ -95,6 +95,8 @@ class NativeModel(nn.Module, Model):
         """Pack the weights and make the kernels of layers that were not finished when their tensors had arrived."""
         for layer in checkpoint_layers(self):
             layer.finish_once()
+        mixtures = [module.settle() for module in self.modules() if isinstance(module, SparseMLP)]
+        self.recordable = self.recordable and all(mixtures)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token embeddings [T, hidden], as the first layer receives them."""

@@ -12,6 +12,8 @@ from engine.layers.activation import Activation
 from engine.layers.linear import Linear, MergedColumnParallelLinear, ReplicatedLinear, RowParallelLinear
 from engine.layers.loading import CheckpointLayer, Slot
 from engine.plugin.contracts.model import AdapterBatch, ModelContext
+from engine.plugin.contracts.operations import Mixture
+from engine.plugin.contracts.packed import LinearKernel
 
 
 class ExpertNames(NamedTuple):
@@ -61,7 +63,7 @@ class SparseMLP(nn.Module):
     """Each row goes to its ``top_k`` experts; their outputs are summed by the router's weights.
 
     ``name`` is the checkpoint prefix over ``gate`` (the router) and ``experts``. ``renormalize``: the chosen experts' weights sum to 1.
-    Which experts run is decided on the host, so a step with this layer cannot be recorded.
+    Where the device has no mixture of its own for these weights, the host decides which experts run: such a step cannot be recorded.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class SparseMLP(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.parallel = context.parallel
+        self.ops = context.ops
+        self.mixture: Mixture | None = None
         self.top_k = top_k
         self.renormalize = renormalize
         self.act = Activation(context, act)
@@ -93,6 +97,18 @@ class SparseMLP(nn.Module):
 
     def forward(self, x: Tensor, adapters: AdapterBatch | None = None) -> Tensor:
         """[T, hidden] → [T, hidden]."""
+        mixed = self.one_by_one(x) if self.mixture is None else self.mixture(x, self.router(x))
+        return self.parallel.all_reduce(mixed) if self.parallel.size > 1 else mixed
+
+    def settle(self) -> bool:
+        """Once all experts are finished: use the device's mixture of them. Whether it has one."""
+        gate_up, down = (_kernels(layers) for layers in (self.gate_up, self.down))
+        if gate_up and down:
+            self.mixture = self.ops.mixture(gate_up, down, top_k=self.top_k, renormalize=self.renormalize, act=self.act.name)
+        return self.mixture is not None
+
+    def one_by_one(self, x: Tensor) -> Tensor:
+        """The definition: this rank's part of the mixture, expert by expert."""
         weights, chosen = self.route(x)
         order = chosen.flatten().argsort(stable=True)
         counts = torch.bincount(chosen.flatten(), minlength=len(self.down)).tolist()
@@ -100,8 +116,7 @@ class SparseMLP(nn.Module):
         done = torch.cat([self.expert(number, piece) for number, piece in enumerate(rows) if len(piece)])
         # Undoing the permutation and summing over k keeps the order of additions fixed; scattered additions would not.
         mine = torch.empty_like(done).index_copy_(0, order, done).view(len(x), self.top_k, -1)
-        mixed = (mine * weights.unsqueeze(-1)).sum(1).to(x.dtype)
-        return self.parallel.all_reduce(mixed) if self.parallel.size > 1 else mixed
+        return (mine * weights.unsqueeze(-1)).sum(1).to(x.dtype)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """float32 weights and int64 expert numbers, [T, top_k] each."""
@@ -114,6 +129,13 @@ class SparseMLP(nn.Module):
     def expert(self, number: int, x: Tensor) -> Tensor:
         """One expert's output for its rows."""
         return self.down[number](self.act.gate(self.gate_up[number](x)))  # type: ignore[no-any-return]
+
+
+def _kernels(modules: nn.ModuleList) -> list[LinearKernel]:
+    """Those of all layers; none where one of the layers has something of its own beside the product."""
+    layers = _linears(modules)
+    kernels = [layer.kernel for layer in layers if layer.kernel is not None and layer.adapter is None]
+    return kernels if len(kernels) == len(layers) else []
 
 
 def _linears(modules: nn.ModuleList) -> list[Linear]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.model import ModelContext as ModelContext
     from engine.plugin.contracts.model import Parallel as Parallel
     from engine.plugin.contracts.operations import GrammarSteps as GrammarSteps
+    from engine.plugin.contracts.operations import Mixture as Mixture
     from engine.plugin.contracts.operations import Operations as Operations
     from engine.plugin.contracts.packed import CheckpointTensor as CheckpointTensor
     from engine.plugin.contracts.packed import LinearKernel as LinearKernel
@@ -100,7 +101,7 @@ _HOME = {
     ),
     "engine.plugin.contracts.loading": "ConfigFormat Loader",
     "engine.plugin.contracts.model": "AdapterBatch Batch Model ModelContext Parallel",
-    "engine.plugin.contracts.operations": "GrammarSteps Operations",
+    "engine.plugin.contracts.operations": "GrammarSteps Mixture Operations",
     "engine.plugin.contracts.packed": (
         "CheckpointTensor LinearKernel LinearShape LinearWork PackedWeight PartFormats Quantizer WeightFormat"
     ),

@@ -190,7 +190,8 @@ template <class K, class T>
 void run_units(const linear_args& a, int thread, int threads) {
     K kernel(a);
     const Epilogue<T> epilogue{a};
-    const int64_t panels = (a.outputs + PANEL - 1) / PANEL, units = a.gate ? panels / 2 : panels;
+    const int64_t panels = (a.outputs + PANEL - 1) / PANEL, gates = a.gate ? panels / 2 : 0;
+    const int64_t units = a.units ? a.units : a.gate ? gates : panels;
     int64_t block = BLOCK_BYTES / (2 * int64_t(a.inputs) + 1) / 64 * 64;
     block = block < 64 ? 64 : block > 256 ? 256 : block;
     const int64_t total = (a.rows + block - 1) / block * units, claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
@@ -201,23 +202,23 @@ void run_units(const linear_args& a, int thread, int threads) {
     int64_t prepared = -1;
     for (int64_t next, now = work.next(); now < total; now = next) {
         next = work.next();
-        const int64_t first = now / units * block, panel = now % units;
+        const int64_t first = now / units * block, panel = a.first_unit + now % units;
         const int64_t rows = a.rows - first < block ? a.rows - first : block;
-        const uint8_t* coming = kernel.weights(next < total ? next % units : panel);
+        const uint8_t* coming = kernel.weights(next < total ? a.first_unit + next % units : panel);
         const auto expect = [&](int64_t row, int64_t count) { epilogue.expect(first + row, count, panel * PANEL); };
         const auto finish = [&](int64_t row, int64_t count) {
             float *sums = y + row * PANEL, *others = up + row * PANEL;
             epilogue.add_bias(sums, count, panel * PANEL);
-            if (a.gate) epilogue.add_bias(others, count, (panel + units) * PANEL);
+            if (a.gate) epilogue.add_bias(others, count, (panel + gates) * PANEL);
             for (int64_t i = 0; a.gate && i < count; i++) apply_gate<T>(a.gate, sums + i * PANEL, others + i * PANEL);
             epilogue.finish(sums, first + row, int(count), panel * PANEL);
         };
         if (first != prepared) kernel.prepare(prepared = first, rows);
         if (a.gate) {
             const auto nothing = [](int64_t, int64_t) {};
-            multiply_panel(kernel, panel, rows, kernel.weights(panel + units), y, nothing, nothing);
+            multiply_panel(kernel, panel, rows, kernel.weights(panel + gates), y, nothing, nothing);
         }
-        multiply_panel(kernel, a.gate ? panel + units : panel, rows, coming, a.gate ? up : y, expect, finish);
+        multiply_panel(kernel, panel + gates, rows, coming, a.gate ? up : y, expect, finish);
     }
 }
 

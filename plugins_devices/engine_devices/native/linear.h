@@ -49,6 +49,8 @@ struct linear_args {
     int32_t gate;
     float factor;
     int32_t once;  // the weights will be out of every cache when they are used again
+    int32_t first_unit;  // of the panels (with a gate: of the gates') only `units` from here on; 0 units: all
+    int32_t units;
 };
 
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
@@ -61,7 +63,7 @@ void run_codebook(const linear_args& a, int thread, int threads);
 void run_planes(const linear_args& a, int thread, int threads);
 
 // Memory of the calling thread that lasts until its next use for the same `slot`; 64-byte aligned.
-enum Scratch { ROWS_SCRATCH, SHIFT_SCRATCH, PANEL_SCRATCH, SUMS_SCRATCH, SCRATCHES };
+enum Scratch { ROWS_SCRATCH, SHIFT_SCRATCH, PANEL_SCRATCH, SUMS_SCRATCH, EXPERT_SCRATCH, SCRATCHES };
 void* thread_scratch(int slot, int64_t bytes);
 
 }  // namespace engine

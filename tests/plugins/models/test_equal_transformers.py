@@ -27,7 +27,8 @@ OPT = {"vocab_size": VOCAB, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers
 GPT2 = {"vocab_size": VOCAB - 1, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256}
 NO_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 GEMMA = G | NO_SPECIAL | {"head_dim": 16, "query_pre_attn_scalar": 9, "sliding_window": 6, "vocab_size": VOCAB}
-MOE = G | {"moe_intermediate_size": 16, "num_experts": 6, "num_experts_per_tok": 3, "head_dim": 16}
+MIXTRAL = {"intermediate_size": 64}
+MOE = G | {"moe_intermediate_size": 64, "num_experts": 6, "num_experts_per_tok": 3, "head_dim": 16}
 CASES = {
     "llama": ("llama", LlamaConfig(**G)),
     "llama biases, head_dim, tied": (
@@ -101,8 +102,8 @@ CASES = {
             tie_word_embeddings=True, rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 1.0},
         ),
     ),
-    "mixtral": ("mixtral", MixtralConfig(**G, num_local_experts=5, num_experts_per_tok=2)),
-    "mixtral window": ("mixtral", MixtralConfig(**G, num_local_experts=3, num_experts_per_tok=1, sliding_window=8)),
+    "mixtral": ("mixtral", MixtralConfig(**G | MIXTRAL, num_local_experts=5, num_experts_per_tok=2)),
+    "mixtral window": ("mixtral", MixtralConfig(**G | MIXTRAL, num_local_experts=3, num_experts_per_tok=1, sliding_window=8)),
     "qwen3_moe": ("qwen3_moe", Qwen3MoeConfig(**MOE, norm_topk_prob=True)),
     "qwen3_moe dense layers": ("qwen3_moe", Qwen3MoeConfig(**MOE, mlp_only_layers=[0], decoder_sparse_step=2)),
 }  # fmt: skip

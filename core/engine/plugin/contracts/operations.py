@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from engine.plugin.contracts.packed import LinearKernel
 
 #: Activations by the names that :meth:`Operations.activate` and :meth:`Operations.gate` take.
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2", "tanh", "sigmoid")
@@ -34,6 +38,13 @@ class GrammarSteps:
     status: NDArray[np.int32]
     late: NDArray[np.int32]
     limit: float
+
+
+class Mixture(Protocol):
+    """A mixture of experts whose weights a device has: see :meth:`Operations.mixture`."""
+
+    def __call__(self, x: Tensor, logits: Tensor, /) -> Tensor:
+        """Rows [T, hidden] and the router's logits [T, experts] → [T, hidden]."""
 
 
 class Operations(ABC):
@@ -103,6 +114,17 @@ class Operations(ABC):
 
         The value is NaN where the row holds a NaN; the id then means nothing.
         """
+
+    def mixture(
+        self, gate_up: Sequence[LinearKernel], down: Sequence[LinearKernel], *, top_k: int, renormalize: bool, act: str
+    ) -> Mixture | None:
+        """A mixture of experts in one go, made once; each expert's :meth:`gate` is ``act``, its layers have no bias.
+
+        A row goes to the ``top_k`` experts of the largest softmax of its logits, the lowest among equals; ``renormalize``: their weights
+        then sum to 1. Experts' results are rounded to x's dtype, weighted and summed in float32. It decides nothing on the host.
+        None: the layer computes expert by expert.
+        """
+        return None
 
     def step_grammars(self, steps: GrammarSteps) -> None:
         """Do the calls of ``steps``: rows at the same time, a row's in order on one thread, until one of it fails."""

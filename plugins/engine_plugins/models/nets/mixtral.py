@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class Mixtral(RotaryDecoder):
     """Rotary grouped-query attention and a mixture of experts in every layer."""
 
-    recordable = False
     # Later releases name the mixture ``mlp`` and keep its experts in one tensor.
     names = NameRules(
         base_prefix="model.",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class Qwen3Moe(RotaryDecoder):
     """Qwen3's attention and mixtures of experts, with a plain feed-forward in layers that say so."""
 
-    recordable = False
-
     def __init__(self, context: ModelContext, config: Qwen3MoeConfig) -> None:
         hidden, bias = config.hidden_size, config.attention_bias
         norm = partial(RMSNorm, context, eps=config.rms_norm_eps)
