@@ -33,11 +33,10 @@ class Backends:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, made once."""
+        """The tokenizer, made once; a lean one, because backends want its vocabulary and encode little."""
         model = self._config.model
-        return self._host.create(
-            TOKENIZER, self._config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name
-        ).plugin
+        made = self._host.create(TOKENIZER, self._config.choices["tokenizer"], checkpoint=model.checkpoint, name=model.tokenizer_name)
+        return made.plugin.lean()
 
     @property
     def width(self) -> int:

@@ -52,10 +52,11 @@ def _is_byte_level(texts: list[str]) -> bool:
 
 
 def _byte_level(text: str) -> bytes:
-    # Added tokens are spelled as they are, so a character outside the alphabet means plain text.
-    if all(character in _CHARACTERS for character in text):
-        return bytes(_CHARACTERS[character] for character in text)
-    return text.encode("utf-8", "surrogatepass")
+    try:
+        return bytes(map(_CHARACTERS.__getitem__, text))
+    except KeyError:
+        # Added tokens are spelled as they are, so a character outside the alphabet means plain text.
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _pieces(text: str) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,12 @@ from ._settings import AddedToken, Settings, read_json, read_settings
 if TYPE_CHECKING:
     import tokenizers
 
+#: Vocabularies from here on take tens of MiB.
+_LARGE = 65_536
+
 
 class FastTokenizer(Tokenizer):
-    """Two instances of one tokenizer: one recognises special tokens in a text, the other reads them as plain text.
+    """Two instances around one vocabulary: one recognises special tokens in a text, the other reads them as plain text.
 
     The flag that tells them apart belongs to the library's object, so changing it per call would not be thread-safe.
     """
@@ -81,6 +84,18 @@ class FastTokenizer(Tokenizer):
     def special_tokens(self) -> dict[str, str]:
         return dict(self._settings.named)
 
+    def lean(self) -> Tokenizer:
+        if self._tokenizer.get_vocab_size() < _LARGE:
+            return self
+        from ._lean import LeanTokenizer
+
+        return LeanTokenizer.of(self, self._tokenizer, self._again) or self
+
+    @property
+    def _again(self) -> Callable[[], Tokenizer]:
+        """Makes this tokenizer once more."""
+        return partial(FastTokenizer, self._file.parent)
+
     def _named_id(self, role: str) -> int | None:
         text = self._settings.named.get(role)
         return None if text is None else self.token_id(text)
@@ -92,7 +107,8 @@ class FastTokenizer(Tokenizer):
     def _without_special(self) -> tokenizers.Tokenizer:
         with self._lock:
             if self._plain is None:
-                self._plain = self._made()
+                # Added tokens whose ids have gaps are numbered by the file alone.
+                self._plain = _beside(self._tokenizer) or self._made()
                 self._plain.encode_special_tokens = True
             return self._plain
 
@@ -127,6 +143,19 @@ def _load(file: Path, settings: Settings) -> tokenizers.Tokenizer:
         [LibraryToken(token.content, **{flag: getattr(token, flag) for flag in flags}) for token in missing]
     )
     return tokenizer
+
+
+def _beside(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer | None:
+    """Another instance over the same model, which is most of a tokenizer; None where its added tokens would get other ids."""
+    from tokenizers import Tokenizer as LibraryTokenizer
+
+    made = LibraryTokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (value := getattr(tokenizer, part)) is not None:
+            setattr(made, part, value)
+    added = tokenizer.get_added_tokens_decoder()
+    made.add_tokens([added[token_id] for token_id in sorted(added)])
+    return made if made.get_added_tokens_decoder() == added else None
 
 
 def _plain(token: tokenizers.AddedToken) -> AddedToken:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelFileError
+from engine.plugin import Tokenizer
 from engine_plugins._gguf.model import GgufModel
 from engine_plugins._gguf.vocabulary import Vocabulary, read_vocabulary
 
@@ -30,6 +33,10 @@ class GgufTokenizer(FastTokenizer):
         self._tokenizer = self._made()
         self._plain: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()
+
+    @property
+    def _again(self) -> Callable[[], Tokenizer]:
+        return partial(GgufTokenizer, self._file)
 
     def _made(self) -> tokenizers.Tokenizer:
         try:

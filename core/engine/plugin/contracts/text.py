@@ -57,6 +57,11 @@ class Tokenizer(ABC):
         """``bos_token``, ``eos_token``, ``pad_token`` … as chat templates see them."""
         return {}
 
+    def lean(self) -> Tokenizer:
+        """A tokenizer with the same answers from less memory, perhaps slower to encode: for processes that need the vocabulary and few
+        texts. It must not keep this one alive. By default this one."""
+        return self
+
     def render_chat(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> list[int] | None:
         """Token ids of a conversation for tokenizers with a renderer of their own (mistral); None: use the Jinja template."""
         return None
