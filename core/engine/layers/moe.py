@@ -100,6 +100,15 @@ class SparseMLP(nn.Module):
         mixed = self.one_by_one(x) if self.mixture is None else self.mixture(x, self.router(x))
         return self.parallel.all_reduce(mixed) if self.parallel.size > 1 else mixed
 
+    @property
+    def share(self) -> float:
+        """Of the rows, that an expert gets where all are chosen equally often."""
+        return self.top_k / len(self.down)
+
+    def experts(self) -> list[Linear]:
+        """The layers of all experts."""
+        return [*_linears(self.gate_up), *_linears(self.down)]
+
     def settle(self) -> bool:
         """Once all experts are finished: use the device's mixture of them. Whether it has one."""
         gate_up, down = (_kernels(layers) for layers in (self.gate_up, self.down))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.layers.linear import Linear
+from engine.layers.moe import SparseMLP
 
 if TYPE_CHECKING:
     from engine.plugin.contracts.device import Device
@@ -39,16 +40,19 @@ def measure_limits(device: Device, dtype: str) -> dict[str, float]:
 def linear_work(model: Model, dtype: str) -> list[dict[str, Any]]:
     """``role``, ``elements``, ``read_bytes`` and ``arithmetic`` of every linear layer, by its parts (:class:`LinearWork`).
 
-    A layer whose kernel cannot tell has ``kernel``, that kernel's name, instead of the last three.
+    A layer whose kernel cannot tell has ``kernel``, that kernel's name, instead of the last three. ``share`` is that of the rows that
+    go through the layer: below 1 for experts.
     """
     found: list[dict[str, Any]] = []
-    for layer in model.modules() if isinstance(model, torch.nn.Module) else ():
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    shares = {id(layer): mixture.share for mixture in modules if isinstance(mixture, SparseMLP) for layer in mixture.experts()}
+    for layer in modules:
         if not isinstance(layer, Linear) or layer.kernel is None:
             continue
         parts = layer.kernel.work(dtype)
         told = [{"elements": part.elements, "read_bytes": part.read_bytes, "arithmetic": part.arithmetic} for part in parts]
         for each in told or [{"kernel": type(layer.kernel).__name__}]:
-            found.append({"role": layer.shape.role, "name": layer.shape.name, **each})
+            found.append({"role": layer.shape.role, "name": layer.shape.name, "share": shares.get(id(layer), 1.0), **each})
     return found
 
 

@@ -57,7 +57,7 @@ class Phase:
         if self.decode:
             context = self.input + self.output / 2
             return work.step_bytes(self.batch, context), work.step_operations(self.batch, context)
-        return work.step_bytes(0, 0), work.prefill_operations(self.batch, self.input)
+        return work.read_weights(self.batch * self.input), work.prefill_operations(self.batch, self.input)
 
 
 def run(argv: list[str]) -> int:
@@ -77,7 +77,7 @@ def run(argv: list[str]) -> int:
         refuse(llm.config)
         work = model_work(llm.config, Engine(llm).call("work"))
         model = llm.config.model
-        result = {"model": model.checkpoint.model, "dtype": model.dtype, "weight_bytes": work.weight_bytes}
+        result = {"model": model.checkpoint.model, "dtype": model.dtype, "weight_bytes": work.read_weights(1)}
         result |= measure(llm, work, phases, own)
     deliver(result, _text(result), own)
     return 0

@@ -22,18 +22,31 @@ LIMITS = {
 }  # fmt: skip
 
 
+def with_cache():
+    config = make_config()
+    return msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, dtype="bfloat16"))
+
+
 def test_layers_tell_what_they_read_and_in_which_arithmetic():
     told = [
-        {"role": "linear", "name": "a", "elements": 200, "read_bytes": 210, "arithmetic": "int8"},
-        {"role": "linear", "name": "a", "elements": 100, "read_bytes": 200, "arithmetic": "bfloat16"},
-        {"role": "head", "name": "head", "elements": 1000, "read_bytes": 2000, "arithmetic": "bfloat16"},
+        {"role": "linear", "name": "a", "share": 1.0, "elements": 200, "read_bytes": 210, "arithmetic": "int8"},
+        {"role": "linear", "name": "a", "share": 1.0, "elements": 100, "read_bytes": 200, "arithmetic": "bfloat16"},
+        {"role": "head", "name": "head", "share": 1.0, "elements": 1000, "read_bytes": 2000, "arithmetic": "bfloat16"},
     ]  # fmt: skip
-    config = make_config()
-    config = msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, dtype="bfloat16"))
-    work = model_work(config, told)
+    work = model_work(with_cache(), told)
     assert (work.linear, work.head, work.weight_bytes) == ({"int8": 200, "bfloat16": 100}, {"bfloat16": 1000}, 2410)
     with pytest.raises(ConfigError, match="the kernel Odd of b does not tell"):
-        model_work(config, [*told, {"role": "linear", "name": "b", "kernel": "Odd"}])
+        model_work(with_cache(), [*told, {"role": "linear", "name": "b", "kernel": "Odd"}])
+
+
+def test_a_row_meets_its_experts_and_a_step_reads_those_that_some_row_chose():
+    router = {"role": "router", "name": "r", "share": 1.0, "elements": 10, "read_bytes": 20, "arithmetic": "bfloat16"}
+    expert = {"role": "linear", "name": "e", "share": 0.25, "elements": 100, "read_bytes": 200, "arithmetic": "bfloat16"}
+    told = [router, *[expert] * 8]
+    work = model_work(with_cache(), told)
+    assert work.linear == {"bfloat16": 10 + 2 * 100}
+    assert [work.read_weights(rows) for rows in (0, 1, 2)] == [20, 20 + 2 * 200, 20 + 1600 * (1 - 0.75**2)]
+    assert work.read_weights(1000) == pytest.approx(20 + 1600)
 
 
 def test_arithmetics_are_counted_apart_and_attention_is_the_activations():
@@ -114,8 +127,8 @@ def test_phases_of_the_flags():
     ]  # fmt: skip
 
 
-def test_models_whose_work_their_layers_do_not_tell_are_refused():
+def test_several_workers_are_refused():
     config = make_config()
-    info = msgspec.structs.replace(config.model.info, num_experts=8)
-    with pytest.raises(ConfigError, match="8 experts"):
-        refuse(msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, info=info)))
+    refuse(config)
+    with pytest.raises(ConfigError, match="one worker"):
+        refuse(msgspec.structs.replace(config, parallel=msgspec.structs.replace(config.parallel, tensor_parallel=2)))
