@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.layers.packed import DensePacked
-from engine.layers.packed_quantized import Codebook, GroupedInteger, Permuted, ScaledFloat8
+from engine.layers.packed_quantized import ActivationRounding, Codebook, GroupedInteger, Permuted, RoundedInputs, ScaledFloat8
 from engine_devices._composite import linear_kernel
 from engine_devices._operations import NativeOperations
 from engine_devices._recorder import TapeRecorder
@@ -24,6 +24,10 @@ def codes(weight):
     return Codebook.of(places, values(16, seed=9) / weight.shape[1] ** 0.5, scale, bits=4, group=weight.shape[1])
 
 
+def rounded(weight, group):
+    return RoundedInputs(ScaledFloat8.quantize(weight, rows=1), ActivationRounding("float8_e4m3fn", group=group))
+
+
 LAYOUTS = {
     "float32": lambda weight: DensePacked(weight),
     "bfloat16": lambda weight: DensePacked(weight.bfloat16()),
@@ -32,6 +36,8 @@ LAYOUTS = {
     "int3": lambda weight: GroupedInteger.quantize(weight, bits=3, group=32),
     "float8": lambda weight: ScaledFloat8.quantize(weight, rows=1),
     "codes": codes,
+    "float8 rounded per row": lambda weight: rounded(weight, 0),
+    "float8 rounded in groups": lambda weight: rounded(weight, 24),
 }
 
 
@@ -84,7 +90,7 @@ def test_the_gate_and_the_weights_are_the_models(native, act, renormalize):
     torch.testing.assert_close(made(x, logits), defined(x, logits), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["bfloat16", "int4"])
+@pytest.mark.parametrize("layout", ["bfloat16", "int4", "float8 rounded in groups"])
 def test_a_rows_result_does_not_depend_on_its_neighbours(native, layout):
     made, _ = mixture(native, LAYOUTS[layout])
     x, logits = inputs(33, torch.bfloat16)
@@ -130,3 +136,4 @@ def test_what_the_native_kernels_do_not_take_is_left_to_the_layer(native):
     reordered = kernels(native, lambda weight: Permuted(GroupedInteger.quantize(weight, bits=4, group=32), order), HIDDEN, INNER, 2)
     assert ops.mixture(gate_up, reordered, act="silu", **options) is None
     assert mixture(native, LAYOUTS["bfloat16"], inner=40)[0] is None
+    assert mixture(native, lambda weight: rounded(weight, -1))[0] is None, "one scale for all rows of a call: an expert's are others"
