@@ -12,46 +12,60 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from tests import data
 from tests.quant import demo
 from tests.quant.cases import CASES, Case
-from tests.quant.checkpoints import logits_of, packed_weights, worst
+from tests.quant.checkpoints import layers_of, logits_of, worst
 from tests.quant.demo_cases import DEMO
+from tests.quant.products import Product, errors_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "formats.md"
 START, DEMO_START, END = "<!-- generated: measured -->", "<!-- generated: demo -->", "<!-- end -->"
 _HEAD = (
-    "| method | scheme | producer | error, float32 | error, CPU kernels | bytes | of bfloat16 | device |",
-    "|---|---|---|---|---|---|---|---|",
+    "| method | scheme | producer | logits, float32 | logits, CPU kernels | bytes | of bfloat16 "
+    "| product, reference | product, kernel | its mean | device |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _DEMO_HEAD = ("| method | scheme | producer | exact answers | perplexity | bytes | of bfloat16 |", "|---|---|---|---|---|---|---|")
 
 
 class Measured(NamedTuple):
-    """Errors relative to the largest logit; bytes of the linear layers as held, and as bfloat16."""
+    """Errors relative to the largest logit; bytes of the linear layers as held, and as bfloat16; errors of the worst layer's product.
+
+    ``reference``: of the reference kernels in float32. ``kernel``: of the CPU's own with bfloat16 activations.
+    """
 
     error: float
     native: float
     held: int
     dense: int
+    reference: Product
+    kernel: Product
 
 
 def measure(case: Case, folder: Path) -> Measured:
-    """Make the checkpoint in an empty folder and run it twice."""
+    """Make the checkpoint in an empty folder, run it by either kind of kernels, and measure the products of its layers."""
     made = case.make(folder)
     errors = []
     for flags in ({"dtype": "float32"}, {"dtype": "bfloat16", "native": True}):
         got = logits_of(made.path, made.prompts, **flags, **case.flags)  # type: ignore[arg-type]
         errors.append(worst([rows[-len(true) :] for rows, true in zip(got, made.wanted, strict=True)], made.wanted))
-    packed = [weight for name, weight in packed_weights(made.path, **case.flags).items() if name != "head"]
-    return Measured(*errors, sum(each.nbytes() for each in packed), sum(2 * each.outputs * each.inputs for each in packed))
+    layers = layers_of(made.path, **case.flags)
+    packed = [weight for name, (weight, _) in layers.items() if name != "head"]
+    held, dense = sum(each.nbytes() for each in packed), sum(2 * each.outputs * each.inputs for each in packed)
+    # A method that rounds while loading gets other weights in another dtype.
+    same = layers_of(made.path, dtype="bfloat16", **case.flags)
+    native = layers_of(made.path, native=True, dtype="bfloat16", **case.flags)
+    return Measured(*errors, held, dense, errors_of(layers, layers, torch.float32), errors_of(same, native, torch.bfloat16))
 
 
 def row(case: Case, found: Measured) -> str:
-    """The line of the table; bytes come last but one, so that :func:`bytes_of` finds them."""
+    """The line of the table; :func:`bytes_of` and :func:`products_of` find what they need by its place."""
     return (
         f"| `{case.method}` | {case.scheme} | {case.producer} | {found.error:.1e} | {found.native:.1e} | {found.held} | "
-        f"{found.held / found.dense:.2f} | cpu |"
+        f"{found.held / found.dense:.2f} | {found.reference.largest:.1e} | {found.kernel.largest:.1e} | {found.kernel.mean:.1e} | cpu |"
     )
 
 
@@ -65,6 +79,12 @@ def rows(text: str, start: str = START, cells: int = 3) -> dict[tuple[str, ...],
 def bytes_of(line: str) -> int:
     """The bytes that a line of the page states."""
     return int(line.split("|")[6])
+
+
+def products_of(line: str) -> tuple[float, float]:
+    """The errors of a product that a line states: the reference's and the kernel's."""
+    cells = line.split("|")
+    return float(cells[8]), float(cells[9])
 
 
 def case_line(number: int) -> str | None:

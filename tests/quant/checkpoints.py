@@ -214,10 +214,15 @@ def reference(packed: Any) -> Any:
 
 def packed_weights(path: Path, **flags: Any) -> dict[str, Any]:
     """What each linear layer (by its name in the model; the head is ``head``) was packed into."""
+    return {name: packed for name, (packed, _) in layers_of(path, **flags).items()}
+
+
+def layers_of(path: Path, **flags: Any) -> dict[str, tuple[Any, Any]]:
+    """Packed weight and kernel of each linear layer by its name. With ``native`` a weight's memory may have been given back."""
     held: list[tuple[Any, Any]] = []
     model, _ = load_model(path, watch=lambda packed, kernel: held.append((packed, kernel)), **flags)
     names = {id(module.kernel): name for name, module in model.named_modules() if getattr(module, "kernel", None) is not None}
-    return {names[id(kernel)]: packed for packed, kernel in held if id(kernel) in names}
+    return {names[id(kernel)]: (packed, kernel) for packed, kernel in held if id(kernel) in names}
 
 
 def packed_of(path: Path, layer: str, **flags: Any) -> Any:
