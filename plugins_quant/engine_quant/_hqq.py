@@ -28,10 +28,11 @@ _UNUSED = (
 
 @dataclass(frozen=True)
 class Settings:
-    """``group`` 0: all inputs."""
+    """``group`` 0: all inputs, or with ``axis`` 0 all outputs."""
 
     bits: int
     group: int
+    axis: int = 1
 
     @classmethod
     def read(cls, reader: ConfigReader) -> Settings:
@@ -39,9 +40,10 @@ class Settings:
         bits = reader.integer("nbits", 4)
         if bits not in PACKINGS:
             raise reader.complaint("nbits", bits, "1, 2, 3, 4, 5, 6 or 8")
-        if reader.integer("axis", 0, low=0) != 1:
-            raise reader.complaint("axis", reader.values.get("axis", 0), "1 (groups along the inputs)")
-        return cls(bits, reader.optional_integer("group_size") or 0)
+        axis = reader.integer("axis", 0, low=0)
+        if axis > 1:
+            raise reader.complaint("axis", axis, "0 (groups along the outputs) or 1 (along the inputs)")
+        return cls(bits, reader.optional_integer("group_size") or 0, axis)
 
 
 class HQQ(Quantizer):
@@ -65,10 +67,10 @@ class HQQ(Quantizer):
         if layer.role == "router":
             return None
         found = [self._settings(name) for name in parts_of(layer)]
-        if all(each == found[0] for each in found):
-            return None if found[0] is None else HQQFormat(found[0], layer)
+        if all(each == found[0] for each in found) and (found[0] is None or found[0].axis or len(found) == 1):
+            return None if found[0] is None else _format(found[0], layer)
         parts = [LinearShape(name, layer.inputs, size) for name, size in zip(layer.parts, layer.sizes, strict=True)]
-        return PartFormats(tuple(None if each is None else HQQFormat(each, part) for each, part in zip(found, parts, strict=True)))
+        return PartFormats(tuple(None if each is None else _format(each, part) for each, part in zip(found, parts, strict=True)))
 
     def _settings(self, name: str) -> Settings | None:
         if self.skipped(name):
@@ -77,8 +79,8 @@ class HQQ(Quantizer):
 
     def layouts(self) -> tuple[str, ...]:
         """See the contract."""
-        found = {self.common.bits} if self.common is not None else {settings.bits for settings in self.kinds.values()}
-        return tuple(f"grouped_int {bits}" for bits in sorted(found))
+        found = {self.common} if self.common is not None else set(self.kinds.values())
+        return tuple(sorted({f"{'grouped_int' if each.axis else 'shared_scales'} {each.bits}" for each in found}))
 
     def held(self, tensor: TensorInfo) -> int | None:
         """See the contract."""
@@ -87,7 +89,7 @@ class HQQ(Quantizer):
         if settings is None:
             return None
         if suffix in ("scale", "zero"):
-            return numbers(tensor, 4)
+            return numbers(tensor, 4) if settings.axis else tensor.nbytes
         _, fields, word = PACKINGS[settings.bits]
         # 1 bit takes two in memory.
         values = max(settings.bits, 2) * fields / word
@@ -97,7 +99,9 @@ class HQQ(Quantizer):
         """What the plan shows."""
         if self.common is None:
             return {"bits": ", ".join(f"{each.bits} ({kind})" for kind, each in self.kinds.items())}
-        return {"bits": self.common.bits, "group": self.common.group or "all inputs", "zero points": "one per group, floats"}
+        along = "inputs" if self.common.axis else "outputs"
+        group = f"{self.common.group or 'all'} {along}"
+        return {"bits": self.common.bits, "group": group, "zero points": "one per group, floats"}
 
 
 def _settings(table: ConfigReader) -> Settings:
@@ -108,6 +112,14 @@ def _settings(table: ConfigReader) -> Settings:
     if params is None:
         raise table.complaint("weight_quant_params", None, "an object")
     return Settings.read(params)
+
+
+def _format(settings: Settings, layer: LinearShape) -> WeightFormat:
+    if settings.axis:
+        return HQQFormat(settings, layer)
+    from ._hqq_outputs import HQQOutputsFormat
+
+    return HQQOutputsFormat(settings.bits, settings.group, layer)
 
 
 class HQQFormat(WeightFormat):
@@ -140,22 +152,24 @@ class HQQFormat(WeightFormat):
         rows = part.outputs * part.inputs // self.group
         if suffix != "W_q":
             return check(part, suffix, tensor, (rows, 1), SCALES).view(part.outputs, -1)
-        return self._codes(part, tensor, rows).view(part.outputs, part.inputs)
-
-    def _codes(self, part: LinearShape, tensor: Tensor, rows: int) -> Tensor:
-        import torch
-
-        from ._tensors import check
-
-        width, fields, word = PACKINGS[self.bits]
-        dtype = torch.uint8 if word == 8 else torch.int32
-        words = tensor.contiguous().view(dtype) if tensor.is_floating_point() else tensor
-        check(part, "W_q", words, (-(-rows // fields), self.group), (dtype,))
-        mask = (1 << width) - 1
-        return torch.cat([((words >> (width * (fields - 1 - field))) & mask).to(torch.uint8) for field in range(fields)])[:rows]
+        return codes_of(part, tensor, self.bits, rows, self.group).view(part.outputs, part.inputs)
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract."""
         from ._integers import grouped
 
         return grouped(tensors["W_q"], tensors["scale"], tensors["zero"], bits=self.bits, group=min(self.group, layer.inputs))
+
+
+def codes_of(part: LinearShape, tensor: Tensor, bits: int, rows: int, columns: int) -> Tensor:
+    """W_q [⌈rows / fields⌉, columns] unpacked along its first axis: uint8 [rows, columns]."""
+    import torch
+
+    from ._tensors import check
+
+    width, fields, word = PACKINGS[bits]
+    dtype = torch.uint8 if word == 8 else torch.int32
+    words = tensor.contiguous().view(dtype) if tensor.is_floating_point() else tensor
+    check(part, "W_q", words, (-(-rows // fields), columns), (dtype,))
+    mask = (1 << width) - 1
+    return torch.cat([((words >> (width * (fields - 1 - field))) & mask).to(torch.uint8) for field in range(fields)])[:rows]

@@ -98,11 +98,12 @@ def _gptq(
     return Case(method, scheme, "specification", make, most_native=native, flags={"quantization": method})
 
 
-def _hqq(bits: int, group: int) -> Case:
-    params = {"weight_quant_params": {"nbits": bits, "group_size": group, "axis": 1}}
+def _hqq(bits: int, group: int, axis: int = 1) -> Case:
+    params = {"weight_quant_params": {"nbits": bits, "group_size": group, "axis": axis}}
     config = {"quant_method": "hqq", "quant_config": params, "skip_modules": ["lm_head"]}
-    make = written(lambda weight: packers.hqq(weight, bits=bits, group=group), config)
-    return Case("hqq", f"{bits} bits, groups of {group}", "specification", make)
+    pack = packers.hqq if axis else packers.hqq_outputs
+    make = written(lambda weight: pack(weight, bits=bits, group=group), config)
+    return Case("hqq", f"{bits} bits, groups of {group}{'' if axis else ' outputs'}", "specification", make)
 
 
 def _while_loading(method: str, scheme: str, pack: Callable[[Tensor], Quantized]) -> Case:
@@ -182,7 +183,7 @@ CASES: tuple[Case, ...] = (
     Case("awq_marlin", "8 bits, groups of 32", "specification", written(lambda w: packers.awq(w, bits=8), AWQ | {"bits": 8}),
          flags={"quantization": "awq_marlin"}),
     Case("qqq", "4 bits, groups of 128", "specification", written(tiles.qqq, QQQ, **TILED), **ROUNDED),
-    _hqq(8, 64), _hqq(4, 64), _hqq(3, 32), _hqq(2, 32),
+    _hqq(8, 64), _hqq(4, 64), _hqq(3, 32), _hqq(2, 32), _hqq(4, 64, axis=0),
     real("compressed-tensors", "W4A16", "llmcompressor 0.14", "ct_W4A16"),
     real("compressed-tensors", "W8A8", "llmcompressor 0.14", "ct_W8A8", **ROUNDED),
     real("compressed-tensors", "FP8 dynamic", "llmcompressor 0.14", "ct_FP8_DYNAMIC", **ROUNDED),

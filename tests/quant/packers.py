@@ -105,6 +105,27 @@ def hqq(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
     return tensors, torch.from_numpy(dense.reshape(outputs, inputs)).float()
 
 
+def hqq_outputs(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
+    """HQQ's axis 0: the flattened weight in ``group`` stretches (0: as many as outputs), a column of these is a group."""
+    shape = tuple(weight.shape)
+    stretches = weight.double().numpy().reshape(group or shape[0], -1)
+    low, high = stretches.min(0, keepdims=True), stretches.max(0, keepdims=True)
+    scale = ((high - low) / ((1 << bits) - 1)).astype(np.float16)
+    zero = (-low / scale.astype(float)).astype(np.float16)
+    codes = np.clip(np.round(stretches / scale.astype(float) + zero.astype(float)), 0, (1 << bits) - 1).astype(np.int64)
+    fields = {8: 1, 6: 1, 5: 1, 4: 2, 3: 10, 2: 4, 1: 8}[bits]
+    steps = -(-len(codes) // fields)
+    words = np.zeros((steps, codes.shape[1]), dtype=np.int64)
+    for row, values in enumerate(codes):
+        words[row % steps] |= values << (bits * (fields - 1 - row // steps))
+    tensors = {
+        "W_q": torch.from_numpy(words.astype(np.int32 if bits == 3 else np.uint8)), "scale": torch.from_numpy(scale.copy()),
+        "zero": torch.from_numpy(zero.copy()), "nbits": torch.tensor([bits]), "axis": torch.tensor([0]),
+    }  # fmt: skip
+    dense = (codes - zero.astype(float)) * scale.astype(float)
+    return tensors, torch.from_numpy(dense.reshape(shape)).float()
+
+
 def nibbles(fields: np.ndarray, order: list[int]) -> Tensor:
     """[rows, outputs] of 4 bits → int32 [rows, outputs / 8], a word's fields in that order of columns."""
     shuffled = fields.reshape(len(fields), -1, 8)[:, :, order].astype(np.uint64) & np.uint64(15)

@@ -159,6 +159,7 @@ def _mxfp4_compressed(weight: Tensor) -> Quantized:
 SCRATCH = frozenset({"workspace"})
 HQQ_UNUSED = frozenset({"nbits", "shape", "packing"})
 HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 1}}}
+HQQ_OUTPUTS = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 0}}}
 AQLM = {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 2, "nbits_per_codebook": 8}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_quant_storage": "uint8"}
 LLM8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
@@ -196,6 +197,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("qqq", "groups", tiles.qqq, QQQ, unused=SCRATCH),
     Subject("qqq", "one group", lambda w: tiles.qqq(w, -1), QQQ | {"group_size": -1}, unused=SCRATCH | {"s_group"}),
     Subject("hqq", "4 bits", packers.hqq, HQQ, unused=HQQ_UNUSED),
+    Subject("hqq", "axis 0", packers.hqq_outputs, HQQ_OUTPUTS, unused=HQQ_UNUSED | {"axis"}),
     Subject("compressed-tensors", "ordered words", words, ORDERED, unused=frozenset({"weight_shape"}),
             optional=frozenset({"weight_g_idx"})),
     Subject("compressed-tensors", "static int8", _static8, scheme("int-quantized", 8, "int", STATIC),

@@ -18,6 +18,7 @@ from tests.quant.checkpoints import (
     logits_of,
     logits_of_transformers,
     packed_weights,
+    tiny_llama,
     tiny_qwen3_moe,
     worst,
     write_quantized,
@@ -30,6 +31,10 @@ NAMES = sorted({name.rpartition(".")[0] for name in FIXTURES})
 def config(bits=4, group=64, **changes):
     params = {"nbits": bits, "group_size": group, "axis": 1}
     return {"quant_method": "hqq", "quant_config": {"weight_quant_params": params}, "skip_modules": ["lm_head"]} | changes
+
+
+def outputs_config(bits=4, group=64):
+    return config(quant_config={"weight_quant_params": {"nbits": bits, "group_size": group, "axis": 0}})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,12 +58,51 @@ def test_logits(how, llama, tmp_path):
     assert worst(logits_of(tmp_path / "q", native=True, dtype="bfloat16"), wanted) < 4e-2
 
 
-def test_experts(tmp_path):
-    source = tiny_qwen3_moe(tmp_path / "source")
-    dense = write_quantized(tmp_path / "q", source, lambda _, weight: packers.hqq(weight), config())
+OUTPUTS = [{}, {"bits": 8}, {"bits": 3}, {"bits": 2, "group": 16}, {"group": None}, {"bits": 1, "group": 32}, {"group": 96}]
+
+
+@pytest.mark.parametrize("how", OUTPUTS, ids=str)
+def test_logits_of_groups_along_the_outputs(how, llama, tmp_path):
+    # 96 does not divide the outputs: scales begin anew inside of a row.
+    sizes = {"hidden_size": 192, "intermediate_size": 128, "head_dim": 48} if how.get("group") == 96 else {}
+    source = tiny_llama(tmp_path / "plain", **sizes) if sizes else llama
+    dense = write_quantized(tmp_path / "q", source, lambda _, weight: packers.hqq_outputs(weight, **how), outputs_config(**how))
     wanted = logits_of_transformers(source, dense, tmp_path)
     for ranks in (1, 2):
         assert worst(logits_of(tmp_path / "q", ranks=ranks), wanted) < 1e-5
+    assert worst(logits_of(tmp_path / "q", native=True, dtype="bfloat16"), wanted) < 4e-2
+
+
+def test_groups_along_the_outputs_are_held_as_they_are(llama, tmp_path):
+    write_quantized(tmp_path / "q", llama, lambda _, weight: packers.hqq_outputs(weight), outputs_config())
+    packed = next(weight for name, weight in packed_weights(tmp_path / "q").items() if name.endswith(".mlp.down"))
+    assert packed.layout == "shared_scales"
+    # 4 bits a weight, two float16 numbers per 64 of them, an integer per output.
+    assert packed.nbytes() == packed.outputs * packed.inputs * (4 + 32 / 64) / 8 + 4 * packed.outputs
+    made = HQQ(outputs_config())
+    assert made.layouts() == ("shared_scales 4",) and made.describe()["group"] == "64 outputs"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_experts(axis, tmp_path):
+    source = tiny_qwen3_moe(tmp_path / "source")
+    pack, settings = (packers.hqq, config()) if axis else (packers.hqq_outputs, outputs_config())
+    dense = write_quantized(tmp_path / "q", source, lambda _, weight: pack(weight), settings)
+    wanted = logits_of_transformers(source, dense, tmp_path)
+    for ranks in (1, 2):
+        assert worst(logits_of(tmp_path / "q", ranks=ranks), wanted) < 1e-5
+
+
+OUTPUT_FIXTURES = load_file(Path(__file__).parent / "data" / "hqq_outputs.safetensors")
+
+
+@pytest.mark.parametrize("name", sorted({name.rpartition(".")[0] for name in OUTPUT_FIXTURES}))
+def test_groups_along_the_outputs_are_those_of_the_library(name):
+    bits, group, outputs, inputs = map(int, name.split("."))
+    shape = LinearShape("model.layers.0.mlp.down_proj", inputs, outputs)
+    form = HQQ(outputs_config(bits, group)).linear(shape)
+    packed = form.pack(shape, {suffix: OUTPUT_FIXTURES[f"{name}.{suffix}"] for suffix in ("W_q", "scale", "zero")}, torch.float32)
+    assert torch.equal(packed.dequantize(torch.float32), OUTPUT_FIXTURES[f"{name}.dense"])
 
 
 def test_a_configuration_for_each_kind_of_layer(llama, tmp_path):
@@ -79,7 +123,7 @@ def test_a_configuration_for_each_kind_of_layer(llama, tmp_path):
 @pytest.mark.parametrize(
     ("quant_config", "message"),
     [
-        ({"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 0}}, "axis is 0; it must be 1"),
+        ({"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 2}}, "axis is 2; it must be 0"),
         ({"weight_quant_params": {"nbits": 7, "axis": 1}}, "nbits is 7"),
         ({"weight_quant_params": {"nbits": 4, "group_size": 48, "axis": 1}}, "no multiple of 48"),
         ({"weight_quant_params": {"nbits": 4, "axis": 1}, "scale_quant_params": {"nbits": 8}}, "scale_quant_params is"),

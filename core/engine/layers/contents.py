@@ -17,12 +17,18 @@ from engine.layers.packed_quantized import (
     RowBlocks,
     ScaledFloat8,
     ScaledInputs,
+    SharedScales,
     Sparse24,
 )
 from engine.plugin.contracts.packed import PackedWeight
 
 #: The largest byte of a finite 8-bit float: without its sign, and as it is.
 _FINITE_BYTES = {torch.float8_e4m3fn: (0x7E, 0xFE), torch.float8_e5m2: (0x7B, 0xFB), torch.float8_e8m0fnu: (0x7F, 0xFE)}
+#: The floats of the layouts, by their attributes.
+_FLOATS: dict[type[PackedWeight], tuple[str, ...]] = {
+    GroupedInteger: ("scale", "shift"), Codebook: ("scale", "outer", "table"), ScaledFloat8: ("scale",),
+    AdditiveCodebooks: ("codebooks", "scales"), SharedScales: ("scale", "zero"), ScaledInputs: ("factor",),
+}  # fmt: skip
 #: Blocks whose scales are looked at together.
 _AT_ONCE = 1 << 16
 
@@ -63,18 +69,8 @@ def _unsound(tensor: Tensor) -> str:
 
 def _scales(packed: PackedWeight) -> Iterator[tuple[str, Tensor]]:
     """The floats of a packed weight, by what they are."""
-    names: tuple[str, ...] = ()
-    if isinstance(packed, GroupedInteger):
-        names = ("scale", "shift")
-    elif isinstance(packed, Codebook):
-        names = ("scale", "outer", "table")
-    elif isinstance(packed, ScaledFloat8):
-        names = ("scale",)
-    elif isinstance(packed, AdditiveCodebooks):
-        names = ("codebooks", "scales")
-    elif isinstance(packed, ScaledInputs):
-        names = ("factor",)
-    elif isinstance(packed, RowBlocks) and packed.kind.scales is not None:
+    names = next((names for kind, names in _FLOATS.items() if isinstance(packed, kind)), ())
+    if isinstance(packed, RowBlocks) and packed.kind.scales is not None:
         # Some blocks at a time: what is unpacked must stay small beside the weight.
         blocks = torch.split(packed.rows.reshape(-1, packed.kind.nbytes), _AT_ONCE)
         yield from ((f"a scale of {packed.kind.name}", packed.kind.scales(each)) for each in blocks)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.layers.packed import DensePacked
 from engine.layers.packed_codebook import Codebook
+from engine.layers.packed_shared import SharedScales
 from engine.layers.shards import Piece
 from engine.plugin.contracts.packed import PackedWeight
 
@@ -23,6 +24,8 @@ def take_share(packed: PackedWeight, rows: Sequence[Piece], inputs: Piece) -> Pa
         return packed
     if isinstance(packed, DensePacked):
         return DensePacked(_rows(packed.weight.narrow(1, inputs.start, inputs.size), rows), exclusive=True)
+    if isinstance(packed, SharedScales):
+        return packed.share(rows, inputs.start, inputs.size)
     if not isinstance(packed, Codebook):
         raise ValueError(f"a tensor-parallel rank's share of the layout {packed.layout} cannot be taken")
     own = packed.group if inputs.size == packed.inputs else gcd(packed.group, inputs.start, inputs.size)

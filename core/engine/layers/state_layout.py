@@ -17,6 +17,7 @@ from engine.layers.packed_codebook import Codebook
 from engine.layers.packed_composite import Adapted, Joined, Permuted, RoundedInputs, ScaledInputs
 from engine.layers.packed_float8 import ScaledFloat8
 from engine.layers.packed_integer import GroupedInteger
+from engine.layers.packed_shared import SharedScales
 from engine.layers.packed_sparse import Sparse24
 from engine.layers.rounding import ActivationRounding
 from engine.plugin.contracts.packed import PackedWeight
@@ -26,7 +27,7 @@ _KNOWN: dict[str, type] = {
     made.__name__: made
     for made in (
         ActivationRounding, Adapted, AdditiveCodebooks, Codebook, DensePacked, GroupedInteger, Joined, Permuted, RoundedInputs,
-        ScaledFloat8, ScaledInputs, Sparse24,
+        ScaledFloat8, ScaledInputs, SharedScales, Sparse24,
     )
 }  # fmt: skip
 _DEEPEST = 8

@@ -21,6 +21,7 @@ from engine.layers.packed_quantized import (
     RoundedInputs,
     RowBlocks,
     ScaledFloat8,
+    SharedScales,
     Sparse24,
 )  # fmt: skip
 
@@ -118,6 +119,21 @@ def test_blocks():
         RowBlocks(rows, kind, inputs=15)
     with pytest.raises(ValueError, match="rows of 10"):
         RowBlocks(rows, kind, inputs=20)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_scales_that_outputs_share(bits):
+    codes, rows = torch.randint(0, 1 << bits, (6, 19), dtype=torch.uint8), torch.tensor([0, 2, 1, 0, 2, 2], dtype=torch.int32)
+    scale, zero = torch.rand(3, 19).half() + 0.5, torch.rand(3, 19).half() * (1 << bits)
+    weight = torch.stack([(codes[o] - zero[rows[o]].float()) * scale[rows[o]].float() for o in range(6)])
+    packed = SharedScales.of(codes, scale, zero, rows, bits=bits)
+    agree(packed, weight)
+    agree(packed.share([(1, 2), (4, 2)], 3, 8), weight[[1, 2, 4, 5], 3:11])
+    assert packed.share([(0, 1)], 0, 19).scale.shape == (1, 19)
+    with pytest.raises(ValueError, match=r"rows must be in \[0, 1\]"):
+        SharedScales.of(codes, scale[:2], zero[:2], rows, bits=bits)
+    with pytest.raises(ValueError, match="zero is torch.float16"):
+        SharedScales.of(codes, scale, zero[:2], rows, bits=bits)
 
 
 @pytest.mark.parametrize("tall", [1, 2])

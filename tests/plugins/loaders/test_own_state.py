@@ -130,7 +130,7 @@ def test_side_files_come_along(llama, tmp_path):
 
 def layouts():
     """One packed weight of every canonical layout that can be saved."""
-    from engine.layers import packed_additive, packed_codebook, packed_composite, packed_float8, packed_integer
+    from engine.layers import packed_additive, packed_codebook, packed_composite, packed_float8, packed_integer, packed_shared
     from engine.layers.packed import DensePacked
     from engine.layers.rounding import ActivationRounding
 
@@ -150,6 +150,9 @@ def layouts():
     yield packed_composite.Joined([integers, floats, codes])
     yield packed_composite.RoundedInputs(floats, ActivationRounding("float8_e4m3fn", scale=torch.tensor(0.5)))
     yield packed_composite.RoundedInputs(floats, ActivationRounding("e2m1", group=16, scale_dtype=torch.float8_e4m3fn))
+    yield packed_shared.SharedScales.of(
+        torch.randint(0, 8, (16, 64), dtype=torch.uint8), torch.rand(2, 64), torch.rand(2, 64).half(), torch.arange(16).int() % 2, bits=3
+    )
     yield packed_additive.AdditiveCodebooks(
         torch.randint(0, 255, (16, 8, 2), dtype=torch.uint8), torch.randn(2, 256, 1, 8), torch.rand(16)
     )

@@ -63,8 +63,8 @@ class PackedWeight(ABC):
     """A linear weight in one canonical layout, on a device. ``outputs`` × ``inputs`` elements.
 
     Canonical layouts share this interface so that N formats × M devices stay N + M. ``layout`` names it: ``dense``,
-    ``grouped_int``, ``codebook``, ``scaled_float8``, ``blocks``, ``additive``, ``sparse24``, and those made of others:
-    ``permuted``, ``joined``, ``rounded_inputs``, whose kernels the core makes of the device's kernels of their parts.
+    ``grouped_int``, ``codebook``, ``scaled_float8``, ``blocks``, ``additive``, ``sparse24``, ``shared_scales``, and those made of
+    others: ``permuted``, ``joined``, ``rounded_inputs``, whose kernels the core makes of the device's kernels of their parts.
     """
 
     layout: str
@@ -123,7 +123,7 @@ class WeightFormat(ABC):
     """How one layer's weight is kept in the checkpoint, and how it becomes canonical.
 
     ``whole``: its tensors cannot be cut, so ``pack`` gets the whole layer (one part) on every rank, and the layer takes the rank's share
-    of the ``dense`` or ``codebook`` weight that it gives.
+    of the ``dense``, ``codebook`` or ``shared_scales`` weight that it gives.
     """
 
     whole: bool = False
@@ -177,8 +177,8 @@ class Quantizer(ABC):
 
     def layouts(self) -> tuple[str, ...]:
         """Quantized layouts that weights become, with the bits of integers and codebooks: ``grouped_int 4``, ``codebook 4``,
-        ``scaled_float8``, ``blocks q4_k`` (with their kind), ``additive``, ``sparse24``. ``engine plan`` says which of them the device
-        has no kernel for. Empty: not known before loading.
+        ``scaled_float8``, ``blocks q4_k`` (with their kind), ``additive``, ``sparse24``, ``shared_scales 4``. ``engine plan`` says which
+        of them the device has no kernel for. Empty: not known before loading.
         """
         return ()
 
