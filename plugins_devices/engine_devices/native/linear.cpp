@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "dense.h"
+#include "driver.h"
 
 namespace engine {
 
@@ -25,9 +26,37 @@ struct Memory {
 
 thread_local Memory scratches[SCRATCHES];
 
+int bits_of(int type) {
+    switch (type) {
+        case ENGINE_F32: return 32;
+        case ENGINE_BF16:
+        case ENGINE_F16: return 16;
+        case ENGINE_I4:
+        case ENGINE_C4: return 4;
+        case ENGINE_I2: return 2;
+        case ENGINE_I3: return 3;
+        case ENGINE_I5: return 5;
+        case ENGINE_I6: return 6;
+        default: return 8;
+    }
+}
+
 }  // namespace
 
 void* thread_scratch(int slot, int64_t bytes) { return scratches[slot].grow(bytes); }
+
+bool beginning_of(const linear_args& a, int threads, Beginning& first, int64_t& step) {
+    if (!a.once || a.rows > STREAMED_ROWS || a.units) return false;
+    const int bits = bits_of(a.weight_type);
+    const int64_t panel = round_up(a.inputs, bits < 16 ? a.group : 2) * PANEL * bits / 8;
+    const int64_t panels = (a.outputs + PANEL - 1) / PANEL, units = a.gate ? panels / 2 : panels;
+    const int64_t own = Units(units, 1, 0, threads).end;
+    first.from = static_cast<const uint8_t*>(a.weight);
+    first.other = a.gate ? first.from + units * panel : nullptr;
+    first.bytes = a.gate ? panel : own * panel;
+    step = own * panel;
+    return own > 0;
+}
 
 }  // namespace engine
 

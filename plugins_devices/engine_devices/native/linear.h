@@ -16,6 +16,8 @@
 namespace engine {
 
 const int PANEL = 32;
+// Rows whose product reads a weight once from front to back; more take it piece by piece.
+const int STREAMED_ROWS = 8;
 
 enum Gate { GATE_NONE = 0, GATE_SILU = 1, GATE_GELU_TANH = 2 };
 
@@ -54,6 +56,17 @@ struct linear_args {
 };
 
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+// What call `thread` of a product reads first of its weights: [from, from + bytes), then as many from `other` on (null: none).
+struct Beginning {
+    const uint8_t* from;
+    const uint8_t* other;
+    int64_t bytes;
+};
+
+// The beginning of call 0, and by how many bytes that of each further call lies behind. False where that is not worth fetching: the weights
+// stay in a cache, many rows share them, or calls have no shares of their own.
+bool beginning_of(const linear_args& a, int threads, Beginning& first, int64_t& step);
 
 // engine_linear of a weight with scales: with activations rounded to 8 bits, and as they are.
 void run_integer(const linear_args& a, int thread, int threads);

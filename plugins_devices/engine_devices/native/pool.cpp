@@ -1,9 +1,11 @@
 // The thread pool: runs a list of operations, one after the other. The caller works with it.
 //
-// An operation is `threads` shares; whichever thread comes takes the next one, and the operation is over when all shares are done. So
+// An operation is `threads` shares; a thread takes its own first, then those that are left, and the operation is over when all are done. So
 // nobody waits for a thread that the system let sleep or gave to another process: its share is taken by somebody else, and it joins
 // again where the others are by then. Only a share that was begun is waited for.
-// Waiting spins for some microseconds, then sleeps in the kernel: an idle engine costs nothing. A child of fork() has none of the
+// A thread without a share fetches what its own share of the next product will read first: memory has something to do while few threads
+// have. Measured, one row of 0.6 billion 16-bit weights: 0.6 to 1.3 % of the step.
+// Waiting then spins for some microseconds, then sleeps in the kernel: an idle engine costs nothing. A child of fork() has none of the
 // threads and starts its own at the first run.
 #include "pool.h"
 
@@ -27,10 +29,15 @@
 #endif
 
 #include "abi.h"
+#include "coming.h"
+
+extern "C" void engine_linear(const void* arguments, int thread, int threads);
 
 namespace {
 
 const int COUNTERS = 4;
+// Shares that are marked one by one; of more than these none belongs to a thread.
+const int MOST_MARKED = 32;
 const int64_t SPIN_NANOSECONDS = 30000;
 // Moving the caller to its core and back costs two system calls: worth it for a step, not for single operations.
 const int OPERATIONS_WORTH_PINNING = 8;
@@ -96,7 +103,7 @@ struct alignas(64) Counter {
 };
 
 struct Pool {
-    // The number of the running operation (upper half; it never goes back) and of its next share (lower half).
+    // The number of the running operation (upper half; it never goes back), and of its shares which are taken, or how many (lower half).
     alignas(64) std::atomic<uint64_t> place{0};
     alignas(64) std::atomic<int> done{0};  // shares of the running operation
     Signal passed;                         // the number of the running operation, for waiting
@@ -111,17 +118,35 @@ struct Pool {
     std::atomic<bool> stopping{false};
     std::vector<std::thread> workers;
 
+    engine::Coming coming;
+
     Pool() { place.store(exhausted(0)); }
 
-    static uint64_t exhausted(uint32_t number) { return uint64_t(number) << 32 | 0x80000000u; }
+    static uint64_t exhausted(uint32_t number) { return uint64_t(number) << 32 | 0xffffffffu; }
+    bool marked() const { return threads.load(std::memory_order_relaxed) <= MOST_MARKED; }
+    uint64_t opened(uint32_t number) const {
+        const uint64_t absent = marked() ? ~uint64_t(0) << threads.load(std::memory_order_relaxed) & 0xffffffffu : 0;
+        return uint64_t(number) << 32 | absent;
+    }
 
-    // Takes a share and does it; false if there is none to take.
-    bool work() {
+    // Takes a share, thread `self` its own first, and does it; false if there is none to take.
+    bool work(int self) {
         const int shares = threads.load(std::memory_order_relaxed);
-        if (uint32_t(place.load(std::memory_order_acquire)) >= uint32_t(shares)) return false;
-        const uint64_t taken = place.fetch_add(1, std::memory_order_acq_rel);
-        const uint32_t share = uint32_t(taken), number = uint32_t(taken >> 32);
-        if (share >= uint32_t(shares)) return false;
+        uint64_t seen = place.load(std::memory_order_acquire), taken;
+        uint32_t share;
+        do {
+            const uint32_t low = uint32_t(seen);
+            if (marked()) {
+                if (!~low) return false;
+                share = ~low >> self & 1 ? uint32_t(self) : uint32_t(__builtin_ctz(~low));
+                taken = seen | uint64_t(1) << share;
+            } else {
+                if (low >= uint32_t(shares)) return false;
+                share = low;
+                taken = seen + 1;
+            }
+        } while (!place.compare_exchange_weak(seen, taken, std::memory_order_acq_rel, std::memory_order_acquire));
+        const uint32_t number = uint32_t(seen >> 32);
         const engine_operation& operation = operations[number - first];
         operation.kernel(operation.arguments, int(share), shares);
         if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == shares) pass(number);
@@ -138,8 +163,24 @@ struct Pool {
         done.store(0, std::memory_order_relaxed);
         for (Counter& counter : counters) counter.next.store(0, std::memory_order_relaxed);
         const uint32_t next = number + 1;
-        place.store(next - first < count ? uint64_t(next) << 32 : exhausted(next), std::memory_order_release);
+        foresee(next - first);
+        place.store(next - first < count ? opened(next) : exhausted(next), std::memory_order_release);
         passed.advance();
+    }
+
+    // Before operation `index` is opened, while its list is sure to be there: which product comes behind it.
+    void foresee(uint32_t index) {
+        const engine::linear_args* product = nullptr;
+        for (uint32_t i = index + 1; !product && i < count && i <= index + engine::FORESIGHT; i++)
+            if (operations[i].kernel == engine_linear) product = static_cast<const engine::linear_args*>(operations[i].arguments);
+        coming.set(product, threads.load(std::memory_order_relaxed));
+    }
+
+    // Does shares, or waits for `seen` to be over.
+    void work_or_wait(int self, uint32_t seen, engine::Fetched& fetched) {
+        if (work(self)) return;
+        coming.fetch(self, fetched, [&] { return passed.value.load(std::memory_order_acquire) != seen; });
+        passed.wait(seen, spin);
     }
 
     // Does the whole list. The number of no operation lies between two lists: it is what idle threads wait at.
@@ -149,19 +190,22 @@ struct Pool {
         count = uint32_t(length);
         seconds = times;
         since = times ? now() : 0;
-        place.store(uint64_t(first) << 32, std::memory_order_release);
+        foresee(0);
+        place.store(opened(first), std::memory_order_release);
         passed.advance();
+        engine::Fetched fetched;
         for (const uint32_t end = first + count;;) {
             const uint32_t seen = passed.value.load(std::memory_order_acquire);
             if (seen == end) return;
-            if (!work()) passed.wait(seen, spin);
+            work_or_wait(0, seen, fetched);
         }
     }
 
-    void serve() {
+    void serve(int self) {
+        engine::Fetched fetched;
         while (!stopping.load(std::memory_order_acquire)) {
             const uint32_t seen = passed.value.load(std::memory_order_acquire);
-            if (!work()) passed.wait(seen, spin);
+            work_or_wait(self, seen, fetched);
         }
     }
 };
@@ -230,7 +274,7 @@ int start(Process& here) {
     int running = 1;
     for (int thread = 1; thread < pool->threads; thread++) {
         try {
-            pool->workers.emplace_back([pool] { pool->serve(); });
+            pool->workers.emplace_back([pool, thread] { pool->serve(thread); });
         } catch (...) {  // no more threads to be had: none of them has work yet, so the number can still shrink
             break;
         }

@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 
+from engine.layers.packed import DensePacked
 from engine_devices._attention import NativeAttention
+from engine_devices._composite import linear_kernel
 from engine_devices._native import Operation
 from engine_devices._operations import NativeOperations
 from tests.plugins_devices.native.conftest import THREADS
@@ -44,13 +46,41 @@ class Chain:
         return bool((self.y == self.x + self.length).all())
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+@pytest.mark.parametrize("threads", [1, 2, 5, 16, 32, 33])
 def test_operations_run_in_order(pool, threads):
     assert pool.start(threads) == threads
     chain = Chain(pool, 300)
     for start in range(5):
         chain.x.fill_(start)
         assert chain.run()
+
+
+@pytest.mark.parametrize("gate", [0, 1])
+def test_products_whose_weights_are_fetched_while_threads_wait(pool, gate):
+    inputs, outputs, length = 192, 512, 12
+    generator = torch.Generator().manual_seed(5)
+    weights = [torch.randn(outputs, inputs, generator=generator).bfloat16() for _ in range(length)]
+    kernels = [linear_kernel(pool, DensePacked(weight)) for weight in weights]
+    x = torch.randn(1, inputs, generator=generator).bfloat16()
+    pool.tape = []
+    results = [kernel.apply(x, None) for kernel in kernels]
+    calls, pool.tape = pool.tape, None
+    gated = [torch.zeros(1, outputs // 2).bfloat16() for _ in results]
+    for call, out in zip(calls, gated, strict=True):
+        call.arguments.once = 1
+        if gate:
+            call.arguments.gate, call.arguments.out, call.arguments.out_stride = 1, out.data_ptr(), outputs // 2
+    operations = (Operation * length)(*((pool.address(call.kernel), ctypes.addressof(call.arguments)) for call in calls))
+    for threads in (2, 4, 7, 40):
+        pool.start(threads)
+        for out in (*results, *gated):
+            out.zero_()
+        pool.run_list(operations)
+        for weight, whole, half in zip(weights, results, gated, strict=True):
+            expected = x.float() @ weight.float().T
+            if gate:
+                expected = torch.nn.functional.silu(expected[:, : outputs // 2]) * expected[:, outputs // 2 :]
+            assert torch.allclose((half if gate else whole).float(), expected, atol=0.3, rtol=2e-2)
 
 
 def test_pinned_threads(pool):
