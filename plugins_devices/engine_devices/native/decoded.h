@@ -140,7 +140,7 @@ struct AsBF16 {
 
 template <class Format, class Form, class S>
 struct DecodedKernel {
-    static const int rows = LANES == 16 ? 8 : 6, width = Form::bytes;
+    static const int rows = LANES == 16 ? 8 : 6, width = Form::bytes, input_bytes = 2;
     typedef typename Form::X::Element Element;
     const linear_args& a;
     const Format format;

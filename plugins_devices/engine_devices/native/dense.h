@@ -81,7 +81,7 @@ inline void multiply_floats(const uint8_t* panel, const float* x, int64_t stride
 
 template <class W>
 struct FloatKernel {
-    static const int rows = LANES == 16 ? 8 : 6, width = W::pair_bytes / 2;
+    static const int rows = LANES == 16 ? 8 : 6, width = W::pair_bytes / 2, input_bytes = 2;
     const linear_args& a;
     Rows<F32> x;
 
@@ -132,7 +132,7 @@ inline void multiply_bf16(const uint8_t* panel, const uint16_t* x, int64_t strid
 
 // bf16 weights and bf16 activations where the machine multiplies them itself.
 struct KernelBF16 {
-    static const int rows = 8, width = PANEL * 2;
+    static const int rows = 8, width = PANEL * 2, input_bytes = 2;
     const linear_args& a;
     Rows<BF16> x;
 

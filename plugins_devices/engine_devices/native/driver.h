@@ -3,11 +3,14 @@
 // A kernel K is made per thread and call, and has
 //   K(const linear_args&), panel_bytes(), inputs() in a panel
 //   static const int rows, width     rows of one product at most; bytes of an input of a panel as it is multiplied
+//   static const int input_bytes     of an input of x as it is multiplied
 //   unit()                           inputs come in multiples of it
 //   prepare(first, count)            brings rows of x into the form that it multiplies
 //   multiply(part, y)                y[n][32] = or += the products of a part (below)
 // Each output is summed in one order whatever the number of rows, so that a row's result does not depend on its neighbours.
 #pragma once
+#include <type_traits>
+
 #include "fetch.h"
 #include "lanes.h"
 #include "linear.h"
@@ -19,7 +22,7 @@ namespace engine {
 const int64_t CLAIM_BYTES = 32 << 10;   // of weights
 const int64_t BLOCK_BYTES = 512 << 10;  // of x: half of a usual second-level cache
 // Of weights that many rows share: they stay in the first-level cache, with the rows' inputs and sums beside them.
-const int64_t PIECE_BYTES = 16 << 10;
+const int64_t PIECE_BYTES = 32 << 10;
 // How far ahead of its use a panel is fetched from memory when it is used but once: some lines, across the page that the hardware's
 // prefetcher stops at.
 const int64_t STREAM_BYTES = 4096;
@@ -87,20 +90,6 @@ inline void read_row(int type, const void* from, int64_t offset, int count, floa
 }
 
 template <class T>
-inline void add_rounded(float* y, const float* other, int count) {
-    for (int i = 0; i < count; i += LANES) store_as(y + i, T::round(load_as<vf>(y + i)) + load_as<vf>(other + i));
-}
-
-template <class T>
-inline void apply_gate(int gate, float* y, const float* up) {
-    for (int i = 0; i < PANEL; i += LANES) {
-        const vf x = T::round(load_as<vf>(y + i));
-        const vf open = T::round(gate == GATE_SILU ? lanes::silu_part(x) : lanes::gelu_tanh_part(x));
-        store_as(y + i, open * T::round(load_as<vf>(up + i)));
-    }
-}
-
-template <class T>
 inline void write_row(void* to, int64_t offset, int count, const float* y) {
     typename T::Element* target = static_cast<typename T::Element*>(to) + offset;
     int i = 0;
@@ -108,24 +97,29 @@ inline void write_row(void* to, int64_t offset, int count, const float* y) {
     for (; i < count; i++) T::put(target + i, y[i]);
 }
 
+// 16-bit rows are written at once where the machine makes a line of two vectors.
+template <class T>
+inline void write_panel(typename T::Element* to, const vf (&y)[PANEL / LANES]) {
+#if defined(__AVX512BF16__)
+    if constexpr (std::is_same<T, BF16>::value) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(__m512(y[1]), __m512(y[0]));
+        memcpy(to, &both, sizeof both);
+        return;
+    }
+#endif
+    for (int i = 0; i < PANEL / LANES; i++) T::store(to + i * LANES, y[i]);
+}
+
 // What happens to finished sums of one panel: `column` is its first output.
 template <class T>
 struct Epilogue {
+    typedef typename T::Element Element;
     const linear_args& a;
-
-    void add_bias(float* y, int64_t row_count, int64_t column) const {
-        if (!a.bias) return;
-        alignas(64) float bias[PANEL] = {};
-        read_row(a.bias_type, a.bias, column, count(column, a.outputs), bias);
-        for (int64_t row = 0; row < row_count; row++)
-            for (int i = 0; i < PANEL; i += LANES)
-                store_as(y + row * PANEL + i, load_as<vf>(y + row * PANEL + i) + load_as<vf>(bias + i));
-    }
 
     // The lines that finish() will write come into the cache.
     void expect(int64_t first, int64_t rows, int64_t column) const {
-        const typename T::Element* to = static_cast<const typename T::Element*>(a.out) + first * a.out_stride + column;
-        const typename T::Element* from = static_cast<const typename T::Element*>(a.residual) + first * a.residual_stride + column;
+        const Element* to = static_cast<const Element*>(a.out) + first * a.out_stride + column;
+        const Element* from = static_cast<const Element*>(a.residual) + first * a.residual_stride + column;
         for (int64_t row = 0; row < rows; row++, to += a.out_stride, from += a.residual_stride) {
             fetch_to_write(to);
             if (a.residual && a.residual != a.out) __builtin_prefetch(from, 0, 3);
@@ -134,15 +128,46 @@ struct Epilogue {
 
     static int count(int64_t column, int64_t outputs) { return int(outputs - column < PANEL ? outputs - column : PANEL); }
 
-    void finish(float* y, int64_t first, int rows, int64_t column) const {
-        const int columns = count(column, a.gate ? a.outputs / 2 : a.outputs);
-        for (int row = 0; row < rows; row++, y += PANEL) {
-            if (a.residual) {
-                alignas(64) float residual[PANEL] = {};
-                read_row<T>(a.residual, (first + row) * a.residual_stride + column, columns, residual);
-                add_rounded<T>(y, residual, PANEL);
+    vf opened(vf x) const {
+        x = T::round(x);
+        return T::round(a.gate == GATE_SILU ? lanes::silu_part(x) : lanes::gelu_tanh_part(x));
+    }
+
+    // One row; `bias` for y and for `up`, `residual` null or a panel of it.
+    void finish_row(const float* y, const float* up, const float* bias, const Element* residual, Element* to) const {
+        vf result[PANEL / LANES];
+        for (int i = 0; i < PANEL / LANES; i++) {
+            vf x = load_as<vf>(y + i * LANES);
+            if (a.bias) x += load_as<vf>(bias + i * LANES);
+            if (a.gate) {
+                vf other = load_as<vf>(up + i * LANES);
+                if (a.bias) other += load_as<vf>(bias + PANEL + i * LANES);
+                x = opened(x) * T::round(other);
             }
-            write_row<T>(a.out, (first + row) * a.out_stride + column, columns, y);
+            if (residual) x = T::round(x) + T::load(residual + i * LANES);
+            result[i] = x;
+        }
+        write_panel<T>(to, result);
+    }
+
+    // y and, with a gate, `up`: [rows][PANEL].
+    void finish(const float* y, const float* up, int64_t first, int64_t rows, int64_t column) const {
+        const int64_t half = a.gate ? a.outputs / 2 : 0;
+        const int columns = count(column, a.outputs - half);
+        alignas(64) float bias[2 * PANEL] = {};
+        if (a.bias) read_row(a.bias_type, a.bias, column, columns, bias);
+        if (a.bias && a.gate) read_row(a.bias_type, a.bias, column + half, columns, bias + PANEL);
+        Element* to = static_cast<Element*>(a.out) + first * a.out_stride + column;
+        const Element* from = static_cast<const Element*>(a.residual) + first * a.residual_stride + column;
+        for (int64_t row = 0; row < rows; row++, y += PANEL, up += PANEL, to += a.out_stride, from += a.residual_stride) {
+            if (columns == PANEL) {
+                finish_row(y, up, bias, a.residual ? from : nullptr, to);
+                continue;
+            }
+            Element before[PANEL] = {}, after[PANEL];
+            if (a.residual) memcpy(before, from, size_t(columns) * sizeof(Element));
+            finish_row(y, up, bias, a.residual ? before : nullptr, after);
+            memcpy(to, after, size_t(columns) * sizeof(Element));
         }
     }
 };
@@ -176,8 +201,8 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
     for (int64_t begin = 0; begin < inputs; begin += piece) {
         const int64_t end = begin + piece < inputs ? begin + piece : inputs;
         const int64_t lines = (end - begin) * bytes / inputs / LINES;
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t row = rows * tile / tiles, next = rows * (tile + 1) / tiles;
+        for (int64_t tile = 0, row = 0, next; tile < tiles; tile++, row = next) {
+            next = row + rows / tiles + (tile < rows % tiles);
             const Ahead ahead{coming + begin * bytes / inputs + tile * lines * step, step};
             if (end == inputs) before(row, next - row);
             kernel.multiply(Part{panel, begin, end, row, int(next - row), ahead}, y + row * PANEL);
@@ -192,7 +217,7 @@ void run_units(const linear_args& a, int thread, int threads) {
     const Epilogue<T> epilogue{a};
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, gates = a.gate ? panels / 2 : 0;
     const int64_t units = a.units ? a.units : a.gate ? gates : panels;
-    int64_t block = BLOCK_BYTES / (2 * int64_t(a.inputs) + 1) / 64 * 64;
+    int64_t block = BLOCK_BYTES / (K::input_bytes * int64_t(a.inputs)) / 64 * 64;
     block = block < 64 ? 64 : block > 256 ? 256 : block;
     const int64_t total = (a.rows + block - 1) / block * units, claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
     Units work(total, claim < 1 ? 1 : claim, thread, threads);
@@ -207,11 +232,7 @@ void run_units(const linear_args& a, int thread, int threads) {
         const uint8_t* coming = kernel.weights(next < total ? a.first_unit + next % units : panel);
         const auto expect = [&](int64_t row, int64_t count) { epilogue.expect(first + row, count, panel * PANEL); };
         const auto finish = [&](int64_t row, int64_t count) {
-            float *sums = y + row * PANEL, *others = up + row * PANEL;
-            epilogue.add_bias(sums, count, panel * PANEL);
-            if (a.gate) epilogue.add_bias(others, count, (panel + gates) * PANEL);
-            for (int64_t i = 0; a.gate && i < count; i++) apply_gate<T>(a.gate, sums + i * PANEL, others + i * PANEL);
-            epilogue.finish(sums, first + row, int(count), panel * PANEL);
+            epilogue.finish(y + row * PANEL, up + row * PANEL, first + row, count, panel * PANEL);
         };
         if (first != prepared) kernel.prepare(prepared = first, rows);
         if (a.gate) {

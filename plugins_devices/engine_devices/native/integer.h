@@ -128,6 +128,82 @@ inline void multiply_integers(const IntegerPart& part, int first, const Quantize
     ENGINE_FOR_ALL(R, P) store_as(y + r * PANEL + (first + i) * LANES, result[r][i] * part.factor);
 }
 
+// Inputs of a block that multiply_blocks() takes.
+const int BLOCK = 128;
+
+// y[R][P·LANES] (`first`: 0) += BLOCK inputs of a panel, times the scale of the activations' block and, unless WHOLE, of the weight's. The
+// start of a row's sum and its scale are so many bytes from its numbers. A function of its own, for the registers' sake: around
+// another loop GCC moves sums to and fro.
+template <int BITS, class S, bool WHOLE, bool STREAM, int R, int P>
+__attribute__((noinline)) void multiply_block(const uint8_t* panel, const uint8_t* row, int64_t stride, int64_t start, int64_t scale,
+                                              bool first, float* y, const typename S::Element* weight, Ahead& fetching) {
+    const int step = BITS == 4 ? 8 : 4;
+    const uint8_t* x[R];
+    vi sums[R][P];
+    Ahead ahead = fetching;
+    for (int r = 0; r < R; r++) {
+        x[r] = r ? apart(x[r - 1], stride) : row;
+        for (int i = 0; i < P; i++) sums[r][i] = all_of(*reinterpret_cast<const int32_t*>(x[r] + start));
+    }
+#pragma GCC unroll 1
+    for (int64_t offset = 0; offset < BLOCK / 4 * QUAD_BYTES; offset += step / 4 * QUAD_BYTES, panel += PANEL * 4) {
+        if (STREAM) ahead.fetch<R>();
+#pragma GCC unroll 8
+        for (int i = 0; i < P; i++) {
+            const vu bytes = load_as<vu>(panel + i * LANES * 4);
+            const Quad low(BITS == 4 ? bytes & 0x0f0f0f0f : bytes), high((bytes >> 4) & 0x0f0f0f0f);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                sums[r][i] = low.add(sums[r][i], x[r] + offset);
+                if (BITS == 4) sums[r][i] = high.add(sums[r][i], x[r] + offset + QUAD_BYTES);
+            }
+        }
+    }
+    if (STREAM) fetching = ahead;
+    vf each[P];
+    if (!WHOLE)
+        for (int i = 0; i < P; i++) each[i] = S::load(weight + i * LANES);
+    ENGINE_FOR_ALL(R, P) {
+        const vf sum = __builtin_convertvector(sums[r][i], vf), factor = all_of(*reinterpret_cast<const float*>(x[r] + scale));
+        float* to = y + r * PANEL + i * LANES;
+        store_as(to, load_unless(first, to) + (WHOLE ? sum * factor : sum * factor * each[i]));
+    }
+}
+
+// As multiply_integers() where each block of activations has BLOCK inputs and one scale of the weight: its own, or (WHOLE) that of
+// all inputs. y holds the sums, as the integers of a block take the registers.
+template <int BITS, class S, bool WHOLE, bool STREAM, int R, int P>
+inline void multiply_blocks(const IntegerPart& part, int first, const QuantizedTile& rows, Ahead ahead, float* y) {
+    const typename S::Element* weight = static_cast<const typename S::Element*>(part.scale) + first * LANES;
+    const uint8_t* values = part.values + first * LANES * 4;
+    y += first * LANES;
+    const int64_t fetched = STREAM ? 0 : ahead.step * (BLOCK / 4), begin = part.begin / BLOCK, end = part.end / BLOCK;
+    const uint8_t* x = rows.first + part.begin / 4 * QUAD_BYTES;
+    const uint8_t* scales = rows.first + rows.scale + 4 * begin;
+    const int64_t start = rows.start - rows.scale;
+    for (int64_t block = begin; block < end; block++) {
+        for (int64_t i = 0; i < fetched; i += 64) __builtin_prefetch(ahead.from + i, 0, 3);
+        ahead.from += fetched;
+        multiply_block<BITS, S, WHOLE, STREAM, R, P>(values, x, rows.stride, scales + start - x, scales - x, !block, y,
+                                                     WHOLE ? weight : weight + block * PANEL, ahead);
+        values += BLOCK * PANEL * BITS / 8;
+        x += BLOCK / 4 * QUAD_BYTES;
+        scales += 4;
+    }
+    if (part.end < part.inputs) return;
+    for (int i = 0; i < P; i++) {
+        const vf whole = S::load(weight + i * LANES);
+        for (int r = 0; r < R; r++) {
+            float* to = y + r * PANEL + i * LANES;
+            vf result = WHOLE ? load_as<vf>(to) * whole : load_as<vf>(to);
+            const float* sum = reinterpret_cast<const float*>(rows.first + r * rows.stride + rows.sum);
+            for (int64_t g = 0; part.shift && g < part.inputs / part.group; g++)
+                result += S::load(static_cast<const typename S::Element*>(part.shift) + g * PANEL + (first + i) * LANES) * sum[g];
+            store_as(to, result * part.factor);
+        }
+    }
+}
+
 #if defined(__AVX512F__)
 const int INTEGER_SUMS = 16;
 #else
@@ -152,12 +228,14 @@ inline void unpack_nibbles(const uint8_t* from, int64_t inputs, uint8_t* to) {
 template <int BITS, class S>
 struct IntegerKernel {
     // With 4 bits, two vectors of weights and their halves need registers that more rows would take.
-    static const int rows = LANES == 16 ? (BITS == 4 ? 6 : 8) : 4, width = PANEL;
+    static const int rows = LANES == 16 ? (BITS == 4 ? 6 : 8) : 4, width = PANEL, input_bytes = QUAD_BYTES / 4;
     const linear_args& a;
     QuantizedRows x;
+    bool blocks;
     int64_t count = 0;
 
-    explicit IntegerKernel(const linear_args& args) : a(args), x(args) {}
+    explicit IntegerKernel(const linear_args& args)
+        : a(args), x(args), blocks(args.x_group == BLOCK && (args.group == BLOCK || args.group >= x.padded)) {}
     int64_t inputs() const { return x.padded; }
     // Whole groups; a group of all inputs may be taken in several parts.
     int64_t unit() const { return a.group < x.padded && a.group > a.x_group ? a.group : a.x_group; }
@@ -165,8 +243,25 @@ struct IntegerKernel {
     const uint8_t* weights(int64_t panel) const { return static_cast<const uint8_t*>(a.weight) + panel * panel_bytes(); }
     void prepare(int64_t first, int64_t number) { x.prepare(first, count = number); }
 
+    template <int WIDTH, bool STREAM, int R>
+    void run_blocks(const IntegerPart& part, int64_t row, float* y) const {
+        const QuantizedTile from = x.tile(row);
+        const int parts = integer_parts(R, PANEL / LANES);
+        for (int first = 0; first < PANEL / LANES; first += parts) {
+            const Ahead ahead = first ? Ahead{part.values, 0} : part.ahead;
+            if (a.group == BLOCK)
+                multiply_blocks<WIDTH, S, false, STREAM, R, parts>(part, first, from, ahead, y);
+            else
+                multiply_blocks<WIDTH, S, true, STREAM, R, parts>(part, first, from, ahead, y);
+        }
+    }
+
     template <int WIDTH, int R>
     void run(const IntegerPart& part, int64_t row, float* y) const {
+        if (blocks) {
+            if (count <= rows) return run_blocks<WIDTH, true, R>(part, row, y);
+            if constexpr (R > rows / 2 - 1 && WIDTH == 8) return run_blocks<WIDTH, false, R>(part, row, y);
+        }
         QuantizedRow from[R];
         for (int r = 0; r < R; r++) from[r] = x.row(row + r);
         const int parts = integer_parts(R, PANEL / LANES);

@@ -31,6 +31,12 @@ struct QuantizedRow {
     const float* sum;      // per weight group: sum of scale · q
 };
 
+// Rows of x, `stride` bytes apart: their numbers, and where in a row its scales, starts and sums are.
+struct QuantizedTile {
+    const uint8_t* first;
+    int64_t stride, scale, start, sum;
+};
+
 inline float largest(const float* x, int count) {
     vf most{};
     vf poison{};
@@ -155,6 +161,11 @@ struct QuantizedRows {
         const uint8_t* sum = start + round_up(padded / piece * 4, 64);
         return {base, reinterpret_cast<const float*>(scale), reinterpret_cast<const int32_t*>(start),
                 reinterpret_cast<const float*>(sum)};
+    }
+
+    QuantizedTile tile(int64_t index) const {
+        const int64_t scale = values_bytes(), start = scale + round_up(blocks * 4, 64);
+        return {memory + index * row_bytes, row_bytes, scale, start, start + round_up(padded / piece * 4, 64)};
     }
 
     void prepare(int64_t first, int64_t count) {

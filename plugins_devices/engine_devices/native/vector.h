@@ -37,13 +37,39 @@ inline void store_as(void* to, V value) {
     memcpy(to, &value, sizeof value);
 }
 
-inline vf splat(float x) { return vf{} + x; }
+#if defined(__AVX512F__)
+inline vf all_of(float x) { return vf(_mm512_set1_ps(x)); }  // 0 + x is an addition: -0 is not 0
+inline vi all_of(int32_t x) { return vi(_mm512_set1_epi32(x)); }
+#else
+inline vf all_of(float x) { return vf{} + x; }
+inline vi all_of(int32_t x) { return vi{} + x; }
+#endif
+// LANES floats, or zeros; without a branch where the machine can.
+#if defined(__AVX512F__)
+inline vf load_unless(bool not_at_all, const float* from) { return vf(_mm512_maskz_loadu_ps(not_at_all ? 0 : 0xffff, from)); }
+#else
+inline vf load_unless(bool not_at_all, const float* from) { return not_at_all ? vf{} : load_as<vf>(from); }
+#endif
+inline vf splat(float x) { return all_of(x); }
 inline vf as_float(vu bits) { return vf(bits); }
 inline vu as_bits(vf x) { return vu(x); }
 inline vf select(vi mask, vf yes, vf no) { return vf((vi(yes) & mask) | (vi(no) & ~mask)); }
 
+// p + distance, by itself: GCC would multiply distances of several pointers in vectors, and wait for them.
+template <class T>
+inline const T* apart(const T* p, int64_t distance) {
+    p += distance;
+    asm("" : "+r"(p));
+    return p;
+}
+
 // bfloat16.
-inline vf from_bf16(vh h) { return as_float(__builtin_convertvector(h, vu) << 16); }
+#if defined(__AVX512F__)
+inline vu words_of(vh h) { return vu(_mm512_cvtepu16_epi32(__m256i(h))); }  // GCC 12 converts the halves one after the other
+#else
+inline vu words_of(vh h) { return __builtin_convertvector(h, vu); }
+#endif
+inline vf from_bf16(vh h) { return as_float(words_of(h) << 16); }
 
 inline vh to_bf16(vf x) {
     const vu bits = as_bits(x);
