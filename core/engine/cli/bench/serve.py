@@ -44,7 +44,13 @@ COMMAND = Command(
         Flag("--request-timeout", "float", 600.0, "Seconds until a request counts as failed.", metavar="SECONDS"),
         Flag("--plot", "text", None, "Draw the distributions (needs matplotlib: the extra bench).", metavar="FILE.png"),
         Flag("--warm-prefix", "flag", False, "One shared prefix for warm-up and all repetitions; without, a new one each time."),
-        *LOAD, *RESULTS,
+        *(flag for flag in LOAD if flag.name != "--prompt-seed"),
+        # The engine's commands have a --seed of another meaning.
+        Flag(
+            "--prompt-seed", "int", 0, "Seed of the made-up load: the same prompts, lengths and times each time.", aliases=("--seed",),
+            metavar="SEED",
+        ),
+        *RESULTS,
     ),
 )  # fmt: skip
 #: What the table and the comparison show: name, label, and whether more is better.
@@ -57,7 +63,7 @@ ROWS = (
 )  # fmt: skip
 _SETTING = (
     "endpoint", "num_prompts", "concurrency", "request_rate", "lengths", "input_len", "output_len", "shared_prefix", "warm_prefix",
-    "repeats", "goodput",
+    "repeats", "goodput", "prompt_seed",
 )  # fmt: skip
 TOTALS = (
     ("completed", "requests completed"), ("failed", "requests failed"), ("input_tokens", "input tokens"),

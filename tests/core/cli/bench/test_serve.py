@@ -129,6 +129,19 @@ async def test_shared_prefixes(warm, cold):
     assert len({tuple(request.prompt_token_ids) for request in client.seen}) == 6
 
 
+async def test_a_seed_makes_the_same_load_again():
+    loads = []
+    for seed in ("7", "7", "8"):
+        client = FakeClient()
+        async with on_socket(client) as url:
+            words = ("--num-prompts", "4", "--lengths", "chat", "--input-len", "20", "--output-len", "5", "--repeats", "2")
+            result, _ = await _measure({**flags(*words, "--concurrency", "1", "--seed", seed), "url": url})
+        assert result["prompt_seed"] == int(seed)
+        loads.append([(tuple(request.prompt_token_ids), request.params.max_tokens) for request in client.seen])
+    assert loads[0] == loads[1] and not set(loads[0][-8:]) & set(loads[2][-8:])
+    assert len(set(loads[0][-8:])) == 8
+
+
 async def test_two_servers_in_turns():
     async with on_socket(FakeClient(delay=0.001)) as fast, on_socket(FakeClient(delay=0.03)) as slow:
         words = ("--num-prompts", "2", "--output-len", "4", "--input-len", "8", "--repeats", "2", "--goodput", "ttft=1000")
