@@ -17,7 +17,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
-from engine.footprint import Phases, age, settle, trim, unswept
+from engine.footprint import Phases, age, one_arena, settle, trim, unswept
 from engine.loop import EngineLoop
 from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.parent import end_with_parent, ignore_ends
@@ -235,6 +235,7 @@ def main() -> int:
 
     from engine.plugin import alarm
 
+    one_arena()
     # A crash in native code says where: the operator sees which plugin was at work.
     faulthandler.enable()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import EngineConfig, ServerConfig
 from engine.errors import EngineError, PortError
-from engine.footprint import age, settle
+from engine.footprint import age, one_arena, settle
 from engine.plugin import alarm
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run(config: EngineConfig) -> int:
     """Serve until a signal; the exit status. Errors of the start are raised as EngineError."""
+    one_arena()
     listening = bind(config.server.host, config.server.port)
     alarm.install()
     try:

@@ -18,6 +18,7 @@ from typing import assert_never
 import msgspec
 
 from engine.errors import EngineError
+from engine.footprint import one_arena
 from engine.parent import end_with_parent, ignore_ends
 from engine.plugin.contracts.executor import Worker
 from engine.plugin.wire import Connection, connect
@@ -131,6 +132,7 @@ def main() -> int:
     # Ctrl-C and the SIGTERM of a service's stop reach the whole process group; the executor decides when workers end.
     ignore_ends()
     end_with_parent()
+    one_arena()
     serve(connect(os.environ[SOCKET_VARIABLE]), int(sys.argv[1]))
     return 0
 

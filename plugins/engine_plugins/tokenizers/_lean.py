@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,7 +91,7 @@ class Merges:
 
     def merged(self, ids: list[int]) -> list[int]:
         """The tokens of a word, from those of its characters; ``ids`` is used up."""
-        ranks = [self._rank(left, right) for left, right in zip(ids, ids[1:], strict=False)]
+        ranks = [self._rank(left, right) for left, right in pairwise(ids)]
         while ranks and (rank := min(ranks)) != _NEVER:
             place = ranks.index(rank)
             ids[place : place + 2] = [self._made[rank]]
@@ -106,7 +107,9 @@ class LeanTokenizer(Tokenizer):
     """Answers as the whole tokenizer does, which it makes again for what it cannot answer: texts with added tokens in them, characters
     that the vocabulary lacks, and tokens to be put around a text."""
 
-    def __init__(self, whole: Tokenizer, library: tokenizers.Tokenizer, words: Words, merges: Merges, make: Callable[[], Tokenizer]) -> None:
+    def __init__(
+        self, whole: Tokenizer, library: tokenizers.Tokenizer, words: Words, merges: Merges, make: Callable[[], Tokenizer]
+    ) -> None:
         self._words, self._merges, self._make = words, merges, make
         self._normalizer, self._splitter, self._decoder = library.normalizer, library.pre_tokenizer, library.decoder
         self._at_once: bool = library.model.ignore_merges

@@ -17,7 +17,10 @@ from tests.plugins.tokenizers.places import fast
 from tests.plugins.tokenizers.test_files import make
 from tests.plugins.tokenizers.test_tokenizers import PLACES, TEXTS, place_of
 
-FORCED = ['{"name": "', '", "arguments": {"city_name": ', "<tool_call>\n{", "\n</tool_call>", "ab" * 700, "日本" * 90, "\u0301e\u0301", "\\u00e9"]
+FORCED = [
+    '{"name": "', '", "arguments": {"city_name": ', "<tool_call>\n{", "\n</tool_call>",
+    "ab" * 700, "日本" * 90, "\u0301e\u0301", "\\u00e9",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PLACES)
