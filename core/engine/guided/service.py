@@ -25,6 +25,8 @@ FALLBACKS = ("xgrammar", "guidance", "outlines", "lm-format-enforcer")
 REMEMBERED = 4096
 #: A constraint that takes longer (seconds) is compiled before its request is sent on, so that no step waits for it.
 QUICK = 0.02
+#: One that takes less is not worth a question: the worker compiles it when its request comes.
+TINY = 0.003
 #: Seconds between questions whether the worker has compiled a constraint, and in all.
 POLL, PATIENCE = 0.003, 30.0
 #: How a server rests before it loads what nobody has asked for yet: seconds between looks, and looks.
@@ -198,16 +200,26 @@ class GuideService:
         backend = spec.backend or ""
         if not fresh and seconds < QUICK and backend in self._used:
             return
-        stated = msgspec.to_builtins(msgspec.structs.replace(spec, start_after=(), opens=()))
+        quick = seconds < QUICK and backend in self._used
+        if quick and seconds < TINY:
+            return
+        preparing = self._prepare(msgspec.to_builtins(msgspec.structs.replace(spec, start_after=(), opens=())))
+        if not quick:
+            await preparing
+            self._used.add(backend)
+            return
+        # An answer comes between two steps. Where it does not come in time, steps are longer than the compiling, and it is done when the
+        # prompt has been computed.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(preparing, seconds)
+
+    async def _prepare(self, stated: Any) -> None:
+        """Until the worker has compiled it."""
         until = asyncio.get_running_loop().time() + PATIENCE
         while not (await self._client.call("prepare_guide", spec=stated))[0]:
-            # A quick one is ready when the prompt has been computed; only the backend's own start takes longer.
-            if seconds < QUICK and backend in self._used:
-                return
             if asyncio.get_running_loop().time() > until:
                 raise EngineError(f"the worker did not compile the constraint within {PATIENCE:g} s.")
             await asyncio.sleep(POLL)
-        self._used.add(backend)
 
 
 async def _rest(idle: Callable[[], bool]) -> None:
