@@ -9,7 +9,7 @@ from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
-from ._held import scaled
+from ._held import numbers, scaled
 from ._names import listed, parts_of
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class AWQ(Quantizer):
         # GPTQModel says it under its own keys.
         version = next((found for key in ("version", "checkpoint_format", "format") if (found := config.get(key))), "gemm")
         reader = ConfigReader({**config, "version": str(version).lower()}, "quantization_config.")
-        self.rows = reader.text("version", known=("gemm", "gemv")) == "gemv"
-        if self.rows and self.bits != 4:
-            raise reader.complaint("version", "gemv", "gemm, where bits is not 4")
+        self.version = reader.text("version", known=("gemm", "gemv", "gemv_fast", "llm-awq"))
         if config.get("backend", "autoawq") == "llm-awq":
-            raise reader.complaint("backend", "llm-awq", "autoawq (llm-awq packs along the inputs)")
+            self.version = "llm-awq"
+        if self.version != "gemm" and self.bits != 4:
+            raise reader.complaint("version", self.version, "gemm, where bits is not 4")
 
     def linear(self, layer: LinearShape) -> WeightFormat | PartFormats | None:
         """See the contract."""
@@ -59,7 +59,11 @@ class AWQ(Quantizer):
         return any(each in f"{name}." for each in self.ignored)
 
     def _format(self, layer: LinearShape) -> WeightFormat:
-        if self.rows:
+        if self.version in ("gemv_fast", "llm-awq"):
+            from ._awq_fast import AWQFastFormat
+
+            return AWQFastFormat(self.group, layer, words=self.version == "llm-awq")
+        if self.version == "gemv":
             from ._awq_rows import AWQRowsFormat
 
             return AWQRowsFormat(self.group, layer.inputs)
@@ -71,6 +75,8 @@ class AWQ(Quantizer):
 
     def held(self, tensor: TensorInfo) -> int | None:
         """See the contract."""
+        if tensor.name.endswith(".scaled_zeros"):
+            return numbers(tensor, 4)
         zeros, scale = (32 / self.bits, 2) if self.zero_point else (0, 1)
         return scaled(tensor, {"qweight": 1, "qzeros": zeros, "scales": scale})
 

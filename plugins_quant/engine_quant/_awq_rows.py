@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from engine.layers.contents import check_numbers
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, WeightFormat
 
 from ._integers import SCALES, grouped
@@ -32,15 +33,12 @@ class AWQRowsFormat(WeightFormat):
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
         """Zero points [N, groups], one byte each, and as many scales."""
-        groups = -(-part.inputs // self.group)
         if suffix == "qweight":
             return tensor
         if suffix == "qzeros":
             check(part, suffix, tensor, dtypes=(torch.int32,))
             tensor = fields(tensor) if tensor.dim() == 2 else tensor
-        if tensor.dim() != 2 or tensor.shape[1] < groups:
-            raise damaged(part, suffix, f"has shape {list(tensor.shape)}", f"at least {groups} columns")
-        return tensor[:, :groups]
+        return leading(part, suffix, tensor, -(-part.inputs // self.group), self.group, 1)
 
     def pack(self, layer: LinearShape, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeight:
         """See the contract."""
@@ -49,6 +47,16 @@ class AWQRowsFormat(WeightFormat):
         scale = check(layer, "scales", require(layer, tensors, "scales"), (layer.outputs, groups), SCALES)
         zeros = check(layer, "qzeros", require(layer, tensors, "qzeros"), (layer.outputs, groups), (torch.uint8,))
         return grouped(fields(words), scale, zeros, bits=4, group=min(self.group, layer.inputs))
+
+
+def leading(part: LinearShape, suffix: str, tensor: Tensor, groups: int, group: int, axis: int) -> Tensor:
+    """The elements of scales or zero points that belong to a group; the producer fills up whole words, or 2 or 4 of these."""
+    words = -(-groups // 8)
+    filled = -(-words // (128 // group)) * (128 // group) if group in (32, 64) else words
+    if tensor.dim() != 2 or tensor.shape[axis] not in (groups, 8 * words, 8 * filled):
+        raise damaged(part, suffix, f"has shape {list(tensor.shape)}", f"{groups} or {8 * filled} along axis {axis}")
+    check_numbers(f"{part.name}.{suffix}", tensor)
+    return tensor.narrow(axis, 0, groups)
 
 
 def fields(words: Tensor) -> Tensor:

@@ -52,6 +52,6 @@ class HQQOutputsFormat(WeightFormat):
         codes = codes_of(layer, require(layer, tensors, "W_q"), self.bits, self.group, columns)
         scale, zero = (check(layer, suffix, require(layer, tensors, suffix), (1, columns), SCALES)[0] for suffix in ("scale", "zero"))
         starts = torch.arange(layer.outputs, device=codes.device) * layer.inputs % columns
-        kept, rows = starts.unique(return_inverse=True)
+        kept, rows = starts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         places = (kept.unsqueeze(1) + torch.arange(layer.inputs, device=codes.device)) % columns
         return SharedScales.of(codes.reshape(layer.outputs, layer.inputs), scale[places], zero[places], rows.int(), bits=self.bits)

@@ -1,4 +1,4 @@
-"""AWQ checkpoints of AutoAWQ's gemm version, 4 and 8 bits with zero points."""
+"""AWQ checkpoints, 4 and 8 bits with zero points: AutoAWQ's gemm, gemv and gemv_fast versions, llm-awq's packing."""
 
 from __future__ import annotations
 

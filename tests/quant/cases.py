@@ -180,6 +180,8 @@ CASES: tuple[Case, ...] = (
     Case("gptq_marlin_24", "4 bits, 2:4", "specification", written(tiles.marlin_24, MARLIN | {"checkpoint_format": "marlin_24"}, **TILED)),
     real("awq", "4 bits, groups of 128", "autoawq 0.2.9", "q_awq", flags={"quantization": "awq"}),
     Case("awq", "4 bits, groups of 32", "specification", written(packers.awq, AWQ), flags={"quantization": "awq"}),
+    Case("awq", "gemv_fast, groups of 32", "specification", written(packers.gemv_fast, AWQ | {"version": "gemv_fast"}),
+         flags={"quantization": "awq"}),
     Case("awq_marlin", "8 bits, groups of 32", "specification", written(lambda w: packers.awq(w, bits=8), AWQ | {"bits": 8}),
          flags={"quantization": "awq_marlin"}),
     Case("qqq", "4 bits, groups of 128", "specification", written(tiles.qqq, QQQ, **TILED), **ROUNDED),

@@ -105,6 +105,28 @@ def hqq(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
     return tensors, torch.from_numpy(dense.reshape(outputs, inputs)).float()
 
 
+def gemv_fast(weight: Tensor, *, group: int = 32) -> Quantized:
+    """AutoAWQ's gemv_fast, which llm-awq made: 64 inputs of four outputs are a run of nibbles, four to an int16."""
+    outputs, inputs = weight.shape
+    group = inputs if group < 0 else group
+    codes, scales, zeros = in_groups(weight, np.arange(inputs) // group, inputs // group, 4, False)
+    words = np.zeros((outputs // 4, inputs), dtype=np.uint16)
+    for output in range(outputs):
+        for column in range(inputs):
+            thirty_two, rest = divmod(column % 64, 32)
+            a, b, c = rest // 8, rest % 8 // 2, rest % 2
+            place = output % 4 * 64 + thirty_two * 32 + 8 * b + 4 * c + a
+            words[output // 4, column // 64 * 64 + place // 4] |= np.uint16(codes[output, column] << 4 * (place % 4))
+    fill = ((0, 0), (0, -scales.shape[1] % {32: 32, 64: 16}.get(group, 8)))
+    scaled = (-(scales.astype(np.float32) * zeros)).astype(np.float16)
+    tensors = {
+        "qweight": torch.from_numpy(words.view(np.int16)), "scales": torch.from_numpy(np.pad(scales, fill).T.copy()),
+        "scaled_zeros": torch.from_numpy(np.pad(scaled, fill).T.copy()),
+    }  # fmt: skip
+    dense = codes * scales.astype(float).repeat(group, 1) + scaled.astype(float).repeat(group, 1)
+    return tensors, torch.from_numpy(dense).float()
+
+
 def hqq_outputs(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:
     """HQQ's axis 0: the flattened weight in ``group`` stretches (0: as many as outputs), a column of these is a group."""
     shape = tuple(weight.shape)

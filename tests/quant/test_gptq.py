@@ -221,8 +221,9 @@ def test_configs_that_cannot_be_read_are_refused(case, llama, tmp_path):
 
 def test_awq_configs_that_cannot_be_read_are_refused(llama, tmp_path):
     for changes, message in (
-        ({"version": "gemv_fast"}, "version is 'gemv_fast'; it must be one of gemm, gemv"), ({"bits": 3}, "bits is 3; it must be 4 or 8"),
-        ({"backend": "llm-awq"}, "llm-awq packs along the inputs"), ({"group_size": 0}, "group_size is 0"),
+        ({"version": "exllama"}, "version is 'exllama'; it must be one of gemm, gemv, gemv_fast"),
+        ({"bits": 3}, "bits is 3; it must be 4 or 8"),
+        ({"backend": "llm-awq", "bits": 8}, "version is 'llm-awq'; it must be gemm"), ({"group_size": 0}, "group_size is 0"),
     ):  # fmt: skip
         awq(tmp_path / "q", llama, changes)
         with pytest.raises(ModelFileError, match=re.escape(message)):

@@ -81,6 +81,7 @@ UINT4 = floats.quark_rule("uint4", "per_group", group_size=32) | {"symmetric": F
 INT4 = floats.quark_rule("int4", "per_group", group_size=32)
 IN_ORDER = {"export": {"pack_method": "order", "kv_cache_group": []}}
 AUTO = {"quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": False, "data_type": "int"}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True}
 VARIANTS: dict[str, tuple[Callable[[Tensor], Quantized], dict[str, Any]]] = {
     "quark int4": (lambda w: quark_words(w, signed=True), floats.quark_config(INT4, None)),
     "quark uint4": (lambda w: quark_words(w, signed=False), floats.quark_config(UINT4, None)),
@@ -88,7 +89,11 @@ VARIANTS: dict[str, tuple[Callable[[Tensor], Quantized], dict[str, Any]]] = {
     "quark fp6_e2m3": (lambda w: six_bits(w, 2), floats.quark_config(floats.quark_rule("fp6_e2m3", "per_group", group_size=32), None)),
     "quark fp6_e3m2": (lambda w: six_bits(w, 3), floats.quark_config(floats.quark_rule("fp6_e3m2", "per_group", group_size=32), None)),
     "modelopt W4A8_MXFP4_FP8": (floats.mxfp4, floats.modelopt_config("W4A8_MXFP4_FP8")),
-    "awq gemv": (packers.gemv, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemv"}),
+    "awq gemv": (packers.gemv, AWQ | {"version": "gemv"}),
+    "awq gemv_fast": (packers.gemv_fast, AWQ | {"version": "gemv_fast"}),
+    "awq gemv_fast in groups of 64": (lambda w: packers.gemv_fast(w, group=64), AWQ | {"version": "GEMV_FAST", "group_size": 64}),
+    "llm-awq": (packers.gemv_fast, AWQ | {"backend": "llm-awq"}),
+    "the first llm-awq": (packers.awq, AWQ | {"backend": "llm-awq"}),
     "auto-round as gptq": (
         lambda w: packers.gptq(w, symmetric=False, index=False), AUTO | {"packing_format": "auto_round:auto_gptq"}
     ),

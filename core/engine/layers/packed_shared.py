@@ -66,7 +66,7 @@ class SharedScales(PackedWeight):
         """Those outputs (start and size of each piece), one piece below the other, of ``count`` inputs from ``first`` on."""
         pieces = [slice(start, start + size) for start, size in outputs]
         inputs = slice(first, first + count)
-        kept, rows = torch.cat([self.rows[piece] for piece in pieces]).unique(return_inverse=True)
+        kept, rows = torch.cat([self.rows[piece] for piece in pieces]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         codes = torch.cat([self.unpacked(piece)[:, inputs] for piece in pieces])
         return SharedScales.of(
             codes, self.scale[kept.long(), inputs].contiguous(), self.zero[kept.long(), inputs].contiguous(), rows.int(), bits=self.bits
