@@ -79,6 +79,24 @@ def test_integers_with_rounded_activations(native, bits, asymmetric, outputs, in
             close(kernel.apply(x, bias), exact + bias.double(), torch.bfloat16)
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("group", [0, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_of_128_in_several_pieces(native, bits, group, asymmetric):
+    """More inputs than rows share in the first-level cache; a row alone gets the same bits."""
+    packed = GroupedInteger.quantize(dense(70, 2304), bits=bits, group=group, asymmetric=asymmetric)
+    panels = pack_integer(native, packed)
+    assert activation_group(panels.group, 2304) == 128
+    kernel = NativeLinear(native, panels, 128)
+    weight = packed.dequantize(torch.float64)
+    for rows in (1, 6, 9, 33, 300):
+        x = activations(rows, 2304, torch.bfloat16)
+        got = kernel.apply(x, None)
+        close(got, rounded(x, 128) @ weight.T, torch.bfloat16)
+        for row in (0, rows // 2, rows - 1):
+            assert torch.equal(got[row], kernel.apply(x[row : row + 1], None)[0])
+
+
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_float8(native, kind, outputs, inputs):
