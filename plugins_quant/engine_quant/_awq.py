@@ -9,7 +9,7 @@ from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
-from ._held import numbers, scaled
+from ._held import PLAIN, numbers, scaled
 from ._names import listed, parts_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AWQ(Quantizer):
 
     def held(self, tensor: TensorInfo) -> int | None:
         """See the contract."""
-        if tensor.name.endswith(".scaled_zeros"):
+        if tensor.name.endswith((".scaled_zeros", ".qzeros")) and tensor.dtype in PLAIN:
             return numbers(tensor, 4)
         zeros, scale = (32 / self.bits, 2) if self.zero_point else (0, 1)
         return scaled(tensor, {"qweight": 1, "qzeros": zeros, "scales": scale})

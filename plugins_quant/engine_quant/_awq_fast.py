@@ -15,11 +15,13 @@ from ._awq import ORDERS
 from ._awq_rows import leading
 from ._integers import SCALES, grouped, signed, unpack_columns
 from ._names import parts_of
-from ._tensors import check, damaged, require
+from ._tensors import check, damaged, require, require_one
 
 
 class AWQFastFormat(WeightFormat):
-    """``qweight`` int16 [N / 4, K], ``scales`` and ``scaled_zeros`` [at least K / group, N]: W = code · scale + scaled zero.
+    """``qweight`` int16 [N / 4, K], ``scales`` and scaled zeros [at least K / group, N]: W = code · scale + scaled zero.
+
+    AutoAWQ calls scaled zeros ``qzeros``, llm-awq ``scaled_zeros``.
 
     Words of 64 inputs of four outputs are a run of 256 fields of 4 bits, the lowest of a word first: 64 of the first output, then 64 of
     the next. Of each 32 inputs field 8 b + 4 c + a is input 8 a + 2 b + c. ``words``: the first llm-awq packed as AutoAWQ's gemm
@@ -39,8 +41,8 @@ class AWQFastFormat(WeightFormat):
         return (
             CheckpointTensor("qweight", 0, 1),
             CheckpointTensor("scales", 0, self.axis, input_group=self.group),
-            CheckpointTensor("scaled_zeros", 0, self.axis, input_group=self.group, optional=self.words),
-            *([CheckpointTensor("qzeros", 0, self.axis, input_group=self.group, optional=True)] if self.words else []),
+            CheckpointTensor("scaled_zeros", 0, self.axis, input_group=self.group, optional=True),
+            CheckpointTensor("qzeros", 0, self.axis, input_group=self.group, optional=True),
         )
 
     def unfold(self, part: LinearShape, suffix: str, tensor: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class AWQFastFormat(WeightFormat):
         if suffix == "qweight":
             return self._codes(part, tensor)
         groups = part.inputs // self.group
-        if suffix == "qzeros":
+        if suffix == "qzeros" and self.words and not tensor.is_floating_point():
             return unpack_columns(check(part, suffix, tensor, (groups, part.outputs // 8), (torch.int32,)), 4, ORDERS[4])
         kept = leading(part, suffix, check(part, suffix, tensor, dtypes=SCALES), groups, self.group, 0)
         return check(part, suffix, kept, (groups, part.outputs)).t()
@@ -68,8 +70,9 @@ class AWQFastFormat(WeightFormat):
         group = min(self.group, layer.inputs)
         wanted = (layer.outputs, layer.inputs // group)
         codes, scale = require(layer, tensors, "qweight"), check(layer, "scales", require(layer, tensors, "scales"), wanted).contiguous()
-        if "qzeros" in tensors and "scaled_zeros" not in tensors:
-            return grouped(codes, scale, check(layer, "qzeros", tensors["qzeros"], wanted), bits=4, group=group)
-        zeros = check(layer, "scaled_zeros", require(layer, tensors, "scaled_zeros"), wanted)
+        suffix, zeros = require_one(layer, tensors, ("qzeros", "scaled_zeros"))
+        check(layer, suffix, zeros, wanted)
+        if not zeros.is_floating_point():
+            return grouped(codes, scale, zeros, bits=4, group=group)
         shift = zeros.float() + 8 * scale.float()
         return GroupedInteger.of(signed(codes, 4), scale, shift, bits=4, group=group)

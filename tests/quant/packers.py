@@ -121,10 +121,16 @@ def gemv_fast(weight: Tensor, *, group: int = 32) -> Quantized:
     scaled = (-(scales.astype(np.float32) * zeros)).astype(np.float16)
     tensors = {
         "qweight": torch.from_numpy(words.view(np.int16)), "scales": torch.from_numpy(np.pad(scales, fill).T.copy()),
-        "scaled_zeros": torch.from_numpy(np.pad(scaled, fill).T.copy()),
+        "qzeros": torch.from_numpy(np.pad(scaled, fill).T.copy()),
     }  # fmt: skip
     dense = codes * scales.astype(float).repeat(group, 1) + scaled.astype(float).repeat(group, 1)
     return tensors, torch.from_numpy(dense).float()
+
+
+def llm_awq(weight: Tensor) -> Quantized:
+    """As :func:`gemv_fast`, under llm-awq's names."""
+    made, dense = gemv_fast(weight)
+    return {"scaled_zeros" if suffix == "qzeros" else suffix: tensor for suffix, tensor in made.items()}, dense
 
 
 def hqq_outputs(weight: Tensor, *, bits: int = 4, group: int = 64) -> Quantized:

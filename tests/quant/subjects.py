@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.quant import floats, packers, tiles
 from tests.quant.cases import AWQ, GPTQ, MARLIN, QQQ
-from tests.quant.checkpoints import Quantized, tensors_of, tiny_llama, tiny_qwen3_moe, write_quantized
+from tests.quant.checkpoints import Quantized, is_linear, tensors_of, tiny_llama, tiny_qwen3_moe, write_quantized
 
 #: The layers whose tensors are damaged: one alone, and one part of a fused layer.
 DOWN, KEY = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.k_proj"
@@ -29,7 +29,7 @@ class Subject:
     """``pack`` None: a plain checkpoint that the method rounds while loading. ``unused``: suffixes that say nothing that is needed.
 
     ``optional``: tensors without which there is another meaning, not damage; ``either``: those that another dtype gives one.
-    ``files``: side files.
+    ``files``: side files. ``linear``: the tensors that ``pack`` takes.
     """
 
     method: str
@@ -43,6 +43,7 @@ class Subject:
     either: frozenset[str] = frozenset()
     files: dict[str, Any] = field(default_factory=dict)
     mixture: bool = False
+    linear: Callable[[str], bool] = is_linear
 
     @property
     def name(self) -> str:
@@ -52,7 +53,8 @@ class Subject:
     def write(self, path: Path, source: Path) -> None:
         """The sound checkpoint."""
         pack = self.pack
-        write_quantized(path, source, lambda _, weight: pack(weight) if pack else None, self.config, side_files=self.files)
+        write_quantized(path, source, lambda _, weight: pack(weight) if pack else None, self.config,
+                        side_files=self.files, linear=self.linear)  # fmt: skip
 
     def suffixes(self, path: Path, layer: str) -> list[str]:
         """The tensors of that layer in the checkpoint."""
@@ -96,6 +98,12 @@ def eight_bits(weight: Tensor) -> Quantized:
     """bitsandbytes' int8."""
     made, dense = floats.integer8(weight)
     return {"weight": made["weight"], "SCB": made["weight_scale"] * 127, "weight_format": torch.tensor(0, dtype=torch.uint8)}, dense
+
+
+def rows_in_a_column(weight: Tensor) -> Quantized:
+    """As ``engine quantize --method nf4`` keeps embedding and head: bitsandbytes' int8 in one column."""
+    made, dense = eight_bits(weight)
+    return {"weight": made["weight"].reshape(-1, 1), "SCB": made["SCB"].reshape(-1)}, dense
 
 
 def words(weight: Tensor) -> Quantized:
@@ -162,6 +170,9 @@ HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 
 HQQ_OUTPUTS = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 0}}}
 AQLM = {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 2, "nbits_per_codebook": 8}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_quant_storage": "uint8"}
+ENDS = ("model.embed_tokens", "lm_head")
+ROWS = NF4 | {"int8_rows": [*ENDS, *(f"model.layers.0.{name}" for name in (
+    "self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"))]}  # fmt: skip
 LLM8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 ORDERED = scheme("pack-quantized", 4, "int", strategy="group", group_size=64, symmetric=False, actorder="group")
 MXFP4 = scheme("mxfp4-pack-quantized", 4, "float", strategy="group", group_size=32, scale_dtype="torch.uint8")
@@ -194,7 +205,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("awq_marlin", "8 bits", lambda w: packers.awq(w, bits=8), AWQ | {"bits": 8}, {"quantization": "awq_marlin"}),
     Subject("awq", "gemv_fast", packers.gemv_fast, AWQ | {"version": "gemv_fast"}, {"quantization": "awq"}),
     Subject("awq", "gemv", packers.gemv, AWQ | {"version": "gemv"}, {"quantization": "awq"}),
-    Subject("awq", "llm-awq", packers.gemv_fast, AWQ | {"backend": "llm-awq"}, {"quantization": "awq"}),
+    Subject("awq", "llm-awq", packers.llm_awq, AWQ | {"backend": "llm-awq"}, {"quantization": "awq"}),
     Subject("auto-round", "zero points", lambda w: packers.gptq(w, symmetric=False, index=False), AUTO_ROUND),
     Subject("auto-round", "as awq", packers.awq, AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}),
     Subject("qqq", "groups", tiles.qqq, QQQ, unused=SCRATCH),
@@ -221,6 +232,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("quark", "int8", lambda w: floats.integer8(w, input_scale=torch.tensor(0.05)), QUARK_INT),
     Subject("bitsandbytes", "nf4", four_bits, NF4),
     Subject("bitsandbytes", "int8", eight_bits, LLM8, unused=frozenset({"weight_format"}), either=frozenset({"weight"})),
+    Subject("bitsandbytes", "int8_rows", rows_in_a_column, ROWS, layers=(DOWN, KEY, *ENDS), either=frozenset({"weight"}),
+            linear=lambda name: is_linear(name) or name.removesuffix(".weight") in ENDS),
     Subject("aqlm", "2 × 8", additive, AQLM),
     Subject("deepspeedfp", "6 bits", None, None, {"quantization": "deepspeedfp"},
             files={"quant_config.json": {"bits": 6, "group_size": 64}}),

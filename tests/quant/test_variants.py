@@ -92,7 +92,7 @@ VARIANTS: dict[str, tuple[Callable[[Tensor], Quantized], dict[str, Any]]] = {
     "awq gemv": (packers.gemv, AWQ | {"version": "gemv"}),
     "awq gemv_fast": (packers.gemv_fast, AWQ | {"version": "gemv_fast"}),
     "awq gemv_fast in groups of 64": (lambda w: packers.gemv_fast(w, group=64), AWQ | {"version": "GEMV_FAST", "group_size": 64}),
-    "llm-awq": (packers.gemv_fast, AWQ | {"backend": "llm-awq"}),
+    "llm-awq": (packers.llm_awq, AWQ | {"backend": "llm-awq"}),
     "the first llm-awq": (packers.awq, AWQ | {"backend": "llm-awq"}),
     "auto-round as gptq": (
         lambda w: packers.gptq(w, symmetric=False, index=False), AUTO | {"packing_format": "auto_round:auto_gptq"}

@@ -158,9 +158,12 @@ def located(error: ModelFileError, tensors: Iterable[TensorInfo]) -> ModelFileEr
     files = [(info.name, os.path.basename(info.file)) for info in tensors]
     for name in re.findall(r"'([^']+)'", str(error)):
         # Of a tensor that is not there, what stands beside it.
-        while name.count(".") > 1:
+        while name:
+            # A name as short as ``model.layers`` is that of all of them: only what stands directly below counts.
+            whole = name.count(".") > 1
             for known, file in files:
-                if f".{name}".endswith(f".{known}") or known.startswith(f"{name}."):
+                below = known.startswith(f"{name}.") and (whole or known.rpartition(".")[0] == name)
+                if f".{name}".endswith(f".{known}") or below:
                     return error if file in str(error) else type(error)(f"{file}: {error}", fix=error.fix)
             name = name.rpartition(".")[0]
     return error
