@@ -1,4 +1,4 @@
-"""HQQ checkpoints of 1 to 8 bits with groups along the inputs, one configuration or one per kind of layer."""
+"""HQQ checkpoints of 1 to 8 bits with groups along the inputs or the outputs, one configuration or one per kind of layer."""
 
 from __future__ import annotations
 
