@@ -34,8 +34,8 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The answer to a job. ``seconds`` that compiling took, ``nbytes`` of the guide, ``breaks``: whether its texts may begin with
-    line breaks; ``passing``: another time it may be another verdict."""
+    """The answer to a job. ``seconds`` of a processor that compiling took, ``nbytes`` of the guide, ``breaks``: whether its texts may
+    begin with line breaks; ``passing``: another time it may be another verdict."""
 
     id: int
     verdict: Verdict

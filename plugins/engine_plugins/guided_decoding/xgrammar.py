@@ -21,9 +21,10 @@ MAX_WHITESPACE = 24
 #: allows a token without bytes. Text between triggered tags is any bytes to it; there a guide's ``never`` takes them out.
 UNSPELLABLE = b"\xff"
 #: Bytes that the library may keep of what it has compiled: the masks of a rule serve every grammar that has the same rule, which takes most
-#: schemas from 16 ms to one with 152 thousand tokens. It also keeps whole grammars and counts a thirtieth of what those take: with this
-#: limit they end at some 15 MB.
-KEPT_BYTES = 5 * 2**18
+#: schemas from 16 ms to one with 152 thousand tokens.
+KEPT_BYTES = 8 * 2**20
+#: Grammars after which it begins anew: it keeps them, too, and counts a thirtieth of what a small one takes.
+KEPT_GRAMMARS = 512
 #: Has the rules that most schemas have; compiled when the compiler is made, so that the first schemas find them.
 _COMMON: dict[str, Any] = {
     "type": "object",
@@ -63,6 +64,12 @@ class XGrammarCompiler(GuideCompiler):
             tokens[token] = UNSPELLABLE
         info = xgrammar.TokenizerInfo(tokens, xgrammar.VocabType.RAW, vocab_size=len(tokens), stop_token_ids=[vocabulary.end])
         self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=KEPT_BYTES)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Keep only what most schemas need."""
+        self._compiler.clear_cache()
+        self._compiled = 0
         for compact in (False, True):
             self._json(json.dumps(_COMMON), compact)
 
@@ -72,6 +79,9 @@ class XGrammarCompiler(GuideCompiler):
         return unmet(spec, XGRAMMAR)
 
     def compile(self, spec: GuideSpec) -> Guide:
+        if self._compiled == KEPT_GRAMMARS:
+            self._begin()
+        self._compiled += 1
         try:
             grammar = self._compile(spec)
         except (RuntimeError, TypeError) as error:

@@ -312,3 +312,34 @@ async def test_a_busy_machine_is_the_servers_matter_and_is_not_remembered(servic
     for _ in range(2):
         assert (await service.prepare("f", plain(GuideSpec("regex", "busy+")))).backend == "xgrammar"
     assert len(answers) == 1
+
+
+class SlowClient(Client):
+    """A worker whose steps are longer than most compiling."""
+
+    async def call(self, method, **arguments):
+        await super().call(method, **arguments)
+        await asyncio.sleep(5)
+        return [False]
+
+
+@pytest.mark.parametrize("seconds, asked", [(0.001, 0), (0.01, 1)])
+async def test_a_quick_constraint_waits_for_no_long_step(service, monkeypatch, seconds, asked):
+    service._client = SlowClient()
+    service._used.add("xgrammar")
+    monkeypatch.setattr(service._compiling, "judge", lambda spec: _ready(spec, seconds))
+    began = time.perf_counter()
+    await service.prepare("f", plain(GuideSpec("regex", "a", "xgrammar")))
+    assert time.perf_counter() - began < 2 and len(service._client.asked) == asked
+
+
+async def test_a_slow_constraint_is_compiled_before_its_request_goes_on(service, monkeypatch):
+    service._client = SlowClient()
+    service._used.add("xgrammar")
+    monkeypatch.setattr(service._compiling, "judge", lambda spec: _ready(spec, 0.5))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(service.prepare("f", plain(GuideSpec("regex", "a", "xgrammar"))), 1)
+
+
+async def _ready(spec, seconds):
+    return Judgement(0, Verdict.READY, seconds=seconds)

@@ -160,3 +160,31 @@ def test_a_failure_of_the_library_is_a_status(compiler):
     stepper.stage(np.array([demo_tokenizer().encode("{", add_special_tokens=False)[0]]))
     NativeOperations(native).step_grammars(steps)
     assert steps.status[0] != 0
+
+
+def test_kept_rules_allow_what_those_compiled_anew_allow(compiler):
+    import xgrammar
+
+    from engine_plugins.guided_decoding.xgrammar import XGrammarCompiler
+
+    tokenizer, chance = demo_tokenizer(), random.Random(3)
+    width = tokenizer.size()
+    vocabulary = Vocabulary.of(tokenizer, width)
+    anew = XGrammarCompiler(vocabulary, lambda text: tokenizer.encode(text, add_special_tokens=False))
+    info = xgrammar.TokenizerInfo(
+        list(vocabulary.tokens), xgrammar.VocabType.RAW, vocab_size=width, stop_token_ids=[vocabulary.end]
+    )
+    anew._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+    for number in range(12):
+        kinds = chance.sample(["string", "integer", "number", "boolean", "null"], 3)
+        properties = {f"name_{number}_{i}": {"type": kind} for i, kind in enumerate(kinds)}
+        schema = {"type": "object", "properties": properties, "required": list(properties)[: number % 4]}
+        spec = GuideSpec("json", schema, options={"any_whitespace": number % 2 == 0})
+        kept, fresh = compiler.compile(spec).start(), anew.compile(spec).start()
+        for _ in range(60):
+            mask = mask_of(fresh, width)
+            assert set(allowed_tokens(mask_of(kept, width), width)) == set(allowed_tokens(mask, width))
+            token = int(chance.choice(allowed_tokens(mask, width)))
+            if token == vocabulary.end:
+                break
+            assert kept.advance([token]) and fresh.advance([token])
