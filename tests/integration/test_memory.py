@@ -49,11 +49,16 @@ def planned(*words: str) -> int:
     return rss
 
 
-def settled(server: RunningServer) -> int:
-    """Resident bytes once they have not grown for two seconds: the cache is committed in the background, in spurts on a busy machine."""
+def settled(server: RunningServer, expected: int) -> int:
+    """Resident bytes once they have not grown for two seconds: the cache is committed in the background, in spurts on a busy machine.
+
+    What is still far below ``expected`` gets a minute to grow.
+    """
     found = [server.rss()]
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (len(found) < 5 or max(found[-5:]) - min(found[-5:]) > found[-1] * 0.002):
+    while time.monotonic() < deadline and (
+        len(found) < 5 or max(found[-5:]) - min(found[-5:]) > found[-1] * 0.002 or found[-1] < expected * (1 - TOLERANCE)
+    ):
         time.sleep(0.5)
         found.append(server.rss())
     return found[-1]
@@ -77,7 +82,7 @@ def test_resident_memory_is_what_was_planned(llama: str, tmp_path: Path, case: s
     with serve(tmp_path / "log", model, *flags) as server:
         body = {"prompt": ["word " * 200] * 4, "max_tokens": 20, "n": 2, "ignore_eos": True}
         assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).status_code == 200
-        found = settled(server)
+        found = settled(server, expected)
         print(f"{case}: planned {expected / 2**20:.0f} MiB, resident {found / 2**20:.0f} MiB, ratio {found / expected:.3f}")
         mapped = {Path(entry.path).name for entry in psutil.Process(server.engine_pid()).memory_maps()}
     # torch's compiler and what it imports are 150 MiB that a CPU server has no use for

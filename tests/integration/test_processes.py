@@ -93,7 +93,7 @@ def test_a_killed_server_leaves_no_engine(tmp_path: Path) -> None:
     with serve(tmp_path / "log", *FLAGS) as server:
         stream = Stream(server.url)
         pids = family(server.process)
-        assert len(pids) == 2
+        assert server.engine_pid() in pids
         server.process.kill()
         assert_gone(pids)
         stream.join(20)
@@ -208,9 +208,9 @@ def test_no_orphan_in_any_order_of_kills(tmp_path: Path, victims: str) -> None:
     with serve(tmp_path / "log", *FLAGS, "-tp", "2", "--distributed-executor-backend", "mp") as server:
         Stream(server.url)
         pids = family(server.process)
-        assert len(pids) == 3
-        named = {"S": server.process.pid, "E": server.engine_pid()}
-        (named["W"],) = set(pids) - set(named.values())
+        # A server at rest may have started the process that compiles constraints, too.
+        (worker,) = (pid for pid in pids if "engine.worker.remote" in psutil.Process(pid).cmdline())
+        named = {"S": server.process.pid, "E": server.engine_pid(), "W": worker}
         if victims.startswith("stopped"):
             os.kill(named[victims[8]], signal.SIGSTOP)
             victims = "S"
