@@ -15,9 +15,10 @@ from tests.core.render.test_template import ENDLESS, LARGE
 from tests.integration.bad_requests import CHAT, COMPLETIONS, KEY
 from tests.integration.serving import RunningServer, serve
 from tests.integration.test_bad_inputs import BEARER, Neighbour
+from tests.patience import SLACK
 
 #: Seconds in which a refusal must come.
-TIME = 2.0
+TIME = 2.0 * SLACK
 MESSAGES = [{"role": "user", "content": "Hi"}]
 FIELDS = {"regex": "guided_regex", "json": "guided_json", "grammar": "guided_grammar", "choice": "guided_choice"}
 BRANCHES = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 40} for i in range(60)}

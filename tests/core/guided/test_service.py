@@ -17,6 +17,7 @@ from engine.guided.messages import Judgement, Verdict
 from engine.guided.service import GuideService
 from engine.plugin import GuideSpec
 from engine.server.openai.protocol import ChatBody
+from tests.patience import SLACK
 
 
 class Client:
@@ -93,7 +94,7 @@ async def test_hostile_constraints_are_refused_in_time(service, name):
     began = time.monotonic()
     error = await refusal(service, kind, value)
     assert says in str(error)
-    assert time.monotonic() - began < 4.0  # 2 s, and as much again for a busy machine
+    assert time.monotonic() - began < 4.0 * SLACK  # 2 s, and as much again for a busy machine
     assert await service.prepare("f", plain(GuideSpec("regex", "b")))
 
 
@@ -104,7 +105,7 @@ async def test_other_backends_have_the_same_budget(service, backend):
     await service.prepare("f", plain(GuideSpec("regex", "a", backend)))
     began = time.monotonic()
     assert "longer than" in str(await refusal(service, "regex", "((a{1,100}){1,100}){1,100}", f"{backend}:no-fallback"))
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 4.0 * SLACK
 
 
 async def test_memory_is_bounded_and_given_back(service):
