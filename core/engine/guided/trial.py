@@ -15,7 +15,7 @@ from engine.plugin.request import GuideSpec
 
 #: Tokens of the walk, and walks.
 STEPS, WALKS = 48, 2
-#: Seconds after which a walk ends where none of its steps took longer than ``SLOW``.
+#: Processor seconds after which a walk ends where none of its steps took longer than ``SLOW``.
 BRISK, SLOW = 0.004, 0.001
 #: Processor seconds that finding the allowed tokens of one position may take.
 STEP_SECONDS = 0.1
@@ -25,21 +25,21 @@ def judge(
     job: Job, compiler: GuideCompiler, width: int, end: int, seconds: float, blanks: tuple[int, ...] = ()
 ) -> Judgement:
     """What becomes of a job; logits have ``width`` columns, ``end`` is the end token, ``blanks`` are the tokens of line breaks alone.
-    The walks end before ``seconds`` have passed."""
+    The walks end before ``seconds`` of a processor have passed: on a busy machine they would else end before they have found anything."""
     lacks = compiler.unsupported(job.spec)
     if lacks is not None:
         return Judgement(job.id, Verdict.UNSUPPORTED, lacks)
-    began, worked = time.perf_counter(), time.thread_time()
+    worked = time.thread_time()
     try:
         guide = compiler.compile(job.spec)
     except UnsupportedConstraint as error:
         return Judgement(job.id, Verdict.UNSUPPORTED, " ".join(str(error).split())[:300])
     except ValueError as error:
         return Judgement(job.id, Verdict.WRONG, " ".join(str(error).split())[:500])
-    took = time.thread_time() - worked  # the clock also has the time in which others had the processor
+    took = time.thread_time() - worked
     try:
         problem = walk(
-            guide, width, end, began + 0.6 * seconds, dead_ends=job.spec.kind != "structural_tag", brisk=_is_tame(job.spec)
+            guide, width, end, worked + 0.6 * seconds, dead_ends=job.spec.kind != "structural_tag", brisk=_is_tame(job.spec)
         )
     except UnsupportedConstraint as error:
         problem = Verdict.UNSUPPORTED, " ".join(str(error).split())[:300]
@@ -54,11 +54,11 @@ def walk(
     guide: Guide, width: int, end: int, until: float, *, dead_ends: bool = True, brisk: bool = False
 ) -> tuple[Verdict, str] | None:
     """Why the guide cannot be used, or None. No allowed token at the very start means an empty language; ``dead_ends``: elsewhere it
-    does not, because odd beginnings of characters may lead there. In a structural tag it means that a part of it is empty. ``brisk``: a
-    few quick steps are enough."""
+    does not, because odd beginnings of characters may lead there. In a structural tag it means that a part of it is empty. ``until``: the
+    thread's processor time at which it ends; ``brisk``: a few quick steps are enough."""
     chance = random.Random(0)
     mask = np.zeros(-(-width // 32), np.int32)
-    enough, slowest = time.perf_counter() + BRISK, 0.0
+    enough, slowest = time.thread_time() + BRISK, 0.0
     for _ in range(WALKS):
         matcher = guide.start()
         for step in range(STEPS):
@@ -75,7 +75,7 @@ def walk(
                     return None
                 return Verdict.WRONG, "no text satisfies a part of it" if step else "no text satisfies it"
             ways = allowed[allowed != end]
-            now = time.perf_counter()
+            now = time.thread_time()
             if now > until or (brisk and now > enough and slowest < SLOW):
                 return None
             if not len(ways) or not matcher.advance([int(ways[chance.randrange(len(ways))])]):
