@@ -64,8 +64,13 @@ def neighbour(server: RunningServer, client: httpx.Client) -> Iterator[Neighbour
 
 
 def timed(client: httpx.Client, path: str, body: dict[str, Any]) -> tuple[httpx.Response, float]:
-    began = time.monotonic()
-    return client.post(path, json=body), time.monotonic() - began
+    """The answer and its seconds; where other tests keep the machine too busy, of another try, as the answer then asks for."""
+    for _ in range(4):
+        began = time.monotonic()
+        answer = client.post(path, json=body)
+        if answer.status_code != 429 or SLACK == 1.0:
+            break
+    return answer, time.monotonic() - began
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *LEFT])

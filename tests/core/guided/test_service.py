@@ -85,6 +85,16 @@ async def refusal(service, kind, value, backend=None):
     return refused.value
 
 
+async def verdict(service, kind, value, backend=None):
+    """The refusal and its seconds; where other tests keep the machine too busy to tell, of another try."""
+    for _ in range(4):
+        began = time.monotonic()
+        error = await refusal(service, kind, value, backend)
+        if "too busy" not in str(error) or SLACK == 1.0:
+            break
+    return error, time.monotonic() - began
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_constraints_are_refused_in_time(service, name):
     kind, value, says = HOSTILE[name]
