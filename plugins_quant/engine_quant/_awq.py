@@ -9,7 +9,7 @@ from engine.errors import ModelFileError
 from engine.layers.config import ConfigReader
 from engine.plugin import CheckpointTensor, LinearShape, PackedWeight, PartFormats, Quantizer, TensorInfo, WeightFormat
 
-from ._held import PLAIN, numbers, scaled
+from ._held import scaled
 from ._names import listed, parts_of
 
 if TYPE_CHECKING:
@@ -75,10 +75,24 @@ class AWQ(Quantizer):
 
     def held(self, tensor: TensorInfo) -> int | None:
         """See the contract."""
-        if tensor.name.endswith((".scaled_zeros", ".qzeros")) and tensor.dtype in PLAIN:
-            return numbers(tensor, 4)
+        if self.version != "gemm":
+            return self._held_filled(tensor)
         zeros, scale = (32 / self.bits, 2) if self.zero_point else (0, 1)
         return scaled(tensor, {"qweight": 1, "qzeros": zeros, "scales": scale})
+
+    def _held_filled(self, tensor: TensorInfo) -> int | None:
+        """All bytes of a layer at its codes: the checkpoint's scales and zero points may be filled up beyond the groups."""
+        if tensor.name.endswith((".scales", ".qzeros", ".scaled_zeros")):
+            return 0
+        if not tensor.name.endswith(".qweight"):
+            return None
+        rows, columns = tensor.shape if len(tensor.shape) == 2 else (0, 0)
+        # The first llm-awq's words, int32, run along the outputs as gemm's do.
+        words = rows if self.version == "llm-awq" else 8 * columns
+        inputs = columns if tensor.dtype == "int16" else words
+        # Scale and shift in float32.
+        groups = 1 if self.group < 0 else -(-inputs // self.group)
+        return tensor.nbytes + 8 * groups * (tensor.nbytes * 2 // max(inputs, 1))
 
     def describe(self) -> dict[str, Any]:
         """What the plan shows."""
