@@ -29,7 +29,7 @@ class Subject:
     """``pack`` None: a plain checkpoint that the method rounds while loading. ``unused``: suffixes that say nothing that is needed.
 
     ``optional``: tensors without which there is another meaning, not damage; ``either``: those that another dtype gives one.
-    ``files``: side files. ``linear``: the tensors that ``pack`` takes.
+    ``files``: side files. ``linear``: the tensors that ``pack`` takes; ``rest`` takes the other linear ones, where it is given.
     """
 
     method: str
@@ -44,6 +44,7 @@ class Subject:
     files: dict[str, Any] = field(default_factory=dict)
     mixture: bool = False
     linear: Callable[[str], bool] = is_linear
+    rest: Callable[[Tensor], Quantized] | None = None
 
     @property
     def name(self) -> str:
@@ -52,9 +53,12 @@ class Subject:
 
     def write(self, path: Path, source: Path) -> None:
         """The sound checkpoint."""
-        pack = self.pack
-        write_quantized(path, source, lambda _, weight: pack(weight) if pack else None, self.config,
-                        side_files=self.files, linear=self.linear)  # fmt: skip
+        write_quantized(path, source, self._packed, self.config, side_files=self.files,
+                        linear=lambda name: self.linear(name) or is_linear(name))  # fmt: skip
+
+    def _packed(self, layer: str, weight: Tensor) -> Quantized | None:
+        pack = self.pack if self.linear(f"{layer}.weight") else self.rest
+        return pack(weight) if pack else None
 
     def suffixes(self, path: Path, layer: str) -> list[str]:
         """The tensors of that layer in the checkpoint."""
@@ -171,8 +175,8 @@ HQQ_OUTPUTS = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"
 AQLM = {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 2, "nbits_per_codebook": 8}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_quant_storage": "uint8"}
 ENDS = ("model.embed_tokens", "lm_head")
-ROWS = NF4 | {"int8_rows": [*ENDS, *(f"model.layers.0.{name}" for name in (
-    "self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"))]}  # fmt: skip
+EIGHT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
+ROWS = NF4 | {"int8_rows": [*ENDS, *(f"model.layers.{i}.{name}" for i in range(2) for name in ("self_attn.qkv_proj", "mlp.down_proj"))]}
 LLM8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 ORDERED = scheme("pack-quantized", 4, "int", strategy="group", group_size=64, symmetric=False, actorder="group")
 MXFP4 = scheme("mxfp4-pack-quantized", 4, "float", strategy="group", group_size=32, scale_dtype="torch.uint8")
@@ -233,7 +237,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("bitsandbytes", "nf4", four_bits, NF4),
     Subject("bitsandbytes", "int8", eight_bits, LLM8, unused=frozenset({"weight_format"}), either=frozenset({"weight"})),
     Subject("bitsandbytes", "int8_rows", rows_in_a_column, ROWS, layers=(DOWN, KEY, *ENDS), either=frozenset({"weight"}),
-            linear=lambda name: is_linear(name) or name.removesuffix(".weight") in ENDS),
+            linear=lambda name: name.removesuffix(".weight").endswith((*ENDS, *EIGHT)), rest=four_bits),
     Subject("aqlm", "2 × 8", additive, AQLM),
     Subject("deepspeedfp", "6 bits", None, None, {"quantization": "deepspeedfp"},
             files={"quant_config.json": {"bits": 6, "group_size": 64}}),
