@@ -6,4 +6,5 @@ import os
 
 # Read once, when torch loads its OpenMP library: hence here, before any test module is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Where several processes run tests (pytest-xdist), one thread each: more would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")

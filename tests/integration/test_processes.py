@@ -179,7 +179,8 @@ def test_a_signal_while_loading_ends_the_start(tmp_path: Path, number: int, stat
     pids = family(server.process)
     server.process.send_signal(number)
     found = server.process.wait(30)
-    assert found in (status, 130 if number == signal.SIGINT else -number)
+    # Python answers SIGINT with 130; the system, where Python has not begun yet, with the signal itself.
+    assert found in (status, -number) or (number == signal.SIGINT and found == 130)
     assert_gone(pids)
     assert_clean(server)
 
