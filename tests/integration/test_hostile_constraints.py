@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.core.guided.test_service import HOSTILE
+from tests.core.guided.hostile import HOSTILE
 from tests.core.render.test_requested import BAD
 from tests.core.render.test_template import ENDLESS, LARGE
 from tests.integration.bad_requests import CHAT, COMPLETIONS, KEY

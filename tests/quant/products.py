@@ -29,8 +29,9 @@ def multiplied(packed: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
         return multiplied(packed.inner, packed.rounding.round(x), dtype)
     if isinstance(packed, ScaledInputs):
         return multiplied(packed.inner, x.float() * packed.factor, dtype)
-    if isinstance(packed, Permuted) and isinstance(packed.inner, RoundedInputs | ScaledInputs | Joined):
-        raise NotImplementedError(f"a permuted {packed.inner.layout}")
+    if isinstance(packed, Permuted):
+        order = packed.order.long()
+        return multiplied(packed.inner, x[:, order.clamp(min=0)] * (order >= 0), dtype)
     return x.to(dtype) @ packed.dequantize(torch.float32).to(dtype).t()
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -173,6 +174,16 @@ def test_too_little_room_is_known_before(llama, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@contextmanager
+def said_first(code, word):
+    """A process that runs ``code``, once it has said ``word``."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+        assert child.stdout is not None and child.stdout.readline() == f"{word}\n"
+        yield child
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
 def test_an_interrupt_leaves_nothing(llama, tmp_path, number):
     code = f"""
@@ -187,11 +198,8 @@ SafetensorsOutput.add = slow
 from engine.cli import main
 raise SystemExit(main(["quantize", {str(llama)!r}, "--method", "int4", "--out", {str(tmp_path / "out")!r}, "--skip-tokenizer-init"]))
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+    with said_first(code, "writing") as child:
         assert child.stdout is not None and child.stderr is not None
-        assert child.stdout.readline() == "writing\n"
         assert [path.name for path in tmp_path.iterdir()] == [f".out.unfinished-{child.pid}"]
         time.sleep(0.3)
         child.send_signal(number)
@@ -212,11 +220,8 @@ quality.perplexity = endless
 from engine.cli import main
 raise SystemExit(main(["quantize", {str(llama)!r}, "--method", "int4", "--out", {str(tmp_path / "out")!r}, "--skip-tokenizer-init"]))
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+    with said_first(code, "measuring") as child:
         assert child.stdout is not None and child.stderr is not None
-        assert child.stdout.readline() == "measuring\n"
         child.send_signal(number)
         assert child.wait(60) == 130
         assert f"{tmp_path / 'out'} is complete. Perplexity was not measured: interrupted." in child.stdout.read()

@@ -198,10 +198,8 @@ class GuideService:
             self._restarts = self._client.restarts
             self._used.clear()
         backend = spec.backend or ""
-        if not fresh and seconds < QUICK and backend in self._used:
-            return
         quick = seconds < QUICK and backend in self._used
-        if quick and seconds < TINY:
+        if quick and (not fresh or seconds < TINY):
             return
         preparing = self._prepare(msgspec.to_builtins(msgspec.structs.replace(spec, start_after=(), opens=())))
         if not quick:

@@ -12,11 +12,11 @@ import pytest
 from engine.args import EngineArgs
 from engine.args.resolve import resolve
 from engine.errors import ConfigError, MissingDependency, RequestError
-from engine.guided.fields import plain, read_guide
+from engine.guided.fields import plain
 from engine.guided.messages import Judgement, Verdict
 from engine.guided.service import GuideService
 from engine.plugin import GuideSpec
-from engine.server.openai.protocol import ChatBody
+from tests.core.guided.hostile import HOSTILE, LONG
 from tests.patience import SLACK
 
 
@@ -37,46 +37,6 @@ async def service():
     made = GuideService(resolve(EngineArgs(model="demo", max_model_len=512)), Client())
     yield made
     await made.stop()
-
-
-def _deep(levels):
-    schema = {"type": "string"}
-    for _ in range(levels):
-        schema = {"type": "array", "items": schema}
-    return schema
-
-
-def _branching(names, levels):
-    defs = {
-        f"d{i}": {"type": "object", "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in names}} for i in range(levels)
-    }
-    return {"$defs": defs | {f"d{levels}": {"type": "string"}}, "$ref": "#/$defs/d0"}
-
-
-LONG = {f"p{i}": {"type": "string", "maxLength": 1000} for i in range(1000)}
-HOSTILE = {
-    "repeats too often": ("regex", ".{1,100000}", "repeats"),
-    "repeats of repeats": ("regex", "(.{1,9999}){1,9999}", "cannot be used"),
-    "look-behind": ("regex", "(?<=a)b", "cannot be used"),
-    "not a regex": ("regex", "(", "not valid"),
-    "100 000 values": ("json", {"enum": [f"v{i}" for i in range(100_000)]}, "bytes"),
-    "500 levels": ("json", _deep(500), "64 levels"),
-    "a reference elsewhere": ("json", {"$ref": "http://127.0.0.1:1/z"}, "outside the schema"),
-    "a reference to a file": ("json", {"$ref": "file:///etc/passwd"}, "outside the schema"),
-    "unsatisfiable": ("json", {"allOf": [{"type": "integer"}, {"type": "string"}]}, "nsatisfiable"),
-    "empty range": ("json", {"type": "integer", "minimum": 5, "maximum": 3}, "cannot be used"),
-    "unknown type": ("json", {"type": "foo"}, "type 'foo' is unknown"),
-    "pattern": ("json", {"type": "string", "pattern": "("}, "not valid"),
-    "refers to itself": ("json", {"$ref": "#"}, "cannot be used"),
-    "a circle of references": ("json", {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "cannot"),
-    "takes long": ("json", {"type": "object", "properties": LONG}, "longer than"),
-    "never ends": ("grammar", "root ::= root", "no text satisfies it"),
-    "empty grammar": ("grammar", " ", "empty"),
-    "rule missing": ("grammar", "root ::= x", "not defined"),
-    "parentheses": ("grammar", "root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "nested"),
-    "no choices": ("choice", [], "1 to 5000"),
-    "no schema": ("json", 5, "object or a boolean"),
-}
 
 
 async def refusal(service, kind, value, backend=None):
@@ -194,47 +154,6 @@ def test_a_backend_without_its_library_ends_the_start(monkeypatch):
         resolve(EngineArgs(model="demo", max_model_len=512, guided_decoding_backend="guidance:no-fallback"))
     assert "pip install 'engine[guidance]'" in missing.value.line() and missing.value.status == 3
     assert resolve(EngineArgs(model="demo", max_model_len=512)).guided.backend == "xgrammar"
-
-
-@pytest.mark.parametrize(
-    ("fields", "kind"),
-    [
-        ({"guided_json": '{"type": "integer"}'}, "json"),
-        ({"guided_regex": "a"}, "regex"),
-        ({"guided_choice": ["a"]}, "choice"),
-        ({"guided_grammar": "root ::= [a]"}, "grammar"),
-        ({"response_format": {"type": "json_object"}}, "json_object"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {}}}}, "json"),
-        ({"structured_outputs": {"regex": "a", "disable_any_whitespace": True}}, "regex"),
-        ({"structured_outputs": {"json_object": True}}, "json_object"),
-        ({"response_format": {"type": "text"}}, None),
-    ],
-)
-def test_fields(fields, kind):
-    got = read_guide(ChatBody(messages=[], **fields))
-    assert (got and got[1].kind) == kind
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
-        ({"guided_choice": ["a"], "response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "xml"}}, "response_format.type"),
-        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
-        ({"structured_outputs": {"foo": 1}}, "structured_outputs.foo"),
-        ({"structured_outputs": {}}, "structured_outputs"),
-        ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs.regex"),
-        ({"guided_json": "{"}, "guided_json"),
-        ({"guided_choice": [1]}, "guided_choice"),
-        ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern"),
-        ({"guided_regex": "a", "guided_decoding_backend": "xgrammar:foo"}, "guided_decoding_backend"),
-    ],
-)
-def test_refused_fields(fields, field):
-    with pytest.raises(RequestError) as refused:
-        read_guide(ChatBody(messages=[], **fields))
-    assert refused.value.param == field
 
 
 async def test_the_default_backend_is_loaded_when_the_server_rests(service, monkeypatch):

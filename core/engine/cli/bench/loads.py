@@ -16,7 +16,8 @@ _CHAT_SPREAD = (1.1, 0.9)
 #: The longest under ``chat``, as a multiple of the mean.
 _CHAT_LONGEST = 8
 
-FLAGS = (
+#: What the load is like; its seed apart, which has another spelling where ``--seed`` is not the engine's.
+FORM = (
     Flag("--input-len", "int", 128, "Tokens per prompt (the mean, where lengths vary).", metavar="TOKENS"),
     Flag("--output-len", "int", 128, "Tokens per output (the mean, where lengths vary).", metavar="TOKENS"),
     Flag(
@@ -24,8 +25,8 @@ FLAGS = (
         choices=LENGTHS,
     ),
     Flag("--shared-prefix", "int", 0, "Tokens that all prompts begin with, counted in --input-len.", metavar="TOKENS"),
-    Flag("--prompt-seed", "int", 0, "Seed of the made-up load.", metavar="SEED"),
 )  # fmt: skip
+FLAGS = (*FORM, Flag("--prompt-seed", "int", 0, "Seed of the made-up load.", metavar="SEED"))
 
 
 @dataclass(frozen=True)

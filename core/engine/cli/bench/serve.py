@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.args.flag import Flag
 from engine.cli.bench.http import Target
-from engine.cli.bench.loads import FLAGS as LOAD
+from engine.cli.bench.loads import FORM
 from engine.cli.bench.plot import draw, require
 from engine.cli.bench.requests import ENDPOINTS, Server, first_model
 from engine.cli.bench.results import FLAGS as RESULTS
@@ -44,8 +44,7 @@ COMMAND = Command(
         Flag("--request-timeout", "float", 600.0, "Seconds until a request counts as failed.", metavar="SECONDS"),
         Flag("--plot", "text", None, "Draw the distributions (needs matplotlib: the extra bench).", metavar="FILE.png"),
         Flag("--warm-prefix", "flag", False, "One shared prefix for warm-up and all repetitions; without, a new one each time."),
-        *(flag for flag in LOAD if flag.name != "--prompt-seed"),
-        # The engine's commands have a --seed of another meaning.
+        *FORM,
         Flag(
             "--prompt-seed", "int", 0, "Seed of the made-up load: the same prompts, lengths and times each time.", aliases=("--seed",),
             metavar="SEED",
