@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.plugin import GuideSpec, ParserState, ToolParser
-from engine_parsers._grammar import offered_calls, tagged_calls
+from engine_parsers._grammar import offered_calls, spotted_calls, tagged_calls
 
 Start = Callable[[Sequence[dict[str, Any]]], ParserState]
 
@@ -18,11 +18,13 @@ SHORTEST_WORD = 4
 class Format(ToolParser):
     """``start`` makes the state. ``call``: how a call begins, with ``NAME`` (as JSON text: ``"NAME"``) in place of the function's name, and
     how it ends; ``separator`` stands between calls, ``around`` before and after all of them; ``style``: how arguments are written;
-    ``number``: what stands before them. Without ``call`` calls cannot be enforced."""
+    ``number``: what stands before them. Without ``call`` calls cannot be enforced. ``bare``: how models begin calls where no marker
+    does, each with ``"NAME"`` and up to the arguments."""
 
     def __init__(
         self, start: Start, markers: Sequence[str] = (), *, call: tuple[str, str] | None = None, separator: str = "",
         around: tuple[str, str] = ("", ""), style: str = "json", number: tuple[str, str] | None = None,
+        bare: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._start = start
         self._markers = tuple(markers)
@@ -31,6 +33,7 @@ class Format(ToolParser):
         self._around = around
         self._style = style
         self._number = number
+        self._bare = tuple(bare)
 
     def markers(self) -> tuple[str, ...]:
         """See the contract."""
@@ -51,7 +54,9 @@ class Format(ToolParser):
         )  # fmt: skip
 
     def offer(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
-        """See the contract: where calls begin with a marker, or a word."""
+        """See the contract: where calls begin with a marker, or a word, or with the name of a tool in a known place."""
+        if self._bare and self._call is not None:
+            return spotted_calls(tools, self._bare, self._call[1], parallel=parallel, markers=self._markers)
         before, after = self._around
         begins = before or (self._call[0].partition("NAME")[0] if self._call is not None else "")
         word = before if len(before) >= SHORTEST_WORD else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,36 @@ def offered_calls(
     if before:
         content = _sequence([_text(before.removeprefix(trigger)), _listed(tags, separator, parallel)])
         tags = [{"type": "tag", "begin": trigger, "content": content, "end": after}]
-    free = {"type": "triggered_tags", "triggers": [trigger], "tags": tags, "at_least_one": False, "stop_after_first": not parallel}
-    return enforced(free, markers or (trigger,))
+    return free_text((trigger,), tags, parallel=parallel, markers=markers)
+
+
+def spotted_calls(
+    tools: Sequence[dict[str, Any]], forms: Sequence[str], end: str, *, parallel: bool, markers: Sequence[str] = ()
+) -> GuideSpec:
+    """Any text, in which a call is what begins like one of ``forms`` up to the name of a tool, wherever it stands: for formats without
+    a marker, whose parsers tell calls from text by the names.
+
+    A form has ``"NAME"`` in place of the name (as JSON text) and goes on to the arguments; ``end`` follows these.
+    """
+    tags: list[dict[str, Any]] = []
+    triggers: list[str] = []
+    for form in forms:
+        head, rest = form.split('"NAME"')
+        for tool in tools:
+            trigger = head + json.dumps(tool["function"]["name"], ensure_ascii=False)
+            triggers.append(trigger)
+            tags.append({"type": "tag", "begin": trigger + rest, "content": arguments(tool), "end": end})
+    return free_text(triggers, tags, parallel=parallel, markers=markers)
+
+
+def free_text(
+    triggers: Sequence[str], tags: Sequence[dict[str, Any]], *, parallel: bool, markers: Sequence[str], thinks: bool = False
+) -> GuideSpec:
+    """Any text, special tokens too, in which a trigger is the beginning of one of ``tags``; ``parallel`` False: it ends with the first."""
+    free = {
+        "type": "triggered_tags", "triggers": list(triggers), "tags": list(tags), "at_least_one": False, "stop_after_first": not parallel,
+    }  # fmt: skip
+    return enforced(free, markers or triggers, thinks=thinks)
 
 
 def _tags(
@@ -44,8 +73,8 @@ def _tags(
 
     def content(tool: dict[str, Any]) -> dict[str, Any]:
         if number is None:
-            return _schema(tool, style)
-        return {"type": "sequence", "elements": [{"type": "regex", "pattern": number[0]}, _text(number[1]), _schema(tool, style)]}
+            return arguments(tool, style)
+        return {"type": "sequence", "elements": [{"type": "regex", "pattern": number[0]}, _text(number[1]), arguments(tool, style)]}
 
     return [{"type": "tag", "begin": begin(tool["function"]["name"]), "content": content(tool), "end": end} for tool in tools]
 
@@ -73,7 +102,8 @@ def parameters(tool: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) and found else {"type": "object"}
 
 
-def _schema(tool: dict[str, Any], style: str) -> dict[str, Any]:
+def arguments(tool: dict[str, Any], style: str = "json") -> dict[str, Any]:
+    """The format of a tool's arguments as its schema wants them."""
     # Models that may write any white space between the parts of a JSON text sometimes never stop.
     layout: dict[str, Any] = {"max_whitespace_cnt": 1} if style == "json" else {"style": style}
     return {"type": "json_schema", "json_schema": parameters(tool), **layout}

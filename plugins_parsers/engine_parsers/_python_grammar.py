@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.plugin import GuideSpec
 from engine_parsers._formats import Format, Start
-from engine_parsers._grammar import parameters
+from engine_parsers._grammar import free_text, parameters
 
 #: Values of any kind, as the parser reads them.
 _VALUES = r"""
@@ -33,21 +33,46 @@ class PythonFormat(Format):
 
     def grammar(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
         """See the contract. None where a name of a tool or argument is no Python name."""
-        names = [str(name) for tool in tools for name in parameters(tool).get("properties") or ()]
-        called = [part for tool in tools for part in tool["function"]["name"].split(".")]
-        if not all(name.isidentifier() for name in (*names, *called)):
+        if not _writable(tools):
             return None
         before, after = self._around
         return python_calls(tools, before=before, after=after, separator=self._separator, parallel=parallel)
 
+    def offer(self, tools: Sequence[dict[str, Any]], *, parallel: bool = True) -> GuideSpec | None:
+        """See the contract: calls begin with the marker, or with the name of a tool behind the bracket. None as for :meth:`grammar`."""
+        if not _writable(tools):
+            return None
+        before, after = self._around
+        marked = any(before.startswith(marker) for marker in self.markers())
+        firsts = [(before, "call")] if marked else [(f"{before}{tool['function']['name']}(", f"rest{i}") for i, tool in enumerate(tools)]
+        rules = _rules(tools)
+        more = f" ({json.dumps(self._separator)} call)*" if parallel else ""
+        tags = [
+            {"type": "tag", "begin": begin, "content": {"type": "grammar", "grammar": f"root ::= {rule}{more}\n{rules}"}, "end": after}
+            for begin, rule in firsts
+        ]  # fmt: skip
+        triggers = [begin.strip() for begin, _ in firsts]
+        return free_text(triggers, tags, parallel=parallel, markers=self.markers())
+
+
+def _writable(tools: Sequence[dict[str, Any]]) -> bool:
+    """Whether all names of tools and arguments are Python names."""
+    names = [str(name) for tool in tools for name in parameters(tool).get("properties") or ()]
+    called = [part for tool in tools for part in tool["function"]["name"].split(".")]
+    return all(name.isidentifier() for name in (*names, *called))
+
 
 def python_calls(tools: Sequence[dict[str, Any]], *, before: str, after: str, separator: str, parallel: bool) -> GuideSpec:
     """Calls ``NAME(KEY=VALUE, …)`` in the order of the tools' properties, with ``separator`` between two, in ``before`` and ``after``."""
-    rules = [_call(place, tool) for place, tool in enumerate(tools)]
-    calls = " | ".join(f"call{place}" for place in range(len(tools)))
     more = f" ({json.dumps(separator)} call)*" if parallel else ""
-    root = f"root ::= [\\n]{{0,2}} {json.dumps(before)} call{more} {json.dumps(after)}\ncall ::= {calls}"
-    return GuideSpec("grammar", "\n".join([root, *rules]) + _VALUES)
+    root = f"root ::= [\\n]{{0,2}} {json.dumps(before)} call{more} {json.dumps(after)}"
+    return GuideSpec("grammar", f"{root}\n{_rules(tools)}")
+
+
+def _rules(tools: Sequence[dict[str, Any]]) -> str:
+    """``call``, a call of any of the tools, and the rules that it needs; ``restN`` is that of one tool behind its parenthesis."""
+    calls = " | ".join(f"call{place}" for place in range(len(tools)))
+    return "\n".join([f"call ::= {calls}", *(_call(place, tool) for place, tool in enumerate(tools))]) + _VALUES
 
 
 def _call(place: int, tool: dict[str, Any]) -> str:
@@ -56,7 +81,7 @@ def _call(place: int, tool: dict[str, Any]) -> str:
     properties: dict[str, Any] = schema.get("properties") or {}
     required = set(schema.get("required") or ())
     name = json.dumps(tool["function"]["name"] + "(", ensure_ascii=False)
-    lines = [f'call{place} ::= {name} first{place}x0 ")"']
+    lines = [f"call{place} ::= {name} rest{place}", f'rest{place} ::= first{place}x0 ")"']
     for number, (key, value) in enumerate(properties.items()):
         written = f"{json.dumps(key + '=', ensure_ascii=False)} {_value(value)} next{place}x{number + 1}"
         skipped_first = "" if key in required else f" | first{place}x{number + 1}"

@@ -28,7 +28,8 @@ class TaggedCalls(CallMachine):
         loose: tuple[str, ...] = (), passed: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
-        self._begin = Markers((*begin, *loose, *passed)) if begin else None
+        self._marks = (*begin, *loose, *passed)
+        self._begin = Markers(self._marks) if begin else None
         self._loose = loose
         self._passed = passed
         self._end = end
@@ -50,7 +51,10 @@ class TaggedCalls(CallMachine):
         self.say(self.blank())
         if self.at == len(self.text):
             return False
-        if self.text[self.at] in self._bare:
+        marked = [self.next_is(marker) for marker in self._marks]
+        if True not in marked and None in marked:
+            return False
+        if True not in marked and self.text[self.at] in self._bare:
             self._enter("", known=self._known)
         else:
             self.mode = self._outside

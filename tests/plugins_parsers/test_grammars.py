@@ -21,7 +21,7 @@ from tests.plugins_parsers.tool_formats import FORMATS, gpt_oss
 TOOLS = [tool("get_weather", city={"type": "string"}, unit={"type": "string"}), tool("now")]
 CALLS = [("get_weather", {"city": "Paris", "unit": "c"}), ("now", {})]
 #: Read, but written otherwise when calls are enforced; or not enforceable.
-OTHERWISE = ("llama3_json", "mistral_2025")
+OTHERWISE = ("llama3_json", "mistral_2025", "xlam_marked")
 SINGLE = ("gpt_oss",)
 PYTHON = ("pythonic", "llama4_pythonic", "olmo3")
 ENFORCED = [
@@ -141,9 +141,7 @@ def follows(guide, ids, size) -> bool:
     return True
 
 
-#: Begin with nothing by which a grammar could tell them from text.
-BARE = ("xlam",)
-OFFERED = [case for case in ENFORCED if case.values[0] not in BARE]
+OFFERED = [case for case in ENFORCED if case.values[0] != "xlam"]
 TEXT = "Words, {\"name\": 1} [and] <tags>\nwith é\n\n"
 
 
@@ -185,9 +183,75 @@ def test_free_text_may_be_anything_but_a_call(module, write):
             assert set(forbidden) <= set(source.markers()), forbidden
 
 
-def test_formats_without_a_beginning_offer_nothing():
-    for module in (*PYTHON, *BARE, "llama3_json", "gpt_oss"):
-        assert parser(module).offer(TOOLS) is None, module
+
+
+def json_calls(key: str, separator: str) -> str:
+    calls = separator.join(json.dumps({"name": name, key: arguments}) for name, arguments in CALLS)
+    return f"[{calls}]" if key == "arguments" else calls
+
+
+#: Formats whose calls begin without a marker: what models write around a call, the calls of CALLS, one that no schema allows.
+BARE = {
+    "llama3_json": (("", "<|python_tag|>"), json_calls("parameters", "; "), '{"name": "get_weather", "parameters": {"city": 5}}'),
+    "xlam": (("", "```json\n", "[TOOL_CALLS]"), json_calls("arguments", ", "), '[{"name": "get_weather", "arguments": {"city": 5}}]'),
+    "pythonic": (("",), '[get_weather(city="Paris", unit="c"), now()]', "[get_weather(city=5)]"),
+    "llama4_pythonic": (("", "<|python_start|>"), '[get_weather(city="Paris", unit="c"), now()]', "[get_weather(city=5)]"),
+    "olmo3": (("",), '<function_calls>\nget_weather(city="Paris", unit="c")\nnow()\n</function_calls>', "<function_calls>\nnow(1)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", BARE)
+def test_calls_without_a_marker_are_held_to_their_schemas(module):
+    """They are known by the names of the tools; other objects and lists are text."""
+    pytest.importorskip("xgrammar")
+    source = parser(module)
+    befores, calls, wrong = BARE[module]
+    spec, one = source.offer(TOOLS), source.offer(TOOLS, parallel=False)
+    for tokenizer in (Letters(()), Letters((*source.markers(), "<|other|>"))):
+        size = tokenizer.size()
+        guide, single = (engine_create_guide(tokenizer=tokenizer, vocab_size=size).compile(each) for each in (spec, one))
+        for text in ("", TEXT, '{"name": "Ann", "age": 7}', "[1, 2](now)", *(before + calls for before in befores)):
+            assert follows(guide, tokenizer.encode(text), size), text
+            if text.endswith(calls):
+                read = run(tool_maker(module, TOOLS), [text]).calls
+                assert [(name, json.loads(arguments)) for name, arguments in read] == CALLS
+        for before in befores:
+            assert not follows(guide, tokenizer.encode(before + wrong), size)
+            assert not follows(single, tokenizer.encode(before + calls), size)
+
+
+COMPACT = ('{"name":"get_weather","parameters":@}', '{"type": "function", "name": "get_weather", "parameters": @}')
+
+
+@pytest.mark.parametrize("compact", COMPACT)
+def test_the_ways_in_which_llama_begins_a_call(compact):
+    pytest.importorskip("xgrammar")
+    tokenizer = Letters(())
+    guide = engine_create_guide(tokenizer=tokenizer, vocab_size=257).compile(parser("llama3_json").offer(TOOLS))
+    assert follows(guide, tokenizer.encode(compact.replace("@", '{"city": "Rome", "unit": "c"}')), 257)
+    assert not follows(guide, tokenizer.encode(compact.replace("@", '{"town": "Rome"}')), 257)
+
+
+HEADERS = (
+    "<|channel|>commentary to=functions.@ <|constrain|>json", "<|channel|>commentary to=functions.@",
+    " to=functions.@<|channel|>commentary <|constrain|>json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_recipient_begins_a_strict_call(header):
+    pytest.importorskip("xgrammar")
+    source = parser("gpt_oss")
+    for tokenizer in (Letters(()), Letters(source.markers())):
+        size = tokenizer.size()
+        spec = source.offer(TOOLS)
+        assert spec.options["thinks"]
+        guide = engine_create_guide(tokenizer=tokenizer, vocab_size=size).compile(spec)
+        call = header.replace("@", "get_weather") + '<|message|>{"city": "Paris", "unit": "c"}<|call|>'
+        for text in ("<|channel|>final<|message|>Hello.", call, ANALYSIS + call, ANALYSIS + "<|channel|>final<|message|>No."):
+            assert follows(guide, tokenizer.encode(text), size), text
+        for wrong in (call.replace("get_weather", "other"), call.replace('"Paris"', "5")):
+            assert not follows(guide, tokenizer.encode(ANALYSIS + wrong), size), wrong
 
 
 def test_markers_in_strings_and_in_free_text_stay_letters():

@@ -33,6 +33,10 @@ def xlam(calls: Calls) -> str:
     return _list(calls)
 
 
+def xlam_marked(calls: Calls) -> str:
+    return f"[TOOL_CALLS]{_list(calls)}"
+
+
 def jamba(calls: Calls) -> str:
     return f"<tool_calls>{_list(calls)}</tool_calls>"
 
@@ -153,8 +157,9 @@ def olmo3(calls: Calls) -> str:
 Format = Callable[[Calls], str]
 #: module, format, whether content may stand before the calls, whether the arguments are JSON text in the format.
 FORMATS: tuple[tuple[str, Format, bool, bool], ...] = (
-    ("hermes", hermes, True, True), ("llama3_json", llama3_json, True, True), ("xlam", xlam, False, True), ("jamba", jamba, True, True),
-    ("granite", granite, True, True), ("granite_20b_fc", granite_20b_fc, True, True), ("internlm", internlm, True, True),
+    ("hermes", hermes, True, True), ("llama3_json", llama3_json, True, True), ("xlam", xlam, False, True),
+    ("xlam", xlam_marked, True, True), ("jamba", jamba, True, True), ("granite", granite, True, True),
+    ("granite_20b_fc", granite_20b_fc, True, True), ("internlm", internlm, True, True),
     ("phi4_mini_json", phi4_mini_json, True, True), ("minimax_m1", minimax_m1, True, True), ("mistral", mistral, True, True),
     ("mistral", mistral_2025, True, True), ("deepseek_v3", deepseek_v3, True, True), ("deepseek_v3", deepseek_v31, True, True),
     ("deepseek_v31", deepseek_v31, True, True), ("kimi_k2", kimi_k2, True, True), ("gpt_oss", gpt_oss, True, True),

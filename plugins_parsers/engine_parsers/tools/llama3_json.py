@@ -15,4 +15,8 @@ def engine_create_tool_parser() -> ToolParser:
     return Format(
         lambda tools: TaggedCalls((tag,), None, known=known_names(tools), bare="{"), (tag,),
         call=("{\"name\": \"NAME\", \"parameters\": ", "}"), separator="; ",
+        bare=(
+            "{\"name\": \"NAME\", \"parameters\": ", "{\"name\":\"NAME\",\"parameters\":",
+            "{\"type\": \"function\", \"name\": \"NAME\", \"parameters\": ", "{\"type\":\"function\",\"name\":\"NAME\",\"parameters\":",
+        ),
     )  # fmt: skip

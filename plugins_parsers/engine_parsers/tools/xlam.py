@@ -18,4 +18,5 @@ def engine_create_tool_parser() -> ToolParser:
             loose=("```json", "```"), passed=("</think>",),
         ), (tag, other, closing),
         call=("{\"name\": \"NAME\", \"arguments\": ", "}"), separator=", ", around=("[", "]"),
+        bare=("{\"name\": \"NAME\", \"arguments\": ", "{\"name\":\"NAME\",\"arguments\":"),
     )  # fmt: skip
