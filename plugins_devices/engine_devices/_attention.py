@@ -71,6 +71,8 @@ class NativeAttention(AttentionBackend):
     products where it has them, with softmax weights rounded to bfloat16.
     """
 
+    selects = True
+
     def __init__(self, native: Native) -> None:
         self.name = f"native {native.isa}"
         self._native = native
@@ -104,11 +106,11 @@ class NativeAttention(AttentionBackend):
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec,
-        sinks: Tensor | None = None,
+        sinks: Tensor | None = None, queries: AttentionBatch | None = None,
     ) -> Tensor:
         """See the contract. Rows that belong to no sequence, and rows of empty sequences, come out as zeros."""
         self.place(q, k, v, cache, batch, spec)
-        return self.read(q, cache, batch, spec, sinks)
+        return self.read(q, cache, queries or batch, spec, sinks)
 
     def place(self, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec) -> None:
         """Store the rows' K and V [T, kv_heads, head_dim] to their slots; rows of slot −1 are skipped."""

@@ -135,8 +135,11 @@ class _Step:
         attend = next((c for c in self.calls[index + 1 : index + 2] if c is not None and c.kernel == "engine_attend"), None)
         if attend is None or place.q_out or place.cos:
             return
-        query = self.maker(attend.arguments.q, "engine_rotate")
         key = self.maker(place.k, "engine_rotate")
+        if key is not None and attend.arguments.rows != place.rows:
+            self._keys_into_place(index, key)
+            return
+        query = self.maker(attend.arguments.q, "engine_rotate")
         if query is None or key is None:
             return
         q, k = self.arguments(query), self.arguments(key)
@@ -154,6 +157,21 @@ class _Step:
         if norms[0] is not None and norms[1] is not None:
             merged += self._norms_into(fused, norms[0], norms[1], q.size)
         self.replace(index, "engine_place", fused, *merged)
+
+    def _keys_into_place(self, index: int, key: int) -> None:
+        """Norms and rotations of keys alone: the queries are those of other rows."""
+        place, k = _copy(self.arguments(index)), self.arguments(key)
+        if place.type != k.type:
+            return
+        for name in ("cos", "sin", "angle_row", "half", "interleaved"):
+            setattr(place, name, getattr(k, name))
+        place.k, place.k_row, place.k_head = k.x, k.x_row, k.x_head
+        merged, norm = [key], self.maker(k.x, "engine_rms_norm")
+        if norm is not None and (made := self.arguments(norm)).size == k.size and made.y is None:
+            place.k, place.k_row, place.k_head, place.k_norm = made.x, made.x_outer, made.x_inner, made.weight
+            place.eps, place.offset = made.eps, made.offset
+            merged.append(norm)
+        self.replace(index, "engine_place", place, *merged)
 
     def _norms_into(self, place: Any, query: int, key: int, size: int) -> list[int]:
         """Take in the norms of the heads, if they are of one kind; returns which calls that makes superfluous."""

@@ -12,7 +12,7 @@ from engine.plugin.contracts.operations import ACTIVATIONS, GrammarSteps, Operat
 from engine_devices._arguments import element_type
 from engine_devices._experts import mixture
 from engine_devices._grammars import SampleMasked, StepGrammars, step_grammars
-from engine_devices._row_arguments import Angles, Best, Embed, Forbid, Rotate, Rows, Sample
+from engine_devices._row_arguments import Angles, Best, Embed, Forbid, Rotate, Rows, Sample, Select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,19 @@ class NativeOperations(Operations):
             rows=ids.numel(), type=element_type(weight.dtype), scaled=scale is not None, scale=scale or 0.0,
         )  # fmt: skip
         self._native.run("engine_embed", arguments, ids, weight, out)
+        return out
+
+    def select(self, x: Tensor, rows: Tensor) -> Tensor:
+        """See the contract."""
+        out = torch.empty((len(rows), *x.shape[1:]), dtype=x.dtype)
+        if x.dim() not in (2, 3) or x.stride(-1) != 1:
+            x = x.contiguous().view(len(x), -1)
+        inner = x.shape[1] if x.dim() == 3 else 1
+        arguments = Select(
+            x=x.data_ptr(), rows=rows.data_ptr(), out=out.data_ptr(), x_row=x.stride(0), x_inner=x.stride(1) if x.dim() == 3 else 0,
+            count=len(rows), inner=inner, size=x.shape[-1], type=element_type(x.dtype),
+        )  # fmt: skip
+        self._native.run("engine_select", arguments, x, rows, out)
         return out
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> Tensor:

@@ -16,18 +16,22 @@ from engine.plugin import CannotRecord, RaggedReplay
 from engine_devices._native import Call, Native, Operation
 from engine_devices._tape import Arena, Buffers, pack_calls, place, pointers, within
 
-#: Rows and sequences of the recordings: small, without a common factor, more rows than some kernels treat in a way of their own.
-SHAPES = ((11, 3), (26, 7))
+#: Rows, sequences and wanted rows of the recordings: small, without a common factor, more rows than some kernels treat in a way of their
+#: own. More rows are wanted than there are: then what grows with them and is not told from what grows with the rows is never too small.
+SHAPES = ((11, 3, 13), (26, 7, 35))
 #: Buffers are laid out for powers of two of rows from here on; kernels may round rows up to so many.
 LEAST_ROWS = 64
+#: And for powers of two of wanted rows from here on.
+LEAST_WANTED = 8
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A step of ``rows`` rows of ``sequences`` sequences as it ran."""
+    """A step of ``rows`` rows of ``sequences`` sequences, of which ``wanted`` are wanted, as it ran."""
 
     rows: int
     sequences: int
+    wanted: int
     calls: list[Call]
     buffers: Buffers
     outputs: tuple[Tensor, ...]
@@ -80,15 +84,15 @@ class RaggedTape(RaggedReplay):
         for index, start in enumerate(starts):
             comparison.compare(index, start)
         self._outputs = [comparison.output(*pair) for pair in zip(first.outputs, second.outputs, strict=True)]
-        self._rows, self._sequences = comparison.rows, comparison.sequences
+        self._counted = (comparison.rows, comparison.sequences, comparison.wanted)
         self._pointers, self._lives = comparison.pointers, comparison.lives
         self._sizes = {buffer: comparison.size(buffer) for buffer in self._lives}
-        self._rows.bind(self._block)
-        self._sequences.bind(self._block)
+        for fields in self._counted:
+            fields.bind(self._block)
         self._kept = [kept for call in first.calls for kept in call.keep if not comparison.owns(kept)]
-        self._layouts: dict[int, tuple[dict[int, int], int]] = {}
-        self._capacity = 0
-        self._counts = (0, 0)
+        self._layouts: dict[tuple[int, int], tuple[dict[int, int], int]] = {}
+        self._capacity = (0, 0)
+        self._counts = (-1, -1, -1)
         self._results: tuple[Tensor, ...] = ()
         self.nbytes = 0
         base = ctypes.addressof(self._block)
@@ -96,36 +100,38 @@ class RaggedTape(RaggedReplay):
         self._operations = (Operation * len(starts))(*entries)
         arena.join(self)
 
-    def run(self, rows: int, sequences: int) -> tuple[Tensor, ...]:
+    def run(self, rows: int, sequences: int, wanted: int = 0) -> tuple[Tensor, ...]:
         """See the contract; views of the arena."""
-        self._reserve(rows)
-        if self._counts != (rows, sequences):
-            self._rows.set(rows)
-            self._sequences.set(sequences)
-            self._counts, self._results = (rows, sequences), ()
+        self._reserve(rows, wanted)
+        counts = (rows, sequences, wanted)
+        if self._counts != counts:
+            for fields, count in zip(self._counted, counts, strict=True):
+                fields.set(count)
+            self._counts, self._results = counts, ()
         self._native.run_list(self._operations)
         self._arena.passed(ragged=not self._decodes)
         if not self._results:
             offsets, memory = self._layouts[self._capacity][0], self._arena.memory
-            self._results = tuple(within(memory, offsets[owner] + offset, shaped(rows)) for owner, offset, shaped in self._outputs)
+            self._results = tuple(within(memory, offsets[owner] + offset, shaped(rows, wanted)) for owner, offset, shaped in self._outputs)
         return self._results
 
     def move(self, memory: Tensor) -> None:
         """The arena is now these bytes."""
         self._results = ()
-        if self._capacity:
+        if self._capacity[0]:
             offsets = self._layouts[self._capacity][0]
             words = np.array([word for word, _, _ in self._pointers], np.int64)
             places = np.array([offsets[owner] + offset for _, owner, offset in self._pointers], np.int64)
             self._words[words] = (places + memory.data_ptr()).astype(np.uint64)
 
-    def _reserve(self, rows: int) -> None:
-        """Lay the buffers out for so many rows."""
-        capacity = max(LEAST_ROWS, 1 << (rows - 1).bit_length())
+    def _reserve(self, rows: int, wanted: int) -> None:
+        """Lay the buffers out for so many rows and wanted rows."""
+        capacity = power_above(rows, LEAST_ROWS), power_above(wanted, LEAST_WANTED)
         if capacity == self._capacity:
             return
         if capacity not in self._layouts:
-            sizes = {buffer: fixed + per_row * (capacity + LEAST_ROWS) for buffer, (fixed, per_row) in self._sizes.items()}
+            room = (1, capacity[0] + LEAST_ROWS, capacity[1])
+            sizes = {buffer: sum(a * b for a, b in zip(size, room, strict=True)) for buffer, size in self._sizes.items()}
             begins = {buffer: life[0] for buffer, life in self._lives.items()}
             ends = {buffer: life[1] for buffer, life in self._lives.items()}
             self._layouts[capacity] = place(sizes, begins, ends)
@@ -142,17 +148,19 @@ class Comparison:
     def __init__(self, first: Recording, second: Recording) -> None:
         self._pair = (first, second)
         self._twins: dict[int, int] = {}
-        self.rows, self.sequences = Fields(), Fields()
+        self.rows, self.sequences, self.wanted = Fields(), Fields(), Fields()
         self.pointers: list[tuple[int, int, int]] = []
         self.lives: dict[int, tuple[int, int]] = {}
 
-    def size(self, buffer: int) -> tuple[int, int]:
-        """Bytes of a buffer: whatever the step's size, and per row."""
+    def size(self, buffer: int) -> tuple[int, int, int]:
+        """Bytes of a buffer: whatever the step's size, per row, and per wanted row."""
         (one, other), twin = self._pair, self._twins[buffer]
         sizes = one.buffers.spans[buffer][1], other.buffers.spans[twin][1]
         if sizes[0] == sizes[1]:
-            return sizes[0], 0
-        return 0, max(-(-sizes[0] // one.rows), -(-sizes[1] // other.rows))
+            return sizes[0], 0, 0
+        if one.wanted and sizes[0] * other.wanted == sizes[1] * one.wanted:
+            return 0, 0, -(-sizes[0] // one.wanted)
+        return 0, max(-(-sizes[0] // one.rows), -(-sizes[1] // other.rows)), 0
 
     def owns(self, kept: object) -> bool:
         """Whether that is memory which the first step allocated."""
@@ -184,25 +192,34 @@ class Comparison:
 
     def _count(self, byte: int, kind: Any, a: Any, b: Any) -> bool:
         one, other = self._pair
-        for fields, ours, theirs in ((self.rows, one.rows, other.rows), (self.sequences, one.sequences, other.sequences)):
+        for fields, name in ((self.rows, "rows"), (self.sequences, "sequences"), (self.wanted, "wanted")):
+            ours, theirs = getattr(one, name), getattr(other, name)
+            if not ours:
+                continue
             factor, rest = divmod(a, ours)
             if isinstance(a, int) and not rest and factor * theirs == b and factor > 0:
                 fields.add(byte, ctypes.sizeof(kind), int(factor))
                 return True
         return False
 
-    def output(self, one: Tensor, other: Tensor) -> tuple[int, int, Callable[[int], Tensor]]:
-        """Where a result is, and its shape for a number of rows."""
+    def output(self, one: Tensor, other: Tensor) -> tuple[int, int, Callable[[int, int], Tensor]]:
+        """Where a result is, and its shape for a number of rows and of wanted ones."""
         owner = self._pair[0].buffers.find(one.data_ptr())
         if owner is None or owner not in self.lives or one.stride() != other.stride() or one.shape[1:] != other.shape[1:]:
             raise CannotRecord("a result is not made by the native operations, row by row")
         self.lives[owner] = (self.lives[owner][0], len(self._pair[0].calls))
         strides, tail, dtype = one.stride(), tuple(one.shape[1:]), one.dtype
+        some = (len(one), len(other)) == tuple(recording.wanted for recording in self._pair)
 
-        def shaped(rows: int) -> Tensor:
-            return torch.empty_strided((rows, *tail), strides, dtype=dtype, device="meta")
+        def shaped(rows: int, wanted: int) -> Tensor:
+            return torch.empty_strided((wanted if some else rows, *tail), strides, dtype=dtype, device="meta")
 
         return owner, one.data_ptr() - self._pair[0].buffers.spans[owner][0], shaped
+
+
+def power_above(count: int, least: int) -> int:
+    """The smallest power of two that is neither below ``count`` nor below ``least``, which is one."""
+    return max(least, 1 << (count - 1).bit_length()) if count else least
 
 
 def leaves(kind: Any, base: int = 0) -> Iterator[tuple[int, Any]]:

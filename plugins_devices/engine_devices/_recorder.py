@@ -79,7 +79,7 @@ class TapeRecorder(Recorder):
     """
 
     cheap = True
-    ragged_trial = (max(rows for rows, _ in SHAPES), max(sequences for _, sequences in SHAPES))
+    ragged_trial = SHAPES[-1]
 
     def __init__(self, native: Native) -> None:
         self._native = native
@@ -106,21 +106,22 @@ class TapeRecorder(Recorder):
 
     def record_ragged(
         self,
-        fill: Callable[[int, int], None],
-        body: Callable[[int, int], tuple[Tensor, ...]],
+        fill: Callable[[int, int, int], None],
+        body: Callable[[int, int, int], tuple[Tensor, ...]],
         *,
-        shapes: tuple[tuple[int, int], ...] = SHAPES,
+        shapes: tuple[tuple[int, int, int], ...] = SHAPES,
     ) -> RaggedTape:
         """Run ``body`` at two shapes. Raises :class:`CannotRecord` also where a replay does not repeat both of them bit by bit."""
         recordings = []
-        for rows, sequences in shapes:
-            fill(rows, sequences)
-            calls, buffers, outputs = self._watch(lambda rows=rows, sequences=sequences: body(rows, sequences))  # type: ignore[misc]
-            recordings.append(Recording(rows, sequences, fuse(calls, buffers, outputs) if self._fusing else calls, buffers, outputs))
+        for counts in shapes:
+            fill(*counts)
+            calls, buffers, outputs = self._watch(lambda counts=counts: body(*counts))  # type: ignore[misc]
+            recordings.append(Recording(*counts, fuse(calls, buffers, outputs) if self._fusing else calls, buffers, outputs))
         tape = RaggedTape(self._native, self._arena, *recordings)
         for recording in recordings:
-            fill(recording.rows, recording.sequences)
-            index = _differs(tape.run(recording.rows, recording.sequences), recording.outputs)
+            counts = recording.rows, recording.sequences, recording.wanted
+            fill(*counts)
+            index = _differs(tape.run(*counts), recording.outputs)
             if index is not None:
                 raise CannotRecord(f"a replay gave another result {index} than the step that it was recorded from")
         return tape

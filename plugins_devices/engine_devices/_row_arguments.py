@@ -47,6 +47,16 @@ class Embed(ctypes.Structure):
     )  # fmt: skip
 
 
+class Select(ctypes.Structure):
+    """``engine_select_arguments`` of native/rows.h."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p), ("rows", ctypes.c_void_p), ("out", ctypes.c_void_p), ("x_row", ctypes.c_int64),
+        ("x_inner", ctypes.c_int64), ("count", ctypes.c_int64), ("inner", ctypes.c_int64), ("size", ctypes.c_int64),
+        ("type", ctypes.c_int32),
+    )  # fmt: skip
+
+
 class Best(ctypes.Structure):
     """``engine_best_arguments`` of native/rows.h."""
 

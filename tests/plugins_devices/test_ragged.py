@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_bits_of_plain_steps(name: str, dtype: str, tmp_path: Path) -> None:
     plain = play(start(enforce_eager=True))
     worker = start()
     recorded = play(worker)
-    assert worker._runner._ragged is not None
+    assert worker._runner._ragged
     assert worker._runner.ragged_plain == ""
     assert len(recorded) == len(plain) > 8
     for ours, theirs in zip(recorded, plain, strict=True):
@@ -86,7 +87,7 @@ def test_operations_with_work_space_of_their_own(dtype: torch.dtype) -> None:
     ops, x = NativeOperations(native), torch.zeros(300, 64, dtype=dtype)
     torch.set_num_threads(1)
 
-    def body(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def body(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         return (second.apply(ops.activate(first.apply(x[:rows], None), "silu"), None),)
 
     replay = TapeRecorder(native).record_ragged(lambda *_: None, body)
@@ -102,13 +103,13 @@ def recorder() -> TapeRecorder:
     return TapeRecorder(PythonKernels())  # type: ignore[arg-type]
 
 
-def nothing(rows: int, sequences: int) -> None: ...
+def nothing(rows: int, sequences: int, wanted: int) -> None: ...
 
 
 def test_a_step_grows_with_its_rows(recorder: TapeRecorder) -> None:
     native, x, y = recorder._native, torch.randn(500, 4), torch.randn(500, 4)
 
-    def body(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def body(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         return (native.add(native.add(x[:rows], y[:rows]), x[:rows]),)
 
     replay = recorder.record_ragged(nothing, body)
@@ -121,19 +122,19 @@ def test_a_step_grows_with_its_rows(recorder: TapeRecorder) -> None:
 def test_what_differs_in_other_ways_is_refused(recorder: TapeRecorder) -> None:
     native, x = recorder._native, torch.randn(2000)
 
-    def more_operations(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def more_operations(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         y = x[:rows]
         for _ in range(rows):
             y = native.add(y, x[:rows])
         return (y,)
 
-    def squares(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def squares(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         return (native.add(x[: rows * rows], x[: rows * rows]),)
 
-    def elsewhere(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def elsewhere(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         return (native.add(x[rows : 2 * rows], x[:rows]),)
 
-    def untouched(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def untouched(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         native.add(x[:rows], x[:rows])
         return (x[:rows],)
 
@@ -145,17 +146,32 @@ def test_what_differs_in_other_ways_is_refused(recorder: TapeRecorder) -> None:
             recorder.record_ragged(nothing, body)
 
 
-def test_recordings_can_tell_rows_from_sequences() -> None:
-    (rows, sequences), (more_rows, more_sequences) = SHAPES
-    assert rows * more_sequences != more_rows * sequences
-    assert len({rows, sequences, more_rows, more_sequences}) == 4
+def test_recordings_can_tell_counts_apart() -> None:
+    for (few, more), (other_few, other_more) in combinations(zip(*SHAPES, strict=True), 2):
+        assert few * other_more != more * other_few
+    assert len({count for counts in SHAPES for count in counts}) == 6
+
+
+def test_results_may_grow_with_the_wanted_rows(recorder: TapeRecorder) -> None:
+    native, x, y = recorder._native, torch.randn(500, 4), torch.randn(500, 4)
+
+    def body(rows: int, _: int, wanted: int) -> tuple[torch.Tensor, ...]:
+        whole = native.add(x[:rows], y[:rows])
+        return whole, native.add(native.add(x[:wanted], x[:wanted]), y[:wanted])
+
+    replay = recorder.record_ragged(nothing, body)
+    for rows, wanted in ((11, 1), (500, 0), (500, 500), (100, 9), (63, 8), (64, 7), (64, 64)):
+        x.normal_()
+        every, some = replay.run(rows, 3, wanted)
+        assert torch.equal(every, x[:rows] + y[:rows])
+        assert torch.equal(some, x[:wanted] + x[:wanted] + y[:wanted])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory goes back to the system on Linux")
 def test_memory_of_long_prompts_is_given_back_and_taken_again(recorder: TapeRecorder) -> None:
     native, arena, x = recorder._native, recorder._arena, torch.randn(1 << 16, 64)
 
-    def body(rows: int, _: int) -> tuple[torch.Tensor, ...]:
+    def body(rows: int, *_: int) -> tuple[torch.Tensor, ...]:
         return (native.add(x[:rows], x[:rows]),)
 
     def resident() -> int:

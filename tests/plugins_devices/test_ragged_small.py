@@ -32,6 +32,6 @@ def test_small_limits_record_as_well(sequences: int, tokens: int, tmp_path: Path
             driver.step(list(driver.tracks))
         found[plain] = [track.tokens for track in driver.tracks.values()]
         if not plain:
-            assert worker._runner._ragged is not None
+            assert worker._runner._ragged
             assert worker._runner.ragged_plain == ""
     assert found[True] == found[False]

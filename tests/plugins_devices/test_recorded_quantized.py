@@ -33,7 +33,7 @@ def test_the_bits_of_plain_steps(name: str, method: str, tmp_path: Path) -> None
     worker = start()
     recorded = play(worker)
     assert worker._kernels.without() == {}
-    assert worker._runner._ragged is not None
+    assert worker._runner._ragged
     assert worker._runner.ragged_plain == ""
     for ours, theirs in zip(recorded, plain, strict=True):
         assert torch.equal(ours, theirs)

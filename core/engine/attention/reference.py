@@ -31,6 +31,7 @@ class ReferenceAttention(PagedLayout):
     """
 
     name = "torch reference"
+    selects = True
 
     def __init__(self) -> None:
         self._planned: tuple[AttentionBatch, dict[tuple[int, int, int | None], Plan]] | None = None
@@ -43,12 +44,12 @@ class ReferenceAttention(PagedLayout):
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec,
-        sinks: Tensor | None = None,
+        sinks: Tensor | None = None, queries: AttentionBatch | None = None,
     ) -> Tensor:
         """See the contract. Rows that belong to no sequence, and rows of empty sequences, come out as zeros."""
         store(k, v, cache, batch, spec)
         out = torch.zeros_like(q)
-        plan = self._plan(batch, spec, cache)
+        plan = self._plan(queries or batch, spec, cache)
         extra = None if sinks is None else sinks.float()
         for group in plan.decodes:
             rows = q if group.rows is None else q.index_select(0, group.rows)

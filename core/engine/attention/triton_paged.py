@@ -37,6 +37,7 @@ class TritonAttention(PagedLayout):
     """
 
     name = "triton paged"
+    selects = True
 
     def supports(self, spec: AttentionSpec, dtype: torch.dtype) -> str | None:
         """None, or why the kernels cannot run that layer."""
@@ -54,21 +55,23 @@ class TritonAttention(PagedLayout):
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec,
-        sinks: Tensor | None = None,
+        sinks: Tensor | None = None, queries: AttentionBatch | None = None,
     ) -> Tensor:
         """See the contract. Rows that belong to no sequence, and rows of empty sequences, come out as zeros."""
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-        self.attend_into(out, q, k, v, cache, batch, spec, sinks)
+        self.attend_into(out, q, k, v, cache, batch, spec, sinks, queries)
         return out
 
     def attend_into(
         self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec,
-        sinks: Tensor | None = None,
+        sinks: Tensor | None = None, queries: AttentionBatch | None = None,
     ) -> None:
         """As ``attend``, into a contiguous ``out`` [T, heads, head_dim] of any float dtype."""
+        if k.shape[0]:
+            store(k, v, cache, batch, spec)
         if q.shape[0] == 0:
             return
-        store(k, v, cache, batch, spec)
+        batch = queries or batch
         shape = _shape(spec, batch, sinks)
         if batch.host is None or 1 in batch.host[0]:
             _decode(out, _packed(q), cache, batch, spec, sinks, shape)

@@ -30,12 +30,17 @@ class Attention(nn.Module):
         return q.view(len(q), -1, size), k.view(len(k), -1, size), v.view(len(v), -1, size)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, batch: Batch, sinks: Tensor | None = None) -> Tensor:
-        """q [T, heads, head_dim], k and v [T, kv_heads, head_dim] with positions applied → [T, heads · head_dim]."""
+        """q [T, heads, head_dim], k and v [T, kv_heads, head_dim] with positions applied → [T, heads · head_dim].
+
+        Of a batch with ``wanted`` q, and what comes out, are the wanted rows.
+        """
         if self.calibrates:
             self.calibrates = False
             self.scale(_largest(k) / _KEYS, _largest(v) / _VALUES)
-        out = self.backend.attend(q, k, v, batch.caches[self.index], batch.attention, self.spec, sinks)
-        return out.flatten(-2)
+        cache, wanted = batch.caches[self.index], batch.wanted
+        if wanted is None:
+            return self.backend.attend(q, k, v, cache, batch.attention, self.spec, sinks).flatten(-2)
+        return self.backend.attend(q, k, v, cache, batch.attention, self.spec, sinks, wanted.attention).flatten(-2)
 
     def scale(self, k_scale: float, v_scale: float) -> None:
         """Set what keys and values are divided by in the cache; before anything is stored. 0 and what is not finite become 1."""

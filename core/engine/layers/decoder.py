@@ -14,6 +14,7 @@ from engine.layers.moe import SparseMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import RopeSpec
 from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
+from engine.layers.wanted import wanted_adapters, wanted_rotation, wanted_rows, with_batches
 from engine.plugin.contracts.model import Batch, ModelContext
 
 #: Makes a family's norm from its checkpoint name and its size.
@@ -45,40 +46,46 @@ class RotaryAttention(nn.Module):
         self.output = RowParallelLinear(context, f"{name}.o_proj", spec.num_heads * size, hidden, bias=output_bias, unit=size)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        """[T, hidden] → [T, hidden]."""
+        """[T, hidden] → [T, hidden], or [R, hidden] of the wanted rows."""
         q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        mixed = self.attention(rotate(self.q_norm(q), rotation), rotate(self.k_norm(k), rotation), v, batch)
-        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
+        q = rotate(self.q_norm(wanted_rows(q, batch, rotation.ops)), wanted_rotation(rotation, batch))
+        mixed = self.attention(q, rotate(self.k_norm(k), rotation), v, batch)
+        return self.output(mixed, wanted_adapters(batch))  # type: ignore[no-any-return]
 
 
 class PreNormBlock(nn.Module):
     """Attention and feed-forward, each on a normalised residual stream."""
 
+    selects = True
+
     def __init__(
         self, context: ModelContext, index: int, hidden: int, attention: RotaryAttention, mlp: GatedMLP | SparseMLP, norm: MakeNorm
     ) -> None:
         super().__init__()
-        self.add = context.ops.add
+        self.ops = context.ops
         self.attention_norm = norm(f"model.layers.{index}.input_layernorm", hidden)
         self.attention = attention
         self.mlp_norm = norm(f"model.layers.{index}.post_attention_layernorm", hidden)
         self.mlp = mlp
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        """[T, hidden] → [T, hidden]."""
-        x = self.add(x, self.attention(self.attention_norm(x), batch, rotation))
-        return self.add(x, self.mlp(self.mlp_norm(x), batch.adapters))
+        """[T, hidden] → [T, hidden], or [R, hidden] of the wanted rows."""
+        mixed = self.attention(self.attention_norm(x), batch, rotation)
+        x = self.ops.add(wanted_rows(x, batch, self.ops), mixed)
+        return self.ops.add(x, self.mlp(self.mlp_norm(x), wanted_adapters(batch)))
 
 
 class SandwichBlock(nn.Module):
     """Attention and feed-forward, each between two norms (Gemma)."""
+
+    selects = True
 
     def __init__(
         self, context: ModelContext, index: int, hidden: int, attention: RotaryAttention, mlp: GatedMLP, norm: MakeNorm
     ) -> None:
         super().__init__()
         name = f"model.layers.{index}"
-        self.add = context.ops.add
+        self.ops = context.ops
         self.before_attention = norm(f"{name}.input_layernorm", hidden)
         self.attention = attention
         self.after_attention = norm(f"{name}.post_attention_layernorm", hidden)
@@ -87,9 +94,10 @@ class SandwichBlock(nn.Module):
         self.after_mlp = norm(f"{name}.post_feedforward_layernorm", hidden)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        """[T, hidden] → [T, hidden]."""
-        x = self.add(x, self.after_attention(self.attention(self.before_attention(x), batch, rotation)))
-        return self.add(x, self.after_mlp(self.mlp(self.before_mlp(x), batch.adapters)))
+        """[T, hidden] → [T, hidden], or [R, hidden] of the wanted rows."""
+        mixed = self.after_attention(self.attention(self.before_attention(x), batch, rotation))
+        x = self.ops.add(wanted_rows(x, batch, self.ops), mixed)
+        return self.ops.add(x, self.after_mlp(self.mlp(self.before_mlp(x), wanted_adapters(batch))))
 
 
 class RotaryDecoder(NativeModel):
@@ -104,6 +112,7 @@ class RotaryDecoder(NativeModel):
         self.rotary = RotaryEmbedding(rope, context.longest, context.device, context.ops)
         self.blocks = nn.ModuleList(block(index) for index in self.layers)
         self.norm = norm("model.norm", hidden) if self.last else None
+        self.select_in(self.blocks)
 
     def rotations(self, batch: Batch, x: Tensor) -> list[Rotation]:
         """The rotation of each of the stage's layers."""
@@ -112,6 +121,6 @@ class RotaryDecoder(NativeModel):
     def forward(self, batch: Batch) -> Tensor:
         """See :meth:`~engine.plugin.contracts.model.Model.forward`."""
         x = self.enter(batch)
-        for block, rotation in zip(self.blocks, self.rotations(batch, x), strict=True):
-            x = block(x, batch, rotation)
+        for (block, seen), rotation in zip(with_batches(self.blocks, batch), self.rotations(batch, x), strict=True):
+            x = block(x, seen, rotation)
         return x if self.norm is None else self.norm(x)

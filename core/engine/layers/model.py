@@ -59,6 +59,11 @@ class NativeModel(nn.Module, Model):
         if self.last:
             self.head = LMHead(self.context, head, hidden, vocab, bias=bias, tied=self.embedding if tied else None)
 
+    def select_in(self, blocks: nn.ModuleList) -> None:
+        """Compute the wanted rows alone in the last of ``blocks``, where it says by ``selects`` that it can, and attention can."""
+        can = len(blocks) > 0 and bool(getattr(blocks[-1], "selects", False))
+        self.selects = self.last and can and self.context.attention.selects
+
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> set[str]:
         """See :meth:`Model.load`."""
         threads = torch.get_num_threads() if self.context.device.type == "cpu" else 1

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engine.plugin.contracts.attention import AttentionBatch
-from engine.plugin.contracts.model import Batch
+from engine.plugin.contracts.model import Batch, Wanted
 from engine.worker.inputs import StepInputs
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class Buffers:
         self._seq_lens = torch.ones(rows, dtype=torch.int32, device=device)
         self._query_start = torch.arange(rows + 1, dtype=torch.int32, device=device)
         self._block_table = torch.zeros((rows, -(-max_seq_len // block_size)), dtype=torch.int32, device=device)
+        self._wanted = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._wanted_lens = torch.ones(rows, dtype=torch.int32, device=device)
+        self._wanted_table = torch.zeros_like(self._block_table)
         # On the host numpy writes them: a tenth of the time of a tensor's copy_.
         self._views = [tensor.numpy() for tensor in self._filled] if device.type == "cpu" else None
 
@@ -50,8 +53,8 @@ class Buffers:
         )
         return Batch(self._token_ids[:size], self._positions[:size], attention, caches)
 
-    def ragged(self, rows: int, sequences: int, caches: list[Tensor]) -> Batch:
-        """Views of the first rows and sequences."""
+    def ragged(self, rows: int, sequences: int, caches: list[Tensor], wanted: int | None = None) -> Batch:
+        """Views of the first rows and sequences, and of the first wanted rows unless all are."""
         attention = AttentionBatch(
             query_start=self._starts[: sequences + 1],
             seq_lens=self._seq_lens[:sequences],
@@ -61,19 +64,41 @@ class Buffers:
             max_query_len=self.tokens,
             max_seq_len=self.max_seq_len,
         )
-        return Batch(self._token_ids[:rows], self._positions[:rows], attention, caches)
+        some = None if wanted is None else self._some(wanted)
+        return Batch(self._token_ids[:rows], self._positions[:rows], attention, caches, wanted=some)
+
+    def _some(self, wanted: int) -> Wanted:
+        attention = AttentionBatch(
+            query_start=self._query_start[: wanted + 1],
+            seq_lens=self._wanted_lens[:wanted],
+            block_table=self._wanted_table[:wanted],
+            slots=self._slots[:wanted],
+            block_size=self._block_size,
+            max_query_len=1,
+            max_seq_len=self.max_seq_len,
+        )
+        return Wanted(self._wanted[:wanted], attention)
 
     def fill_ragged(self, inputs: StepInputs) -> None:
-        """Put a step's inputs into the first rows and sequences; only where the device is the host."""
+        """Put a step's inputs into the first rows and sequences, and its rows to sample into the wanted ones, if there is room for them.
+
+        Only where the device is the host.
+        """
         rows, count, width = len(inputs.token_ids), len(inputs.sequences), inputs.block_table.shape[1]
         token_ids, positions, slots, seq_lens, block_table = self._views or []
         token_ids[:rows], positions[:rows], slots[:rows] = inputs.token_ids, inputs.positions, inputs.slots
         seq_lens[:count] = inputs.seq_lens
         self._starts.numpy()[: count + 1] = inputs.query_start
         block_table[:count, :width] = inputs.block_table
+        wanted = len(inputs.sample_rows)
+        if wanted <= self.rows:
+            self._wanted.numpy()[:wanted] = inputs.sample_rows
+            self._wanted_lens.numpy()[:wanted] = inputs.sample_length
+            self._wanted_table.numpy()[:wanted, :width] = inputs.block_table[inputs.sample_owner]
 
-    def fill_harmlessly(self, rows: int, sequences: int) -> None:
-        """Put in token 0 at every row of sequences that begin with it, none of which is stored."""
+    def fill_harmlessly(self, rows: int, sequences: int, wanted: int = 0) -> None:
+        """Put in token 0 at every row of sequences that begin with it, none of which is stored; rows are wanted from the first on, over
+        and over."""
         token_ids, positions, slots, seq_lens, block_table = self._views or []
         starts = np.linspace(0, rows, sequences + 1).astype(np.int32)
         counts = np.diff(starts)
@@ -81,6 +106,10 @@ class Buffers:
         positions[:rows] = np.arange(rows) - np.repeat(starts[:-1], counts)
         seq_lens[:sequences] = counts
         self._starts.numpy()[: sequences + 1] = starts
+        chosen = np.arange(wanted) % max(rows, 1)
+        self._wanted.numpy()[:wanted] = chosen
+        self._wanted_lens.numpy()[:wanted] = positions[chosen] + 1
+        self._wanted_table.numpy()[:wanted] = 0
 
     def fill(self, inputs: StepInputs, size: int) -> None:
         """Put a decode step's inputs into the first rows and padding into the rest of ``size``."""

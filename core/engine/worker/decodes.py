@@ -39,7 +39,7 @@ class Decodes:
             return
         try:
             self._pairs[pair] = self._recorder.record_ragged(
-                self._buffers.fill_harmlessly, lambda rows, _: self._body(rows), shapes=tuple((each, each) for each in pair)
+                self._buffers.fill_harmlessly, lambda rows, *_: self._body(rows), shapes=tuple((each, each, 0) for each in pair)
             )
         except CannotRecord:
             # What keeps sizes apart need not keep one size from being recorded.

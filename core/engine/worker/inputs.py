@@ -20,7 +20,7 @@ class StepInputs:
 
     ``sample_rows`` [R]: rows whose logits are sampled; ``sample_owner`` [R]: index of the work item; ``sample_length``
     [R]: tokens of context at that row, which is also the position of the token to sample. A work item's rows are
-    adjacent, in order.
+    adjacent, in order. ``every``: hidden states are wanted of all rows, not of those to sample alone.
     """
 
     sequences: list[Sequence]
@@ -34,6 +34,7 @@ class StepInputs:
     sample_rows: NDArray[np.int64]
     sample_owner: NDArray[np.int64]
     sample_length: NDArray[np.int64]
+    every: bool = False
 
     @property
     def decode(self) -> bool:
@@ -76,7 +77,13 @@ def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
         sample_rows=sample_rows,
         sample_owner=owners[sample_rows],
         sample_length=positions[sample_rows] + 1,
+        every=any(describes_prompt(sequence, item) for sequence, item in zip(sequences, work, strict=True)),
     )
+
+
+def describes_prompt(sequence: Sequence, item: Work) -> bool:
+    """Whether that work gives log probabilities of the sequence's prompt."""
+    return sequence.params.prompt_logprobs is not None and item.start < sequence.num_prompt
 
 
 def _sample_rows(work: list[Work], query_start: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def rehearse(model: Model, caches: list[Tensor], config: EngineConfig, device: t
 
     ``caches``: one page per layer. Nothing is stored; the result is thrown away.
     """
-    hidden = StepRunner(model, caches, config.cache.block_size, device).run_plainly(_largest_step(config)).hidden
+    hidden = StepRunner(model, caches, config.cache.block_size, device).run_plainly(_largest_step(config)).every()
     seqs = min(config.scheduler.max_num_seqs, hidden.shape[0])
     logits = model.logits(hidden[:seqs])
     params = SamplingParams(top_p=0.9, top_k=50, seed=0)
@@ -107,4 +107,5 @@ def _largest_step(config: EngineConfig) -> StepInputs:
         sample_rows=none,
         sample_owner=none,
         sample_length=none,
+        every=True,
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from engine.plugin.contracts.attention import AttentionBatch
 from engine.plugin.contracts.device import CannotRecord
-from engine.plugin.contracts.model import Batch, Model, torch_operations
+from engine.plugin.contracts.model import Batch, Model, Wanted, torch_operations
 from engine.worker.buffers import Buffers
 from engine.worker.decodes import PAIRS, Decodes
 from engine.worker.inputs import StepInputs
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -37,12 +37,18 @@ def recorded_sizes(max_num_seqs: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed:
-    """What a step computed: ``hidden`` [T, n] of all rows, ``logits`` [R, V] of the rows to sample (None: there are none),
-    and of each of those the largest logit, float32 [R], and its id, int64 [R]. Valid until the next step."""
+    """What a step computed: ``logits`` [R, V] of the rows to sample (None: there are none), and of each of those the largest
+    logit, float32 [R], and its id, int64 [R]; ``hidden`` [T, n] of all rows where they were asked for. Valid until the next step."""
 
-    hidden: Tensor
+    hidden: Tensor | None = None
     logits: Tensor | None = None
     best: tuple[Tensor, Tensor] | None = None
+
+    def every(self) -> Tensor:
+        """Hidden states of all rows, of a step whose inputs ask for them."""
+        if self.hidden is None:
+            raise RuntimeError("hidden states of all rows were not asked for")
+        return self.hidden
 
 
 class StepRunner:
@@ -66,7 +72,8 @@ class StepRunner:
         #: Batch sizes to record before anybody asks for them; 0 stands for steps with prompts.
         self._unprepared: list[int] = []
         self._sizes: list[int] = []
-        self._ragged: RaggedReplay | None = None
+        #: Steps with prompts, by whether they compute the wanted rows alone in the last layer.
+        self._ragged: dict[bool, RaggedReplay] = {}
         #: Why steps with prompts are not recorded; empty where they are, or may be when one comes.
         self.ragged_plain = ""
         #: Why steps are not recorded; empty where they are.
@@ -79,7 +86,8 @@ class StepRunner:
         other form with up to ``max_tokens`` rows, when the first one comes.
         """
         largest = min(max_num_seqs, LARGEST_RECORDED)
-        rows, sequences = recorder.ragged_trial if max_tokens else (0, 0)
+        rows, *trial = recorder.ragged_trial if max_tokens else (0, 0)
+        sequences = max(trial)
         if recorder.cheap:
             sequences = max(sequences, *(size for pair in PAIRS for size in pair))
         self._buffers = buffers = Buffers(max(largest, sequences), max_seq_len, self._block_size, self._device, max(max_tokens, rows))
@@ -106,7 +114,7 @@ class StepRunner:
                 buffers.fill_harmlessly(size, size)
                 decodes.run(size)
             else:
-                self._record_ragged(recorder, buffers)
+                self._record_ragged(recorder, buffers, self._model.selects)
         except CannotRecord as refused:
             self._give_up(refused)
         return bool(self._unprepared)
@@ -131,14 +139,16 @@ class StepRunner:
                 if outputs is not None:
                     return _pick(outputs, inputs, count)
         if buffers is not None and self._recorder is not None and self._recorder.cheap and not inputs.decode:
-            hidden = self._replay_ragged(self._recorder, buffers, inputs)
-            if hidden is not None:
-                return self._computed(hidden, inputs)
+            computed = self._replay_ragged(self._recorder, buffers, inputs)
+            if computed is not None:
+                return computed
         return self.run_plainly(inputs)
 
     def run_plainly(self, inputs: StepInputs) -> Computed:
         """The same without recordings."""
-        return self._computed(self._model.forward(self._batch(inputs)), inputs)
+        batch = self._batch(inputs)
+        hidden = self._forward(batch)
+        return self._computed(hidden, inputs) if batch.wanted is None else self._of_wanted(hidden)
 
     def _computed(self, hidden: Tensor, inputs: StepInputs) -> Computed:
         """With the logits of the rows to sample."""
@@ -146,29 +156,54 @@ class StepRunner:
             return Computed(hidden)
         every = len(inputs.sample_rows) == hidden.shape[0]
         rows = hidden if every else hidden[torch.from_numpy(inputs.sample_rows).to(hidden.device)]
-        logits = self._model.logits(rows)
-        return Computed(hidden, logits, self._ops.best(logits))
+        return replace(self._of_wanted(rows), hidden=hidden)
 
-    def _replay_ragged(self, recorder: Recorder, buffers: Buffers, inputs: StepInputs) -> Tensor | None:
-        """The last hidden states; None: such steps cannot be recorded, or not this one."""
-        rows, sequences = len(inputs.token_ids), len(inputs.sequences)
+    def _of_wanted(self, hidden: Tensor) -> Computed:
+        """Of the hidden states of the rows to sample."""
+        if not len(hidden):
+            return Computed()
+        logits = self._model.logits(hidden)
+        return Computed(None, logits, self._ops.best(logits))
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """The model's, checked: that it returns the wanted rows alone is its own word."""
+        hidden = self._model.forward(batch)
+        if batch.wanted is not None and len(hidden) != len(batch.wanted.rows):
+            name = type(self._model).__name__
+            raise RuntimeError(f"{name} says that it `selects`, but returned {len(hidden)} rows where {len(batch.wanted.rows)} were wanted")
+        return hidden
+
+    def _replay_ragged(self, recorder: Recorder, buffers: Buffers, inputs: StepInputs) -> Computed | None:
+        """None: such steps cannot be recorded, or not this one."""
+        rows, sequences, wanted = len(inputs.token_ids), len(inputs.sequences), len(inputs.sample_rows)
         if self.ragged_plain or sequences > buffers.rows or rows > buffers.tokens or int(inputs.seq_lens.max()) > buffers.max_seq_len:
             return None
-        self._record_ragged(recorder, buffers)
-        if self._ragged is None or rows < self._ragged.least:
+        some = self._model.selects and not inputs.every and wanted <= buffers.rows
+        replay = self._record_ragged(recorder, buffers, some)
+        if replay is None or rows < replay.least:
             return None
         buffers.fill_ragged(inputs)
-        return self._ragged.run(rows, sequences)[0]
+        if not some:
+            return self._computed(replay.run(rows, sequences)[0], inputs)
+        logits, value, token = replay.run(rows, sequences, wanted)
+        return Computed(None, logits, (value, token)) if wanted else Computed()
 
-    def _record_ragged(self, recorder: Recorder, buffers: Buffers) -> None:
-        def body(rows: int, sequences: int) -> tuple[Tensor, ...]:
+    def _record_ragged(self, recorder: Recorder, buffers: Buffers, some: bool) -> RaggedReplay | None:
+        """Steps with prompts, ``some``: computing the wanted rows alone, with their logits."""
+
+        def all_rows(rows: int, sequences: int, _: int) -> tuple[Tensor, ...]:
             return (self._model.forward(buffers.ragged(rows, sequences, self._caches)),)
 
-        if self._ragged is None and not self.ragged_plain:
+        def wanted_rows(rows: int, sequences: int, wanted: int) -> tuple[Tensor, ...]:
+            logits = self._model.logits(self._forward(buffers.ragged(rows, sequences, self._caches, wanted)))
+            return (logits, *self._ops.best(logits))
+
+        if some not in self._ragged and not self.ragged_plain:
             try:
-                self._ragged = recorder.record_ragged(buffers.fill_harmlessly, body)
+                self._ragged[some] = recorder.record_ragged(buffers.fill_harmlessly, wanted_rows if some else all_rows)
             except CannotRecord as refused:
                 self.ragged_plain = str(refused)
+        return self._ragged.get(some)
 
     def _replay(self, buffers: Buffers, inputs: StepInputs, size: int) -> tuple[Tensor, ...] | None:
         """Replay that size, or record it if it is new; None: it cannot be recorded."""
@@ -216,7 +251,21 @@ class StepRunner:
             max_seq_len=max(seq_lens, default=0),
             host=(tuple(query_lens), tuple(seq_lens)),
         )
-        return Batch(put(inputs.token_ids), put(inputs.positions), attention, self._caches)
+        wanted = None
+        if self._model.selects and not inputs.every and len(inputs.sample_rows) < len(inputs.token_ids):
+            count, lengths = len(inputs.sample_rows), inputs.sample_length.tolist()
+            own = AttentionBatch(
+                query_start=put(np.arange(count + 1, dtype=np.int32)),
+                seq_lens=put(inputs.sample_length.astype(np.int32)),
+                block_table=put(inputs.block_table[inputs.sample_owner]),
+                slots=put(np.full(count, -1, np.int64)),
+                block_size=self._block_size,
+                max_query_len=1,
+                max_seq_len=max(lengths, default=0),
+                host=((1,) * count, tuple(lengths)),
+            )
+            wanted = Wanted(put(inputs.sample_rows), own)
+        return Batch(put(inputs.token_ids), put(inputs.positions), attention, self._caches, wanted=wanted)
 
 
 def _pick(outputs: tuple[Tensor, ...], inputs: StepInputs, count: int) -> Computed:

@@ -22,7 +22,7 @@ from engine.plugin.request import GuideSpec
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
 from engine.worker.guides import Grammars
-from engine.worker.inputs import StepInputs, assemble
+from engine.worker.inputs import StepInputs, assemble, describes_prompt
 from engine.worker.kernels import Kernels, kernel_of
 from engine.worker.kv_scales import calculate_scales
 from engine.worker.limits import linear_work, measure_limits
@@ -153,7 +153,7 @@ class LocalWorker(Worker):
                 self._grammars.begin(inputs)
             computed, forward = self._compute(inputs)
             sampled = self._sample(inputs, computed)
-            prompts = self._prompt_logprobs(step.work, inputs, computed.hidden)
+            prompts = self._prompt_logprobs(step.work, inputs, computed) if inputs.every else {}
             if sampled is not None:
                 results = collect(step.work, inputs, sampled, prompts)
                 if self._grammars is not None:
@@ -236,12 +236,12 @@ class LocalWorker(Worker):
         sequences = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
         return self._sampler.sample(computed.logits, Rows(sequences, inputs.sample_length), computed.best)
 
-    def _prompt_logprobs(self, work: list[Work], inputs: StepInputs, hidden: Tensor) -> dict[int, list[TokenLogprobs]]:
+    def _prompt_logprobs(self, work: list[Work], inputs: StepInputs, computed: Computed) -> dict[int, list[TokenLogprobs]]:
         """Entries by work index, for the prompts that want them."""
-        found = {}
+        found, hidden = {}, computed.every()
         width = self.config.model.info.logits_size or self.config.model.info.vocab_size
         for i, (item, sequence) in enumerate(zip(work, inputs.sequences, strict=True)):
-            if sequence.params.prompt_logprobs is not None and item.start < sequence.num_prompt:
+            if describes_prompt(sequence, item):
                 rows = hidden[int(inputs.query_start[i]) : int(inputs.query_start[i + 1])]
                 found[i] = describe_prompt(sequence, item, rows, self._model.logits, width)
         return found

@@ -1,4 +1,4 @@
-// Embedding, angles of positions, rotation of heads, and the best of a vocabulary.
+// Embedding, choice of rows, angles of positions, rotation of heads, and the best of a vocabulary.
 #include <math.h>
 
 #include "heads.h"
@@ -24,6 +24,15 @@ void embed(const engine_embed_arguments& a, int thread, int threads) {
         A* to = (A*)a.out + row * a.size;
         if (!a.scaled) memcpy((void*)to, from, a.size * sizeof(A));
         else for (int64_t i = 0; i < a.size; i += 16) put(to + i, take(from + i, a.size - i) * scale, a.size - i);
+    }
+}
+
+template <class A>
+void select(const engine_select_arguments& a, int thread, int threads) {
+    const share::Share units = share::of(a.count * a.inner, a.size, thread, threads);
+    for (int64_t unit = units.begin; unit < units.end; unit++) {
+        const A* from = (const A*)a.x + a.rows[unit / a.inner] * a.x_row + unit % a.inner * a.x_inner;
+        memcpy((void*)((A*)a.out + unit * a.size), from, a.size * sizeof(A));
     }
 }
 
@@ -118,6 +127,11 @@ extern "C" {
 void engine_embed(const void* arguments, int thread, int threads) {
     const engine_embed_arguments& a = *(const engine_embed_arguments*)arguments;
     ENGINE_FOR_TYPE(a.type, embed<A>(a, thread, threads))
+}
+
+void engine_select(const void* arguments, int thread, int threads) {
+    const engine_select_arguments& a = *(const engine_select_arguments*)arguments;
+    ENGINE_FOR_TYPE(a.type, select<A>(a, thread, threads))
 }
 
 void engine_angles(const void* arguments, int thread, int threads) {

@@ -63,6 +63,15 @@ typedef struct {
     float scale;
 } engine_embed_arguments;
 
+// out [count, inner, size] = x[rows], x with strides x_row, x_inner, 1.
+typedef struct {
+    const void* x;
+    const int64_t* rows;
+    void* out;
+    int64_t x_row, x_inner, count, inner, size;
+    int32_t type;
+} engine_select_arguments;
+
 // The largest of each row of logits [rows, size] and its place, the first among equals; NaN where the row holds one.
 // scratch: 2 · rows · ceil(size / ENGINE_BEST_CHUNK) words of 8 bytes.
 #define ENGINE_BEST_CHUNK 8192
@@ -83,6 +92,7 @@ void engine_gate(const void* arguments, int thread, int threads);
 void engine_rotate(const void* arguments, int thread, int threads);
 void engine_angles(const void* arguments, int thread, int threads);
 void engine_embed(const void* arguments, int thread, int threads);
+void engine_select(const void* arguments, int thread, int threads);
 void engine_best(const void* arguments, int thread, int threads);
 
 #ifdef __cplusplus

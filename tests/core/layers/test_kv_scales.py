@@ -54,7 +54,7 @@ def test_the_first_step_calibrates():
             return q
 
     class Step:
-        caches, attention = [None], None
+        caches, attention, wanted = [None], None, None
 
     layer.backend, layer.calibrates = Backend(), True
     q, k, v = torch.ones(3, 2, 16), torch.full((3, 1, 16), -50.0), torch.full((3, 1, 16), 20.0)

@@ -184,7 +184,7 @@ def test_steps_of_any_rows_are_replayed(native):
         kernel = linear_kernel(native, packed)
         x = activations(200).clone()
         replay = TapeRecorder(native).record_ragged(
-            lambda rows, sequences: None, lambda rows, _, kernel=kernel, x=x: (kernel.apply(x[:rows], None),)
+            lambda *_: None, lambda rows, *_, kernel=kernel, x=x: (kernel.apply(x[:rows], None),)
         )  # fmt: skip
         for rows in (11, 64, 200, 65):
             x.copy_(activations(200, seed=rows))

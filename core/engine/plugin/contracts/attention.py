@@ -40,6 +40,8 @@ class AttentionBackend(ABC):
 
     #: Shown by ``engine plan`` and in logs.
     name: str
+    #: Whether ``attend`` takes ``queries``: the last layer then attends for the rows alone whose results are wanted.
+    selects: bool = False
 
     @abstractmethod
     def allocate(
@@ -58,12 +60,15 @@ class AttentionBackend(ABC):
     @abstractmethod
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, cache: Tensor, batch: AttentionBatch, spec: AttentionSpec,
-        sinks: Tensor | None = None,
+        sinks: Tensor | None = None, queries: AttentionBatch | None = None,
     ) -> Tensor:
         """Store this step's K and V into the cache, then attend causally.
 
         q [T, heads, head_dim], k and v [T, kv_heads, head_dim] (rope applied) → [T, heads, head_dim], in q's dtype.
         A query at position p sees keys at positions ≤ p (and > p - window). ``sinks`` [heads]: learned extra logits.
+
+        ``queries`` (where ``selects`` says so): k and v are stored as ``batch`` says, and q holds the rows of ``queries`` instead, whose
+        slots mean nothing: [R, heads, head_dim] → the same.
         """
 
     def supports(self, spec: AttentionSpec, dtype: torch.dtype) -> str | None:

@@ -42,15 +42,16 @@ class Replay(ABC):
 
 
 class RaggedReplay(ABC):
-    """A recorded step for any number of rows, from ``least`` on, and of sequences."""
+    """A recorded step for any number of rows, from ``least`` on, of sequences, and of wanted rows."""
 
     least: int
 
     @abstractmethod
-    def run(self, rows: int, sequences: int) -> tuple[Tensor, ...]:
-        """Repeat the recorded work on the first ``rows`` rows and ``sequences`` sequences of the input buffers.
+    def run(self, rows: int, sequences: int, wanted: int = 0) -> tuple[Tensor, ...]:
+        """Repeat the recorded work on the first ``rows`` rows, ``sequences`` sequences and ``wanted`` wanted rows of the input buffers.
 
-        The results have ``rows`` rows, and are valid until another step of the recorder runs or is recorded.
+        The results have as many rows, or as many as are wanted, whichever they had when they were recorded, and are valid until another
+        step of the recorder runs or is recorded.
         """
 
 
@@ -61,8 +62,8 @@ class Recorder(ABC):
     #: and the replay's ``outputs`` hold its results at once. Otherwise a ladder of sizes is recorded before serving, and
     #: steps are padded to the next size.
     cheap: bool = False
-    #: The most rows and the most sequences at which ``record_ragged`` runs its body: buffers hold at least as many.
-    ragged_trial: tuple[int, int] = (0, 0)
+    #: The most rows, sequences and wanted rows at which ``record_ragged`` runs its body: buffers hold at least as many.
+    ragged_trial: tuple[int, int, int] = (0, 0, 0)
 
     @abstractmethod
     def record(self, body: Callable[[], tuple[Tensor, ...]]) -> Replay:
@@ -73,16 +74,17 @@ class Recorder(ABC):
 
     def record_ragged(
         self,
-        fill: Callable[[int, int], None],
-        body: Callable[[int, int], tuple[Tensor, ...]],
+        fill: Callable[[int, int, int], None],
+        body: Callable[[int, int, int], tuple[Tensor, ...]],
         *,
-        shapes: tuple[tuple[int, int], ...] = (),
+        shapes: tuple[tuple[int, int, int], ...] = (),
     ) -> RaggedReplay:
-        """Record ``body(rows, sequences)`` for any number of either, by running it at two ``shapes``, by default of the recorder's choice.
+        """Record ``body(rows, sequences, wanted)`` for any number of each, by running it at two ``shapes``, by default of the recorder's
+        choice; ``body`` need not look at all of them.
 
         Shapes with as many rows as sequences record decode steps: replays then have as many of both.
-        ``fill(rows, sequences)`` puts inputs into the buffers of which ``body`` computes the first rows, leaving no trace elsewhere.
-        Raises :class:`CannotRecord`, by default always.
+        ``fill(rows, sequences, wanted)`` puts inputs into the buffers of which ``body`` computes the first rows, leaving no trace
+        elsewhere; more rows may be wanted than there are, some of them twice. Raises :class:`CannotRecord`, by default always.
         """
         raise CannotRecord("the device records steps of one shape each")
 

@@ -56,6 +56,19 @@ class AdapterBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """The rows of a step whose hidden states are wanted, each as a sequence of its own: R of them, possibly none.
+
+    rows int64 [R], their numbers in the step; ``attention``: R sequences of one row each, whose context ends with it (nothing of theirs
+    is stored: the step stores its rows); ``adapters``: theirs.
+    """
+
+    rows: Tensor
+    attention: AttentionBatch
+    adapters: AdapterBatch | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """One step's inputs. T rows, packed by sequence.
 
@@ -63,6 +76,7 @@ class Batch:
     ``caches``: one tensor per layer of ``ModelInfo.layers`` (this stage's layers only are not None).
     ``embeddings`` [T, hidden] with ``embedding_mask`` bool [T]: rows whose token embedding is replaced (multimodal, prompt adapters).
     ``hidden`` [T, hidden]: the previous pipeline stage's output; None on the first stage.
+    ``wanted``: the rows that ``forward`` is to return; None: all. Models get it whose ``selects`` says that they look at it, no others.
     """
 
     token_ids: Tensor
@@ -73,6 +87,7 @@ class Batch:
     embedding_mask: Tensor | None = None
     adapters: AdapterBatch | None = None
     hidden: Tensor | None = None
+    wanted: Wanted | None = None
 
 
 def torch_operations() -> Operations:
@@ -118,13 +133,18 @@ class Model(ABC):
 
     A subclass is usually also a ``torch.nn.Module``. Called once: ``expect``, ``load``, ``finish``; per step: ``forward``, ``logits``.
     ``recordable`` False: a step takes decisions on the host from tensor values (experts by token), and cannot be recorded and replayed.
+    ``selects`` True: of a batch with ``wanted`` the last layer computes the wanted rows alone; False: ``wanted`` is None at all times.
     """
 
     recordable: bool = True
+    selects: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [T, hidden] after the last layer of this stage (after the final norm on the last stage)."""
+        """Hidden states [T, hidden] after the last layer of this stage (after the final norm on the last stage).
+
+        [R, hidden] of the wanted rows where the batch names them. Keys and values of all rows are stored all the same.
+        """
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:

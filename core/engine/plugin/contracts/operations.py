@@ -66,6 +66,10 @@ class Operations(ABC):
         Ids are valid: the engine checks them before they come here.
         """
 
+    def select(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Rows [R] (int64, valid) of x [T, ...] → [R, ...]."""
+        return x[rows]
+
     @abstractmethod
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> Tensor:
         """x [..., n] / sqrt(mean(x²) + eps) · weight [n] over the last axis, computed in float32.

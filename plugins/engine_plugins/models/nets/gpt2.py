@@ -13,6 +13,7 @@ from engine.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowPar
 from engine.layers.loading import NameRules
 from engine.layers.model import NativeModel
 from engine.layers.norm import LayerNorm
+from engine.layers.wanted import wanted_adapters, wanted_rows, with_batches
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 class GPT2Block(nn.Module):
     """Attention and feed-forward, each on a normalised residual stream. Checkpoints keep the matrices as [inputs, outputs]."""
 
+    selects = True
+
     def __init__(self, context: ModelContext, config: GPT2Config, index: int) -> None:
         super().__init__()
         name = f"transformer.h.{index}"
-        self.add = context.ops.add
+        self.ops = context.ops
         heads, hidden, eps = config.heads, config.n_embd, config.layer_norm_epsilon
         self.attention_norm = LayerNorm(context, f"{name}.ln_1", hidden, eps)
         self.qkv = QKVParallelLinear(
@@ -40,10 +43,12 @@ class GPT2Block(nn.Module):
         self.act = Activation(context, config.activation_function)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        heads = self.attention.heads(*self.qkv.project(self.attention_norm(x), batch.adapters))
-        x = self.add(x, self.output(self.attention(*heads, batch), batch.adapters))
-        inner = self.act(self.up(self.mlp_norm(x), batch.adapters))
-        return self.add(x, self.down(inner, batch.adapters))
+        q, k, v = self.attention.heads(*self.qkv.project(self.attention_norm(x), batch.adapters))
+        mixed = self.attention(wanted_rows(q, batch, self.ops), k, v, batch)
+        adapters = wanted_adapters(batch)
+        x = self.ops.add(wanted_rows(x, batch, self.ops), self.output(mixed, adapters))
+        inner = self.act(self.up(self.mlp_norm(x), adapters))
+        return self.ops.add(x, self.down(inner, adapters))
 
 
 class GPT2(NativeModel):
@@ -63,11 +68,12 @@ class GPT2(NativeModel):
         self.blocks = nn.ModuleList(GPT2Block(context, config, index) for index in self.layers)
         if self.last:
             self.norm = LayerNorm(context, "transformer.ln_f", hidden, config.layer_norm_epsilon)
+        self.select_in(self.blocks)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.enter(batch)
         if self.positions is not None:
             x = self.context.ops.add(x, self.positions(batch.positions))
-        for block in self.blocks:
-            x = block(x, batch)
+        for block, seen in with_batches(self.blocks, batch):
+            x = block(x, seen)
         return x if self.norm is None else self.norm(x)

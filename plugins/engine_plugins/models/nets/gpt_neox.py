@@ -13,6 +13,7 @@ from engine.layers.loading import NameRules
 from engine.layers.model import NativeModel
 from engine.layers.norm import LayerNorm
 from engine.layers.rotary import RotaryEmbedding, Rotation, rotate
+from engine.layers.wanted import wanted_adapters, wanted_rotation, wanted_rows, with_batches
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 class GPTNeoXBlock(nn.Module):
     """Attention and feed-forward, side by side on the same input or one after the other."""
 
+    selects = True
+
     def __init__(self, context: ModelContext, config: GPTNeoXConfig, index: int) -> None:
         super().__init__()
         name = f"gpt_neox.layers.{index}"
-        self.add = context.ops.add
+        self.ops = context.ops
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         dim, bias = config.heads.dim, config.attention_bias
         self.parallel = config.use_parallel_residual
@@ -41,21 +44,23 @@ class GPTNeoXBlock(nn.Module):
         self.act = Activation(context, config.hidden_act)
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        mixed = self.attend(self.attention_norm(x), batch, rotation)
+        add, mixed = self.ops.add, self.attend(self.attention_norm(x), batch, rotation)
+        x = wanted_rows(x, batch, self.ops)
         if self.parallel:
-            return self.add(self.add(self.feed(self.mlp_norm(x), batch), mixed), x)
-        x = self.add(mixed, x)
-        return self.add(self.feed(self.mlp_norm(x), batch), x)
+            return add(add(self.feed(self.mlp_norm(x), batch), mixed), x)
+        x = add(mixed, x)
+        return add(self.feed(self.mlp_norm(x), batch), x)
 
     def attend(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
-        """The attention branch."""
+        """The attention branch, of the wanted rows."""
         q, k, v = self.qkv(x, batch.adapters).view(len(x), -1, 3 * self.dim).chunk(3, dim=-1)
-        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, batch)
-        return self.output(mixed, batch.adapters)  # type: ignore[no-any-return]
+        q = rotate(wanted_rows(q, batch, self.ops), wanted_rotation(rotation, batch))
+        return self.output(self.attention(q, rotate(k, rotation), v, batch), wanted_adapters(batch))  # type: ignore[no-any-return]
 
     def feed(self, x: Tensor, batch: Batch) -> Tensor:
-        """The feed-forward branch."""
-        return self.down(self.act(self.up(x, batch.adapters)), batch.adapters)  # type: ignore[no-any-return]
+        """The feed-forward branch, of the wanted rows."""
+        adapters = wanted_adapters(batch)
+        return self.down(self.act(self.up(x, adapters)), adapters)  # type: ignore[no-any-return]
 
 
 class GPTNeoX(NativeModel):
@@ -73,10 +78,11 @@ class GPTNeoX(NativeModel):
         self.norm = None
         if self.last:
             self.norm = LayerNorm(context, "gpt_neox.final_layer_norm", config.hidden_size, config.layer_norm_eps)
+        self.select_in(self.blocks)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.enter(batch)
         rotation = self.rotary(batch.positions, x.dtype)
-        for block in self.blocks:
-            x = block(x, batch, rotation)
+        for block, seen in with_batches(self.blocks, batch):
+            x = block(x, seen, rotation)
         return x if self.norm is None else self.norm(x)

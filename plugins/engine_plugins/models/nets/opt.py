@@ -12,6 +12,7 @@ from engine.layers.embedding import PositionEmbedding
 from engine.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
 from engine.layers.model import NativeModel
 from engine.layers.norm import LayerNorm
+from engine.layers.wanted import wanted_adapters, wanted_rows, with_batches
 
 if TYPE_CHECKING:
     from engine.plugin import Batch, ModelContext
@@ -25,10 +26,12 @@ EPS = 1e-5
 class OPTBlock(nn.Module):
     """Attention and feed-forward, normalised before (most sizes) or after (350M) each."""
 
+    selects = True
+
     def __init__(self, context: ModelContext, config: OPTConfig, index: int) -> None:
         super().__init__()
         name = f"model.decoder.layers.{index}"
-        self.add = context.ops.add
+        self.ops = context.ops
         heads, hidden, bias = config.heads, config.hidden_size, config.enable_bias
         affine = config.layer_norm_elementwise_affine
         self.before = config.do_layer_norm_before
@@ -46,20 +49,23 @@ class OPTBlock(nn.Module):
         self.act = Activation(context, config.activation_function)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        add, left = self.ops.add, wanted_rows(x, batch, self.ops)
         if self.before:
-            x = self.add(x, self.attend(self.attention_norm(x), batch))
-            return self.add(x, self.feed(self.mlp_norm(x), batch))
-        x = self.attention_norm(self.add(x, self.attend(x, batch)))
-        return self.mlp_norm(self.add(x, self.feed(x, batch)))  # type: ignore[no-any-return]
+            x = add(left, self.attend(self.attention_norm(x), batch))
+            return add(x, self.feed(self.mlp_norm(x), batch))
+        x = self.attention_norm(add(left, self.attend(x, batch)))
+        return self.mlp_norm(add(x, self.feed(x, batch)))  # type: ignore[no-any-return]
 
     def attend(self, x: Tensor, batch: Batch) -> Tensor:
-        """The attention branch."""
-        heads = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        return self.output(self.attention(*heads, batch), batch.adapters)  # type: ignore[no-any-return]
+        """The attention branch, of the wanted rows."""
+        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
+        mixed = self.attention(wanted_rows(q, batch, self.ops), k, v, batch)
+        return self.output(mixed, wanted_adapters(batch))  # type: ignore[no-any-return]
 
     def feed(self, x: Tensor, batch: Batch) -> Tensor:
-        """The feed-forward branch."""
-        return self.down(self.act(self.up(x, batch.adapters)), batch.adapters)  # type: ignore[no-any-return]
+        """The feed-forward branch, of the wanted rows."""
+        adapters = wanted_adapters(batch)
+        return self.down(self.act(self.up(x, adapters)), adapters)  # type: ignore[no-any-return]
 
 
 class OPT(NativeModel):
@@ -86,6 +92,7 @@ class OPT(NativeModel):
         if self.last and config.final_norm:
             affine = config.layer_norm_elementwise_affine
             self.norm = LayerNorm(context, f"{name}.final_layer_norm", hidden, EPS, affine=affine)
+        self.select_in(self.blocks)
         if self.last and width != hidden:
             self.project_out = ReplicatedLinear(context, f"{name}.project_out", hidden, width)
 
@@ -95,8 +102,8 @@ class OPT(NativeModel):
             x = self.project_in(x)
         if self.positions is not None:
             x = self.context.ops.add(x, self.positions(batch.positions))
-        for block in self.blocks:
-            x = block(x, batch)
+        for block, seen in with_batches(self.blocks, batch):
+            x = block(x, seen)
         if self.norm is not None:
             x = self.norm(x)
         return x if self.project_out is None else self.project_out(x)
