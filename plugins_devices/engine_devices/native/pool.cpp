@@ -203,8 +203,10 @@ struct Pool {
 
     void serve(int self) {
         engine::Fetched fetched;
-        while (!stopping.load(std::memory_order_acquire)) {
+        for (;;) {
+            // The number first, then the question: stop() advances after it has asked, so a thread that did not hear it does not sleep.
             const uint32_t seen = passed.value.load(std::memory_order_acquire);
+            if (stopping.load(std::memory_order_acquire)) return;
             work_or_wait(self, seen, fetched);
         }
     }
@@ -330,11 +332,6 @@ extern "C" {
 
 int64_t engine_claim(int counter, int64_t amount) {
     return process().pool->counters[counter].next.fetch_add(amount, std::memory_order_acq_rel);
-}
-
-int engine_threads(void) {
-    Pool* pool = process().pool;
-    return pool ? pool->threads.load() : 1;
 }
 
 int engine_start(int threads, const int* cores) {

@@ -14,9 +14,6 @@ extern "C" {
 // they took from a counter is seen by those who take later.
 int64_t engine_claim(int counter, int64_t amount);
 
-// Into how many calls operations are divided now (1 before engine_start).
-int engine_threads(void);
-
 #ifdef __cplusplus
 }
 #endif

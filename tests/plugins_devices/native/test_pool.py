@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 
 import pytest
@@ -81,6 +82,23 @@ def test_products_whose_weights_are_fetched_while_threads_wait(pool, gate):
             if gate:
                 expected = torch.nn.functional.silu(expected[:, : outputs // 2]) * expected[:, outputs // 2 :]
             assert torch.allclose((half if gate else whole).float(), expected, atol=0.3, rtol=2e-2)
+
+
+def test_threads_that_go_to_sleep_hear_that_their_pool_stops(pool):
+    child = os.fork()
+    if child == 0:  # a thread that slept on would be waited for without end
+        chain = Chain(pool, 3, rows=1, size=16)
+        os._exit(0 if all(pool.start(2 + turn % 3) and chain.run() for turn in range(10000)) else 1)
+    deadline = time.monotonic() + 60
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended, "a pool did not stop"
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_pinned_threads(pool):
