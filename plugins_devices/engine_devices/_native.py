@@ -63,8 +63,12 @@ class Native:
         self._freed = 0
         library.engine_run.argtypes = (ctypes.c_void_p, ctypes.c_int)
         library.engine_run.restype = None
+        library.engine_begin.argtypes = (ctypes.c_void_p, ctypes.c_int)
+        library.engine_begin.restype = None
+        library.engine_finish.restype = None
         library.engine_start.restype = ctypes.c_int
         self._run = library.engine_run
+        self.finish = library.engine_finish
 
     def start(self, threads: int, cores: Sequence[int] | None = None) -> int:
         """Start the pool with that many threads, pinned to ``cores`` where given; returns how many run."""
@@ -91,9 +95,19 @@ class Native:
 
     def run_together(self, calls: Sequence[tuple[str, ctypes.Structure]]) -> None:
         """Run operations one after the other in one call; they are not noted on the tape. The caller keeps what they point to."""
+        self.run_list(self.listed(calls))
+
+    def listed(self, calls: Sequence[tuple[str, ctypes.Structure]]) -> ctypes.Array[Operation]:
+        """Operations for :meth:`run_list`; the caller keeps their arguments."""
         listed = [Operation(self.address(kernel), ctypes.addressof(arguments)) for kernel, arguments in calls]
-        operations = (Operation * len(calls))(*listed)
-        self.run_list(operations)
+        return (Operation * len(calls))(*listed)
+
+    def begin_list(self, operations: ctypes.Array[Operation]) -> None:
+        """Have the other threads run prepared operations; they are over before others begin, and when :attr:`finish` returns."""
+        if self.profile is not None:
+            self.run_list(operations)
+        else:
+            self.cdll.engine_begin(ctypes.addressof(operations), len(operations))
 
     def give_back(self, nbytes: int) -> None:
         """So many bytes of C memory were freed: have the allocator return them to the system, now and then.

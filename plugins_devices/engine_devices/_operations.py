@@ -10,9 +10,10 @@ import torch
 
 from engine.plugin.contracts.operations import ACTIVATIONS, GrammarSteps, Operations
 from engine_devices._arguments import element_type
+from engine_devices._draws import BEST_CHUNK, Draw, aim, forbid
 from engine_devices._experts import mixture
-from engine_devices._grammars import SampleMasked, StepGrammars, step_grammars
-from engine_devices._row_arguments import Angles, Best, Embed, Forbid, Rotate, Rows, Sample, Select
+from engine_devices._grammars import StepGrammars, step_grammars
+from engine_devices._row_arguments import Angles, Best, Embed, Forbid, Rotate, Rows, Select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.plugin import LinearKernel, Mixture
-    from engine_devices._native import Native
+    from engine_devices._native import Native, Operation
 
-#: ``ENGINE_SOFT_CAP`` and ``ENGINE_BEST_CHUNK`` of native/rows.h.
+#: ``ENGINE_SOFT_CAP`` of native/rows.h.
 SOFT_CAP = 8
-BEST_CHUNK = 8192
 FUNCTIONS = {name: number for number, name in enumerate(ACTIVATIONS)}
 
 
@@ -42,6 +42,9 @@ class NativeOperations(Operations):
         #: Steps and masks of last time, which the next ones often are again, as the kernels take them.
         self._steps: tuple[GrammarSteps, StepGrammars] | None = None
         self._masks: tuple[NDArray[np.int64], NDArray[np.int32], Forbid] | None = None
+        self._draw: Draw | None = None
+        #: What may still be running.
+        self._begun: tuple[GrammarSteps, StepGrammars, ctypes.Array[Operation]] | None = None
 
     def embed(self, ids: Tensor, weight: Tensor, *, offset: int = 0, scale: float | None = None) -> Tensor:
         """See the contract."""
@@ -131,6 +134,20 @@ class NativeOperations(Operations):
         """See the contract."""
         self._native.run_together(self._stepped(steps))
 
+    def begin_grammars(self, steps: GrammarSteps) -> bool:
+        """See the contract."""
+        known = self._begun
+        if known is None or known[0] is not steps:
+            self._native.finish()  # threads may still be using what goes now
+            stepped = step_grammars(steps)
+            self._begun = known = steps, stepped, self._native.listed([("engine_step_grammars", stepped)])
+        self._native.begin_list(known[2])
+        return True
+
+    def finish_grammars(self) -> None:
+        """See the contract."""
+        self._native.finish()
+
     def restrict(
         self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32], steps: GrammarSteps | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -145,29 +162,11 @@ class NativeOperations(Operations):
         masks: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None, steps: GrammarSteps | None = None,
     ) -> Tensor | None:
         """See the contract."""
-        rows, size = logits.shape
-        token = torch.empty(rows, dtype=torch.int64)
-        with np.errstate(divide="ignore"):
-            deepest = -np.log(min_p, dtype=np.float32)
-        arrays = (temperature, top_p, deepest, top_k, chance)
-        arguments = Sample(
-            logits=logits.data_ptr(), best=best.data_ptr(), temperature=temperature.ctypes.data, top_p=top_p.ctypes.data,
-            deepest=deepest.ctypes.data, top_k=top_k.ctypes.data, chance=chance.ctypes.data, token=token.data_ptr(),
-            row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),
-        )  # fmt: skip
-        if masks is None:
-            self._native.run("engine_sample", arguments, logits, best, arrays, token)
-            return token
-        if rows < self._native.threads:
-            largest, _, _place, _scratch = self._best(logits, best)
-            restricted = [("engine_forbid", self._forbid(logits, *masks)), ("engine_best", largest), ("engine_sample", arguments)]
-            self._native.run_together([*self._stepped(steps), *restricted])
-            return token
-        whole = SampleMasked(masks=ctypes.addressof(self._forbid(logits, *masks)), draw=ctypes.addressof(arguments))
-        if steps is not None:
-            whole.steps = ctypes.addressof(self._known(steps))
-        self._native.run_together([("engine_sample_masked", whole)])
-        return token
+        drawing = (temperature, top_k, top_p, min_p, chance)
+        draw = self._draw
+        if draw is None or not draw.of(drawing, masks, steps):
+            draw = self._draw = Draw(self._native, drawing, masks, steps)
+        return draw.run(logits, best)
 
     def _stepped(self, steps: GrammarSteps | None) -> list[tuple[str, ctypes.Structure]]:
         """The operation that does them; none where there are none."""
@@ -181,21 +180,14 @@ class NativeOperations(Operations):
     def _forbid(self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32]) -> Forbid:
         known = self._masks
         if known is None or known[0] is not rows or known[1] is not bits:
-            self._masks = known = rows, bits, Forbid(
-                rows=rows.ctypes.data, bits=bits.ctypes.data, words=bits.strides[0] // bits.itemsize, count=len(rows)
-            )  # fmt: skip
-        size = logits.shape[1]
-        if len(rows) != len(bits) or (len(rows) and 32 * bits.shape[1] < size):
-            raise ValueError(f"masks {bits.shape} of {len(rows)} rows do not cover {size} columns")
-        arguments = known[2]
-        arguments.logits, arguments.row, arguments.size = logits.data_ptr(), logits.stride(0), size
-        arguments.type = element_type(logits.dtype)
-        return arguments
+            self._masks = known = rows, bits, forbid(rows, bits)
+        aim(known[2], logits, rows, bits)
+        return known[2]
 
-    def _best(self, logits: Tensor, value: Tensor | None = None) -> tuple[Best, Tensor, Tensor, Tensor]:
-        """Arguments of the kernel, and the tensors that they point to: the values (those given, if any), the ids, its scratch memory."""
+    def _best(self, logits: Tensor) -> tuple[Best, Tensor, Tensor, Tensor]:
+        """Arguments of the kernel, and the tensors that they point to: the values, the ids, its scratch memory."""
         rows, size = logits.shape
-        value = torch.empty(rows, dtype=torch.float32) if value is None else value
+        value = torch.empty(rows, dtype=torch.float32)
         place = torch.empty(rows, dtype=torch.int64)
         scratch = torch.empty(2 * rows * -(-size // BEST_CHUNK), dtype=torch.int64)
         arguments = Best(

@@ -48,7 +48,7 @@ class Grammars:
     def __init__(self, store: GuideStore, ops: Operations | None = None) -> None:
         """``ops``: the device's, which may step grammars on its own threads."""
         self._store = store
-        self._steps_many = ops is not None and ops.steps_grammars
+        self._ops = ops if ops is not None and ops.steps_grammars else None
         #: Sequences that the device steps, and whether the step that has begun is theirs.
         self._batch: GrammarBatch | None = None
         self._staged = False
@@ -91,6 +91,11 @@ class Grammars:
         """The masks of this step's rows; None where no row is guided."""
         return self._batch.masks() if self._staged and self._batch is not None else self._beside.answer()
 
+    def lead(self, tokens: NDArray[np.int64]) -> None:
+        """Begin to work out the masks of the next step, where this one's were the device's: it gave every row its token."""
+        if self._staged and self._batch is not None:
+            self._batch.lead(tokens)
+
     def foresee(self, inputs: StepInputs, results: list[SequenceResult]) -> list[SequenceResult]:
         """The results of a step with the tokens that grammars force as proposals for the next. Call it after :meth:`take`."""
         if len(results) > FEW:
@@ -110,20 +115,22 @@ class Grammars:
 
     def close(self) -> None:
         """End the threads."""
+        if self._ops is not None:
+            self._ops.finish_grammars()
         self._beside.close()
         self._store.close()
 
     def _go_on(self, inputs: StepInputs) -> bool:
         """Whether this step's grammars are left to the device; else nothing stands between their states and their matchers."""
         count = len(inputs.sequences)
-        if self._steps_many and not self._watched and inputs.decode and count > FEW and len(inputs.sample_rows) == count:
+        if self._ops is not None and not self._watched and inputs.decode and count > FEW and len(inputs.sample_rows) == count:
             if self._batch is not None and self._batch.late:
                 self._watched = True
             elif self._batch is not None and self._batch.stage(inputs):
                 return True
             self._part()
             if not self._watched:
-                self._batch = GrammarBatch.of(inputs, -(-self._store.width // 32), self._store.end, MOST_SECONDS)
+                self._batch = GrammarBatch.of(inputs, -(-self._store.width // 32), self._store.end, MOST_SECONDS, self._ops)
                 if self._batch is not None and self._batch.stage(inputs):
                     return True
         self._part()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engine.worker.bits import GrammarMasks, forbid
 from engine.worker.processors import Processing
@@ -31,6 +32,9 @@ class Guides(Protocol):
     def take(self) -> GrammarMasks | None:
         """The masks of this step's rows; None where no row is guided."""
 
+    def lead(self, tokens: NDArray[np.int64]) -> None:
+        """The rows' tokens, of which none failed: the masks after them may be begun."""
+
 
 class Masks:
     """Applies, in this order: grammars, logits processors, logit_bias, allowed_token_ids, bad words, min_tokens, thinking budget."""
@@ -46,6 +50,11 @@ class Masks:
             return masks
         errors = {} if self._guides is not None else {row: REFUSED for row, sequence in enumerate(sequences) if sequence.guided}
         return GrammarMasks(np.empty(0, np.int64), np.empty((0, 1), np.int32), errors)
+
+    def lead(self, tokens: NDArray[np.int64]) -> None:
+        """Tell the grammars which token each row of the step has got, where none failed."""
+        if self._guides is not None:
+            self._guides.lead(tokens)
 
     def apply_grammars(self, scores: Tensor, sequences: Rows[Sequence], ops: Operations) -> dict[int, str]:
         """Change the guided rows of scores [R, V] in place; errors by row."""

@@ -274,6 +274,8 @@ def _pick(outputs: tuple[Tensor, ...], inputs: StepInputs, count: int) -> Comput
     rows = inputs.sample_rows
     if not len(rows):
         return Computed(hidden[:count])
+    if len(rows) == count == len(hidden):
+        return Computed(hidden, logits, (value, token))
     if len(rows) == count:
         return Computed(hidden[:count], logits[:count], (value[:count], token[:count]))
     index = torch.from_numpy(rows).to(logits.device)

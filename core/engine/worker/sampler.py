@@ -15,12 +15,13 @@ from engine.plugin.contracts.operations import Operations
 from engine.plugin.step import NOTHING_ALLOWED, TokenLogprobs
 from engine.worker.bits import GrammarMasks, forbid
 from engine.worker.draw import draw, thresholds
+from engine.worker.inputs import StepInputs
 from engine.worker.logprobs import describe_tokens
+from engine.worker.lots import Drawing, Lots, drawing_of, parameters
 from engine.worker.masks import Masks
 from engine.worker.penalties import apply_penalties
 from engine.worker.processors import RowError
 from engine.worker.sequences import Sequence
-from engine.worker.uniform import TOKEN, uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,16 @@ NOT_FINITE = "the model's logits are not finite"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What to sample: row i belongs to ``sequences[i]`` after ``lengths[i]`` tokens of context (drafts included)."""
+    """What to sample: row i belongs to ``sequences[i]`` after ``lengths[i]`` tokens of context (drafts included). ``drawing``: what
+    drawing needs, where it is known before and no row is greedy."""
 
     sequences: list[Sequence]
     lengths: NDArray[np.int64]
+    drawing: Drawing | None = None
+
+    def drawn(self) -> Drawing:
+        """What drawing all rows needs."""
+        return self.drawing if self.drawing is not None else drawing_of(self.sequences, self.lengths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +54,7 @@ class Sampled:
 
 
 class Sampler:
-    """Stateless between calls. A row's token depends on its logits, its sequence and its position alone.
+    """A row's token depends on its logits, its sequence and its position alone; what is kept between calls saves time only.
 
     Greedy rows take the largest logit, the lowest id among equals. Other rows draw with the uniform number of (seed,
     position), so the token at a position is the same in whatever step, batch or process it is sampled. Drafts need no
@@ -59,6 +66,14 @@ class Sampler:
     def __init__(self, masks: Masks, ops: Operations | None = None) -> None:
         self._masks = masks
         self._ops = ops or torch_operations()
+        self._lots = Lots()
+
+    def prepare(self, inputs: StepInputs) -> Rows:
+        """The rows of a step to sample. Asked for before the forward pass: after it the device's threads are awake, but not for long."""
+        lengths = inputs.sample_length
+        sequences = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
+        drawn = bool(sequences) and not any([sequence.greedy for sequence in sequences])  # noqa: C419 - a list is quicker than a generator
+        return Rows(sequences, lengths, self._lots.of(sequences, lengths) if drawn else None)
 
     @classmethod
     def plain(cls) -> Sampler:
@@ -103,6 +118,7 @@ class Sampler:
             sampled = self._simple(logits, rows, *best)
         failed = masks.failed()
         if not sampled.errors and not failed:
+            self._masks.lead(sampled.tokens)
             return sampled
         return Sampled(sampled.tokens, sampled.errors | masks.empty() | failed, {})
 
@@ -111,8 +127,7 @@ class Sampler:
         if any([sequence.greedy for sequence in rows.sequences]):  # noqa: C419 - a list is quicker than a generator
             return None
         value = torch.empty(len(rows.sequences), dtype=torch.float32, device=logits.device)
-        drawing = _drawing(rows.sequences, rows.lengths)
-        tokens = self._ops.sample(logits, value, *drawing, (masks.rows, masks.bits), masks.steps)
+        tokens = self._ops.sample(logits, value, *rows.drawn(), (masks.rows, masks.bits), masks.steps)
         return None if tokens is None else Sampled(tokens.cpu().numpy(), _not_finite(value), {})
 
     def _simple(self, logits: Tensor, rows: Rows, value: Tensor, token: Tensor) -> Sampled:
@@ -120,12 +135,12 @@ class Sampler:
         errors = _not_finite(value)
         drawn = [i for i, sequence in enumerate(rows.sequences) if not sequence.greedy]
         if len(drawn) == len(rows.sequences):
-            return Sampled(self._draw(logits, value, rows.sequences, rows.lengths).cpu().numpy(), errors, {})
+            return Sampled(self._draw(logits, value, rows.sequences, rows.drawn()).cpu().numpy(), errors, {})
         tokens = token.cpu().numpy().copy()
         if drawn:
             index = torch.tensor(drawn, device=logits.device)
             sequences = [rows.sequences[i] for i in drawn]
-            tokens[drawn] = self._draw(logits[index], value[index], sequences, rows.lengths[drawn]).cpu().numpy()
+            tokens[drawn] = self._draw(logits[index], value[index], sequences, drawing_of(sequences, rows.lengths[drawn])).cpu().numpy()
         return Sampled(tokens, errors, {})
 
     def _transform(self, raw: Tensor, rows: Rows, shared: bool) -> tuple[Tensor, dict[int, str]]:
@@ -153,16 +168,13 @@ class Sampler:
             return scores.argmax(-1)
         sequences = [rows.sequences[i] for i in drawn]
         if len(drawn) == len(rows.sequences):
-            return self._draw(scores, best_value, sequences, rows.lengths)
+            return self._draw(scores, best_value, sequences, rows.drawn())
         index = torch.tensor(drawn, device=scores.device)
-        tokens = self._draw(scores[index], best_value[index], sequences, rows.lengths[drawn])
+        tokens = self._draw(scores[index], best_value[index], sequences, drawing_of(sequences, rows.lengths[drawn]))
         return scores.argmax(-1).index_copy_(0, index, tokens)
 
-    def _draw(
-        self, scores: Tensor, best_value: Tensor, sequences: list[Sequence], lengths: NDArray[np.int64]
-    ) -> Tensor:
+    def _draw(self, scores: Tensor, best_value: Tensor, sequences: list[Sequence], drawing: Drawing) -> Tensor:
         """One token per row by chance, on the device's kernel if it has one."""
-        drawing = _drawing(sequences, lengths)
         tokens = self._ops.sample(scores, best_value, *drawing)
         if tokens is not None:
             return tokens
@@ -201,24 +213,6 @@ def _not_finite(best: Tensor) -> dict[int, str]:
     return {} if finite.all() else dict.fromkeys(np.flatnonzero(~finite).tolist(), NOT_FINITE)
 
 
-def _drawing(
-    sequences: list[Sequence], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """Temperature, top_k, top_p, min_p and the uniform number of each."""
-    chances = uniforms(np.array([s.seed for s in sequences], np.int64), lengths, TOKEN)
-    return np.array([s.params.temperature for s in sequences], np.float32), *_filters(sequences), chances
-
-
 def _thresholds(relative: Tensor, filtered: list[int], sequences: list[Sequence]) -> Tensor:
     part = relative if len(filtered) == len(sequences) else relative[torch.tensor(filtered, device=relative.device)]
-    return thresholds(part, *_filters([sequences[i] for i in filtered]))
-
-
-def _filters(sequences: list[Sequence]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """top_k, top_p and min_p of each."""
-    params = [sequence.params for sequence in sequences]
-    return (
-        np.array([p.top_k for p in params], np.int64),
-        np.array([p.top_p for p in params], np.float32),
-        np.array([p.min_p for p in params], np.float32),
-    )
+    return thresholds(part, *parameters([sequences[i] for i in filtered])[1:])

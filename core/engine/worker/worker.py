@@ -151,8 +151,9 @@ class LocalWorker(Worker):
             inputs = assemble(self._table, step.work)
             if self._grammars is not None:
                 self._grammars.begin(inputs)
+            rows = self._sampler.prepare(inputs) if self.rank == 0 else None
             computed, forward = self._compute(inputs)
-            sampled = self._sample(inputs, computed)
+            sampled = self._sample(rows, computed)
             prompts = self._prompt_logprobs(step.work, inputs, computed) if inputs.every else {}
             if sampled is not None:
                 results = collect(step.work, inputs, sampled, prompts)
@@ -227,14 +228,13 @@ class LocalWorker(Worker):
     def _specs(self) -> list[AttentionSpec]:
         return [spec.sharded(self.config.parallel.tensor_parallel) for spec in self.config.model.info.layers]
 
-    def _sample(self, inputs: StepInputs, computed: Computed) -> Sampled | None:
+    def _sample(self, rows: Rows | None, computed: Computed) -> Sampled | None:
         """Tokens on rank 0. None: not this rank's part."""
-        if self.rank != 0:
+        if rows is None:
             return None
         if computed.logits is None:
             return Sampled(np.zeros(0, np.int64), {}, {})
-        sequences = [inputs.sequences[owner] for owner in inputs.sample_owner.tolist()]
-        return self._sampler.sample(computed.logits, Rows(sequences, inputs.sample_length), computed.best)
+        return self._sampler.sample(computed.logits, rows, computed.best)
 
     def _prompt_logprobs(self, work: list[Work], inputs: StepInputs, computed: Computed) -> dict[int, list[TokenLogprobs]]:
         """Entries by work index, for the prompts that want them."""

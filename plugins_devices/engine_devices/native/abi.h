@@ -41,6 +41,11 @@ int engine_start(int threads, const int* cores);
 // Runs operations in order on the pool. Call from one thread at a time.
 void engine_run(const engine_operation* operations, int count);
 
+// The same, without waiting: the other threads do them while the caller goes on. They are over before the next list begins, and when
+// engine_finish returns; until then the operations and all that they point to stay. With one thread they are over at once.
+void engine_begin(const engine_operation* operations, int count);
+void engine_finish(void);
+
 // Seconds spent in each kernel since the last call, for `engine bench roofline`; `count` entries of `seconds`, in operation order of the last run.
 void engine_profile(int enabled);
 int engine_profile_read(double* seconds, int count);

@@ -115,6 +115,7 @@ struct Pool {
     int64_t since = 0;
     std::atomic<int> threads{1};  // shares; changes before the first list only
     int64_t spin = SPIN_NANOSECONDS;
+    bool begun = false;  // a list that nobody has waited for yet
     std::atomic<bool> stopping{false};
     std::vector<std::thread> workers;
 
@@ -183,21 +184,26 @@ struct Pool {
         passed.wait(seen, spin);
     }
 
-    // Does the whole list. The number of no operation lies between two lists: it is what idle threads wait at.
-    void run(const engine_operation* list, int length, double* times) {
+    // Lets the threads do a list. The number of no operation lies between two lists: it is what idle threads wait at.
+    void begin(const engine_operation* list, int length, double* times) {
         operations = list;
         first = uint32_t(place.load(std::memory_order_relaxed) >> 32) + 1;
         count = uint32_t(length);
         seconds = times;
         since = times ? now() : 0;
         foresee(0);
+        begun = true;
         place.store(opened(first), std::memory_order_release);
         passed.advance();
+    }
+
+    // Works along until the list that was begun is over, if there is one.
+    void finish() {
         engine::Fetched fetched;
-        for (const uint32_t end = first + count;;) {
+        for (const uint32_t end = first + count; begun;) {
             const uint32_t seen = passed.value.load(std::memory_order_acquire);
-            if (seen == end) return;
-            work_or_wait(0, seen, fetched);
+            if (seen == end) begun = false;
+            else work_or_wait(0, seen, fetched);
         }
     }
 
@@ -261,6 +267,7 @@ void stop(Process& here) {
         here.forked = false;
         return;
     }
+    pool->finish();
     pool->stopping.store(true, std::memory_order_release);
     pool->passed.advance();
     for (std::thread& worker : pool->workers) worker.join();
@@ -318,12 +325,14 @@ void run_alone(Pool& pool, const engine_operation* operations, int count) {
 void run_all(Process& here, const engine_operation* operations, int count) {
     Pool& pool = *here.pool;
     CallerPin pinned(here, count);
+    pool.finish();
     if (here.profiling && (here.profiled != operations || int(here.seconds.size()) != count)) {
         here.profiled = operations;
         here.seconds.assign(count, 0.0);
     }
     if (pool.threads == 1 && !here.profiling) return run_alone(pool, operations, count);
-    pool.run(operations, count, here.profiling ? here.seconds.data() : nullptr);
+    pool.begin(operations, count, here.profiling ? here.seconds.data() : nullptr);
+    pool.finish();
 }
 
 }  // namespace
@@ -351,6 +360,22 @@ void engine_run(const engine_operation* operations, int count) {
     if (count <= 0) return;
     if (!here.pool || here.forked) start(here);
     run_all(here, operations, count);
+}
+
+void engine_begin(const engine_operation* operations, int count) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (count <= 0) return;
+    if (!here.pool || here.forked) start(here);
+    if (here.pool->threads == 1 || here.profiling) return run_all(here, operations, count);
+    here.pool->finish();
+    here.pool->begin(operations, count, nullptr);
+}
+
+void engine_finish(void) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (here.pool && !here.forked) here.pool->finish();
 }
 
 void engine_profile(int enabled) {

@@ -59,6 +59,20 @@ def test_preempted_sequences_go_on_in_their_grammar(llm):
         assert together.outputs[0].token_ids == single.outputs[0].token_ids
 
 
+def test_streams_that_come_and_go_have_the_tokens_they_have_alone(llm):
+    """Masks are worked out a step ahead; streams end by length, by their grammar and by a stop string, and others begin."""
+    guides = (JSON, GuideSpec("regex", "([a-z]{3}-){30}end"), None, GuideSpec("regex", "[a-y ]{20,60}"))
+    params = [
+        SamplingParams(guide=guides[i % 4], max_tokens=20 + 7 * i, seed=i, temperature=float(i % 5 < 4), stop=("e",) if i == 3 else ())
+        for i in range(20)
+    ]
+    prompts = [f"Item {i}: " for i in range(20)]
+    crowded = llm.generate(prompts, params, use_tqdm=False)
+    for prompt, each, together in zip(prompts, params, crowded, strict=True):
+        alone = llm.generate(prompt, each, use_tqdm=False)[0]
+        assert together.outputs[0].token_ids == alone.outputs[0].token_ids
+
+
 def test_a_cached_prefix_changes_nothing(llm):
     params = SamplingParams(guide=JSON, max_tokens=100, temperature=0.0)
     prompt = "The quick brown fox jumps over the lazy dog. " * 4

@@ -50,7 +50,22 @@ class Native(Words):
 
 
 class Device:
+    """Does what is begun when somebody waits for it; row ``broken`` fails."""
+
     steps_grammars = True
+
+    def __init__(self):
+        self.begun, self.broken = None, None
+
+    def begin_grammars(self, steps):
+        self.begun = steps
+        return True
+
+    def finish_grammars(self):
+        steps, self.begun = self.begun, None
+        if steps is not None:
+            Native.steppers[-1].run()
+            steps.status[:] = [7 if i == self.broken else 0 for i in range(len(steps.status))]
 
 
 @pytest.fixture
@@ -60,8 +75,13 @@ def steppers():
 
 
 @pytest.fixture
-def grammars(steppers):
-    made = Grammars(Ready(WORDS, Native), Device())
+def device():
+    return Device()
+
+
+@pytest.fixture
+def grammars(steppers, device):
+    made = Grammars(Ready(WORDS, Native), device)
     yield made
     made.close()
 
@@ -163,3 +183,90 @@ def test_a_late_row_has_all_watched_one_by_one(grammars, steppers):
     assert step(grammars, seqs) == ({i: {3} for i in range(COUNT)}, {}, False)
     on(seqs, 3)
     assert step(grammars, seqs) == ({i: {4} for i in range(COUNT)}, {}, True)
+
+
+def lead(grammars, device, seqs, tokens):
+    """What comes after a step: its tokens are told and committed, and the device goes on by them."""
+    grammars.lead(np.array(tokens, np.int64))
+    begun = device.begun is not None
+    for seq, token in zip(seqs, tokens, strict=True):
+        seq.extend([token], [])
+    return begun
+
+
+@pytest.fixture
+def led(grammars, device):
+    """Sequences that a step has led: their masks after token 2 are begun, and 2 is committed."""
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs, 1)
+    assert step(grammars, seqs) == ({i: {2} for i in range(COUNT)}, {}, True)
+    assert lead(grammars, device, seqs, [2] * COUNT)
+    return seqs
+
+
+def ready(grammars, device, seqs):
+    """A decode step before whose draw the device is done with what was begun."""
+    device.finish_grammars()
+    return step(grammars, seqs)
+
+
+def test_masks_that_were_begun_after_the_step_before(grammars, device, steppers, led):
+    for token in (3, 4):
+        assert ready(grammars, device, led) == ({i: {token} for i in range(COUNT)}, {}, False)
+        assert lead(grammars, device, led, [token] * COUNT)
+    assert len(steppers) == 1
+
+
+def test_who_leaves_when_masks_were_begun(grammars, device, steppers, led):
+    assert step(grammars, led[1:]) == ({i: {3} for i in range(COUNT - 1)}, {}, True)
+    assert lead(grammars, device, led[1:], [3] * (COUNT - 1))
+    led[0].extend([3], [])
+    assert step(grammars, led) == ({i: {4} for i in range(COUNT)}, {}, False), "who left is two tokens behind"
+    on(led, 4)
+    assert step(grammars, led) == ({i: {5} for i in range(COUNT)}, {}, True)
+    assert len(steppers) == 3
+
+
+def test_who_goes_on_otherwise_than_was_begun(grammars, device, led):
+    led[0].tokens[led[0].length - 1] = led[0].last = 1
+    allowed, errors, _ = step(grammars, led)
+    assert list(errors) == [0] and all(allowed[i] == {3} for i in range(1, COUNT))
+
+
+def test_a_step_of_few_after_masks_were_begun(grammars, device, led):
+    assert step(grammars, led[:FEW]) == ({i: {3} for i in range(FEW)}, {}, False)
+    on(led[:FEW], 3)
+    assert step(grammars, led[:FEW]) == ({i: {4} for i in range(FEW)}, {}, False)
+
+
+def test_ends_begin_nothing(grammars, device, led):
+    assert ready(grammars, device, led)[0][0] == {3}
+    assert not lead(grammars, device, led, [3] * (COUNT - 1) + [END])
+
+
+def test_masks_begun_for_one_that_leaves_its_grammar_and_one_whose_library_fails(grammars, device, led):
+    assert ready(grammars, device, led)[1] == {}
+    device.broken = 0
+    lead(grammars, device, led, [3] * (COUNT - 1) + [5])
+    allowed, errors, native = ready(grammars, device, led)
+    assert not native and list(errors) == [COUNT - 1, 0] and "outside the grammar" in errors[COUNT - 1] and BROKEN in errors[0]
+    assert all(allowed[i] == {4} for i in range(1, COUNT - 1))
+    on(led, 4)
+    assert step(grammars, led[:-1]) == ({i: {5} for i in range(COUNT - 1)}, {}, False), "the broken one was begun anew"
+
+
+def test_failures_of_masks_that_nobody_asked_for(grammars, device, led):
+    device.finish_grammars()
+    assert step(grammars, led)[1] == {}
+    device.broken = 0
+    lead(grammars, device, led, [3] * (COUNT - 1) + [5])
+    allowed, errors, _ = step(grammars, led[:-1])
+    assert not errors and allowed == {i: {4} for i in range(COUNT - 1)}
+
+
+def test_a_late_row_begins_nothing(grammars, device, led):
+    ready(grammars, device, led)
+    grammars._batch._steps.late[0] = 1
+    assert not lead(grammars, device, led, [3] * COUNT)
+    assert step(grammars, led) == ({i: {4} for i in range(COUNT)}, {}, False)

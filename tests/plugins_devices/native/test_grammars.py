@@ -11,6 +11,7 @@ import torch
 
 from engine.plugin import GrammarSteps
 from engine_devices._operations import NativeOperations
+from tests.plugins_devices.native.conftest import THREADS
 
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
 WORDS, END = 3, 40
@@ -65,6 +66,39 @@ def test_each_row_does_its_calls_in_order_until_one_fails(ops):
         assert [count for each, count in calls.done if each == row] == ([3] if row == 4 else [3, 4])
     whole = [row for row in range(9) if row != 4]
     assert (calls.bits[whole] == calls.masks[whole]).all() and not calls.bits[4].any()
+
+
+def test_calls_that_are_begun_are_over_before_others_and_when_they_are_waited_for(ops):
+    for threads in (1, 2, THREADS):
+        ops._native.start(threads)
+        for turn in range(20):
+            calls = Calls(random_masks(9, seed=turn))
+            steps = calls.steps()
+            assert ops.begin_grammars(steps)
+            if turn % 2:
+                ops.finish_grammars()
+            else:
+                ops.best(torch.zeros(3, 70))
+            assert not steps.status.any() and (calls.bits == calls.masks).all() and len(calls.done) == 18
+    ops._native.start(THREADS)
+
+
+def test_arrays_that_come_again_with_other_contents(ops):
+    rows, size = 6, 96
+    logits = torch.randn(rows, size, generator=torch.Generator().manual_seed(3))
+    masks, named = random_masks(rows, WORDS), np.arange(rows)
+    drawing = (
+        np.full(rows, 0.8, np.float32), np.full(rows, 0), np.full(rows, 0.9, np.float32), np.full(rows, 0.01, np.float32), np.zeros(rows)
+    )  # fmt: skip
+    for turn in range(4):
+        drawing[-1][:] = np.random.default_rng(turn).random(rows)
+        masks[:] = random_masks(rows, WORDS, seed=turn)
+        for given in (None, (named, masks)):
+            ours, theirs = (x.to(torch.bfloat16 if turn == 3 else torch.float32) for x in (logits.clone(), logits.clone()))
+            best = ours.amax(-1).float()
+            again = tuple(map(np.copy, drawing)), None if given is None else tuple(map(np.copy, given))
+            wanted = NativeOperations(ops._native).sample(theirs, best.clone(), *again[0], again[1])
+            assert torch.equal(ops.sample(ours, best, *drawing, given), wanted)
 
 
 def test_masks_keep_what_may_stay_and_get_further_ends_where_there_is_one(ops):

@@ -101,6 +101,27 @@ def test_threads_that_go_to_sleep_hear_that_their_pool_stops(pool):
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5, 33])
+def test_lists_that_nobody_waits_for_are_over_before_the_next(pool, threads):
+    pool.start(threads)
+    first, second = Chain(pool, 3), Chain(pool, 40)
+    for start in range(1, 60):
+        first.x.fill_(start)
+        first.y.zero_()
+        pool.begin_list(first.operations)
+        if start % 3 == 0:
+            pool.finish()
+        elif start % 3 == 1:
+            assert second.run()
+        else:
+            pool.begin_list(second.operations)
+            pool.finish()
+        assert bool((first.y == start + 3).all())
+    pool.begin_list(first.operations)
+    assert pool.start(3) == 3, "the old pool has done what was begun"
+    assert bool((first.y == start + 3).all())
+
+
 def test_pinned_threads(pool):
     before = os.sched_getaffinity(0)
     core = min(before)

@@ -134,6 +134,14 @@ class Operations(ABC):
         """Do the calls of ``steps``: rows at the same time, a row's in order on one thread, until one of it fails."""
         raise NotImplementedError
 
+    def begin_grammars(self, steps: GrammarSteps) -> bool:
+        """Have the calls of ``steps`` done beside the caller: they are over before any other operation begins, and when
+        :meth:`finish_grammars` returns. False: nothing was begun, :meth:`step_grammars` does them."""
+        return False
+
+    def finish_grammars(self) -> None:
+        """Wait for what was begun."""
+
     def restrict(
         self, logits: Tensor, rows: NDArray[np.int64], bits: NDArray[np.int32], steps: GrammarSteps | None = None
     ) -> tuple[Tensor, Tensor] | None:
