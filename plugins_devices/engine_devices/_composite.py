@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Protocol
+from copy import copy
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class Writes(Protocol):
 
     def into(self, x: Tensor, bias: Tensor | None, out: Tensor, /) -> None: ...
 
+    def part(self, begin: int, end: int, /) -> LinearKernel | None: ...
+
 
 class Columns(ctypes.Structure):
     """``columns_args`` of native/gather.cpp."""
@@ -45,6 +48,8 @@ class RoundIntegers(ctypes.Structure):
 class NativeComposite(LinearKernel):
     """Does something to the activations, then what other native kernels do."""
 
+    inner: Any
+
     def __init__(self, native: Native, packed: PackedWeight) -> None:
         self.native, self.outputs, self.inputs = native, packed.outputs, packed.inputs
 
@@ -57,6 +62,15 @@ class NativeComposite(LinearKernel):
     def into(self, x: Tensor, bias: Tensor | None, out: Tensor) -> None:
         """[…, inputs] → ``out`` [rows, outputs] of any float dtype, rows any distance apart."""
         raise NotImplementedError
+
+    def part(self, begin: int, end: int) -> LinearKernel | None:
+        """See the contract: the same with a part of the inner weight."""
+        inner = self.inner.part(begin, end)
+        if inner is None:
+            return None
+        made = copy(self)
+        made.inner, made.outputs = inner, end - begin
+        return made
 
     def rows(self, x: Tensor) -> Tensor:
         """x [rows, inputs] with adjacent columns."""
@@ -88,6 +102,19 @@ class NativeJoined(NativeComposite):
     def __init__(self, native: Native, packed: Joined, inner: Sequence[Writes]) -> None:
         super().__init__(native, packed)
         self.sizes, self.inner = [part.outputs for part in packed.parts], tuple(inner)
+
+    def part(self, begin: int, end: int) -> LinearKernel | None:
+        """See the contract: the parts of the parts that lie there."""
+        made, start, cuts = copy(self), 0, []
+        for size, kernel in zip(self.sizes, self.inner, strict=True):
+            first, last = max(begin - start, 0), min(end - start, size)
+            if first < last:
+                cuts.append((last - first, kernel if last - first == size else kernel.part(first, last)))
+            start += size
+        if any(kernel is None for _, kernel in cuts):
+            return None
+        made.sizes, made.inner, made.outputs = [size for size, _ in cuts], tuple(kernel for _, kernel in cuts), end - begin
+        return made
 
     def into(self, x: Tensor, bias: Tensor | None, out: Tensor) -> None:
         """See the base."""

@@ -71,6 +71,7 @@ class NativeLinear(LinearKernel):
     def __init__(self, native: Native, panels: Panels, x_group: int = 0) -> None:
         self.native = native
         self.panels = panels
+        self.x_group = x_group
         self.gathers = True
         self.dtype = panels.weight.dtype
         self._quantized_bytes = native.cdll.engine_quantized_bytes
@@ -94,6 +95,11 @@ class NativeLinear(LinearKernel):
         out = torch.empty((*x.shape[:-1], self.panels.outputs), dtype=x.dtype)
         self.into(x, bias, out.view(-1, self.panels.outputs))
         return out
+
+    def part(self, begin: int, end: int) -> NativeLinear | None:
+        """See the contract; of whole panels."""
+        panels = self.panels.part(begin, end)
+        return None if panels is None else NativeLinear(self.native, panels, self.x_group)
 
     def into(self, x: Tensor, bias: Tensor | None, out: Tensor) -> None:
         """[…, inputs] → ``out`` [rows, outputs] of any float dtype, rows any distance apart."""

@@ -6,7 +6,7 @@ import ctypes
 import math
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,6 +69,18 @@ class Panels:
     def nbytes(self) -> int:
         """Bytes that one product reads."""
         return sum(part.nbytes for part in (self.weight, self.scale, self.shift, self.outer) if part is not None)
+
+    def part(self, begin: int, end: int) -> Panels | None:
+        """The outputs [begin, end) in the same memory; None where they are no whole panels."""
+        if begin % PANEL or (end % PANEL and end != self.outputs):
+            return None
+        panels = -(-self.outputs // PANEL)
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.view(panels, -1)[begin // PANEL : -(-end // PANEL)].view(-1)
+
+        weight = self.weight.view(panels, -1)[begin // PANEL : -(-end // PANEL)].view(-1)
+        return replace(self, weight=weight, outputs=end - begin, scale=cut(self.scale), shift=cut(self.shift), outer=cut(self.outer))
 
 
 def pack_dense(native: Native, pieces: Sequence[Tensor]) -> Panels:

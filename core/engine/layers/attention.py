@@ -27,7 +27,8 @@ class Attention(nn.Module):
     def heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[T, heads · head_dim] each → [T, heads, head_dim]."""
         size = self.spec.head_dim
-        return q.view(len(q), -1, size), k.view(len(k), -1, size), v.view(len(v), -1, size)
+        q, k, v = (x.view(len(x), x.shape[1] // size, size) for x in (q, k, v))
+        return q, k, v
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, batch: Batch, sinks: Tensor | None = None) -> Tensor:
         """q [T, heads, head_dim], k and v [T, kv_heads, head_dim] with positions applied → [T, heads · head_dim].

@@ -47,8 +47,8 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch, rotation: Rotation) -> Tensor:
         """[T, hidden] → [T, hidden], or [R, hidden] of the wanted rows."""
-        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        q = rotate(self.q_norm(wanted_rows(q, batch, rotation.ops)), wanted_rotation(rotation, batch))
+        q, k, v = self.attention.heads(*self.qkv.project_wanted(x, batch, rotation.ops))
+        q = rotate(self.q_norm(q), wanted_rotation(rotation, batch))
         mixed = self.attention(q, rotate(self.k_norm(k), rotation), v, batch)
         return self.output(mixed, wanted_adapters(batch))  # type: ignore[no-any-return]
 

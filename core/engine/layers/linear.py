@@ -13,7 +13,8 @@ from engine.layers.loading import CheckpointLayer, Slot, zero_slot
 from engine.layers.packed_joining import join
 from engine.layers.packed_parts import DenseParts
 from engine.layers.shards import Part, Piece, copy_pieces, fused_parts, shard, shard_kv_heads
-from engine.plugin.contracts.model import AdapterBatch, ModelContext
+from engine.plugin.contracts.model import AdapterBatch, Batch, ModelContext
+from engine.plugin.contracts.operations import Operations
 from engine.plugin.contracts.packed import LinearKernel, LinearShape, PackedWeight, PartFormats, WeightFormat
 
 
@@ -203,16 +204,9 @@ class ColumnParallelLinear(Linear):
     """Outputs divided among the ranks; the result is this rank's share. ``unit``: outputs that stay together (a head)."""
 
     def __init__(
-        self,
-        context: ModelContext,
-        name: str,
-        inputs: int,
-        outputs: int,
-        *,
-        bias: bool = False,
-        transposed: bool = False,
-        unit: int = 1,
-    ) -> None:
+        self, context: ModelContext, name: str, inputs: int, outputs: int,
+        *, bias: bool = False, transposed: bool = False, unit: int = 1,
+    ) -> None:  # fmt: skip
         share = shard(outputs // unit, context.parallel, f"the outputs of {name}")
         parts = (Part(name, outputs, (Piece(share.start * unit, share.size * unit),)),)
         super().__init__(context, LinearShape(name, inputs, outputs), parts, Piece(0, inputs), bias=bias, transposed=transposed)
@@ -254,11 +248,27 @@ class QKVParallelLinear(Linear):
             bias=bias, transposed=transposed,
         )  # fmt: skip
         self.split = [piece.size for piece in shares]
+        self.apart: tuple[LinearKernel | None, LinearKernel | None] | None = None
 
     def project(self, x: Tensor, adapters: AdapterBatch | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """[T, inputs] → this rank's q [T, heads · head_dim], k and v [T, kv_heads · head_dim]."""
         q, k, v = self(x, adapters).split(self.split, dim=-1)
         return q, k, v
+
+    def project_wanted(self, x: Tensor, batch: Batch, ops: Operations) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`project`, but q of the batch's wanted rows alone."""
+        if batch.wanted is None:
+            return self.project(x, batch.adapters)
+        cut = self.split[0]
+        if self.kernel is not None and self.apart is None:
+            self.apart = self.kernel.part(0, cut), self.kernel.part(cut, self.outputs)
+        queries, rest = self.apart or (None, None)
+        if queries is None or rest is None or (batch.adapters is not None and self.adapter is not None):
+            q, k, v = self.project(x, batch.adapters)
+            return ops.select(q, batch.wanted.rows), k, v
+        first, last = (None, None) if self.bias is None else (self.bias[:cut], self.bias[cut:])
+        both = rest.apply(x, last)
+        return queries.apply(ops.select(x, batch.wanted.rows), first), both[:, : self.split[1]], both[:, self.split[1] :]
 
 
 class RowParallelLinear(Linear):

@@ -205,3 +205,17 @@ def test_a_part_that_has_no_kernel_leaves_the_others_their_memory(native):
     packed = Joined([first, integers(4, 24)])
     assert linear_kernel(native, packed) is None
     assert first.weight.untyped_storage().nbytes()
+
+
+def test_parts_are_columns_of_the_whole(native):
+    """Outputs from any panel to any other, of every layout; parts between panels there are none."""
+    for packed in composites():
+        kernel, x = linear_kernel(native, packed), activations(5)
+        bias = torch.randn(OUTPUTS)
+        whole, parts = kernel.apply(x, bias), 0
+        for begin, end in ((0, 32), (32, OUTPUTS), (32, 64), (0, OUTPUTS), (40, 64)):
+            part = kernel.part(begin, end)
+            if part is not None:
+                parts += 1
+                assert torch.equal(part.apply(x, bias[begin:end]), whole[:, begin:end])
+        assert parts >= 1

@@ -111,6 +111,10 @@ class LinearKernel(ABC):
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, inputs] → [rows, outputs], in x's dtype; bias [outputs] is added."""
 
+    def part(self, begin: int, end: int) -> LinearKernel | None:
+        """A kernel of the outputs [begin, end) alone, on this one's memory: the same bits. None: there is none of these."""
+        return None
+
     def gather(self, ids: Tensor, scale: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Rows ``ids`` (int64 [T]) of the weight: [T, inputs] in ``dtype``, times ``scale`` rounded to it.
 

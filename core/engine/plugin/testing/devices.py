@@ -92,6 +92,9 @@ class DeviceContract(PluginContract):
                 expected = x.double() @ weight.double().T
                 error = (kernel.apply(x, None).double() - expected).abs().max() / expected.abs().max()
                 assert error <= tolerance, f"{name}, {rows} rows of {inputs} to {outputs}: error {error:.2g}"
+                for begin, end in ((0, 32), (32, outputs)):
+                    part = kernel.part(begin, end) if end <= outputs and begin < end else None
+                    assert part is None or torch.equal(part.apply(x, None), kernel.apply(x, None)[:, begin:end])
 
     def test_its_operations_are_those_of_the_core(self, device: Device) -> None:
         import torch

@@ -43,8 +43,8 @@ class GPT2Block(nn.Module):
         self.act = Activation(context, config.activation_function)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        q, k, v = self.attention.heads(*self.qkv.project(self.attention_norm(x), batch.adapters))
-        mixed = self.attention(wanted_rows(q, batch, self.ops), k, v, batch)
+        heads = self.attention.heads(*self.qkv.project_wanted(self.attention_norm(x), batch, self.ops))
+        mixed = self.attention(*heads, batch)
         adapters = wanted_adapters(batch)
         x = self.ops.add(wanted_rows(x, batch, self.ops), self.output(mixed, adapters))
         inner = self.act(self.up(self.mlp_norm(x), adapters))

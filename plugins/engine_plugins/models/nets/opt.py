@@ -58,9 +58,8 @@ class OPTBlock(nn.Module):
 
     def attend(self, x: Tensor, batch: Batch) -> Tensor:
         """The attention branch, of the wanted rows."""
-        q, k, v = self.attention.heads(*self.qkv.project(x, batch.adapters))
-        mixed = self.attention(wanted_rows(q, batch, self.ops), k, v, batch)
-        return self.output(mixed, wanted_adapters(batch))  # type: ignore[no-any-return]
+        heads = self.attention.heads(*self.qkv.project_wanted(x, batch, self.ops))
+        return self.output(self.attention(*heads, batch), wanted_adapters(batch))  # type: ignore[no-any-return]
 
     def feed(self, x: Tensor, batch: Batch) -> Tensor:
         """The feed-forward branch, of the wanted rows."""
