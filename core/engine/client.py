@@ -284,6 +284,7 @@ class EngineClient:
         for future in waiting:
             if not future.done():
                 future.set_exception(self.dead)
+                future.exception()  # whoever waited may have given up: then nobody is to be told
 
     def _check_alive(self) -> None:
         if self.dead is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from engine import errors
+from engine.child import Child
 from engine.config import EngineConfig
 from engine.death import Death, kernel_kills, own_doing, stopped
 from engine.errors import EngineError, WorkerDied
@@ -47,7 +48,7 @@ class Life:
         self._receive = receive
         self._ended = ended
         self._encoder = msgspec.msgpack.Encoder()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._thread: threading.Thread | None = None
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -133,9 +134,8 @@ class Life:
         record = self._record.fd
         try:
             os.chmod(path, 0o600)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.process", path, str(record), env=_environment(self._config), pass_fds=(record,)
-            )
+            command = [sys.executable, "-m", "engine.process", path, str(record)]
+            self._process = Child(command, _environment(self._config), (record,))
             over = asyncio.create_task(self._process.wait())
             waiting: set[asyncio.Future[Any]] = {connected, over}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

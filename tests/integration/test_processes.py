@@ -185,6 +185,23 @@ def test_a_signal_while_loading_ends_the_start(tmp_path: Path, number: int, stat
     assert_clean(server)
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1])
+@pytest.mark.parametrize(("number", "status"), SIGNALS, ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_all_processes_while_the_engine_begins(tmp_path: Path, number: int, status: int, delay: float) -> None:
+    """In no moment of its start the engine process answers for itself, and nobody complains of an engine that was not wanted."""
+    server = start(tmp_path / "log", *FLAGS)
+    deadline = time.monotonic() + 30
+    while len(pids := family(server.process)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(delay)
+    for pid in pids:
+        os.kill(pid, number)
+    assert server.process.wait(30) == status
+    assert_gone(pids)
+    assert_clean(server)
+    assert "rror" not in server.log.read_text()
+
+
 def test_a_request_while_loading_is_told_to_come_back(tmp_path: Path) -> None:
     server = start(tmp_path / "log", *FLAGS)
     statuses = set()
