@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import linecache
 import os
 import sys
 import time
 from collections.abc import Iterator
 
-#: Of glibc's malloc.h and Linux's mman.h.
-_ARENA_MAX, _DONT_NEED = -8, 4
+from engine import code_pages
+
+#: Of glibc's malloc.h.
+_ARENA_MAX = -8
+#: Bytes of libraries that decoding and prompts need.
+_IN_USE = 24 * 2**20
 
 
 def age() -> float:
@@ -46,33 +51,11 @@ def one_arena() -> None:
             ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
-def forget_code() -> None:
-    """Let go of the libraries' pages that nothing has written to: what is still needed comes back from the page cache within microseconds,
-    what only the start ran does not (of torch 45 MiB). Where the system does not tell the way Linux does, nothing happens."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        madvise = ctypes.CDLL(None).madvise
-        for start, nbytes in _code():
-            madvise(ctypes.c_void_p(start), ctypes.c_size_t(nbytes), _DONT_NEED)
-
-
-def _code() -> list[tuple[int, int]]:
-    """Address and size of the libraries' mappings that cannot be written to and hold nothing but the file's own bytes."""
-    found: list[tuple[int, int]] = []
-    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as smaps:
-        place: tuple[int, int] | None = None
-        for line in smaps:
-            words = line.split()
-            if not words[0].endswith(":"):
-                start, _, end = words[0].partition("-")
-                code = len(words) > 5 and words[1] in ("r-xp", "r--p") and ".so" in words[5]
-                place = (int(start, 16), int(end, 16) - int(start, 16)) if code else None
-            elif words[0] == "Anonymous:" and words[1] == "0" and place is not None:
-                found.append(place)
-    return found
+def rest() -> None:
+    """Give back what past work left. Libraries' code is let go where there is so much that it cannot all be in use."""
+    trim()
+    if code_pages.resident() > _IN_USE:
+        code_pages.forget()
 
 
 @contextlib.contextmanager
@@ -93,12 +76,13 @@ def unswept() -> Iterator[None]:
 
 
 def settle() -> None:
-    """All that lives now is permanent; garbage, free memory and code that has run are given back. To be called where no library is
-    unloaded at the same time."""
+    """All that lives now is permanent; garbage, sources that were read for their signatures, free memory and code that has run are
+    given back."""
+    linecache.clearcache()
     gc.collect()
     gc.freeze()
     trim()
-    forget_code()
+    code_pages.forget()
 
 
 class Phases:

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
-from engine.footprint import Phases, age, one_arena, settle, trim, unswept
+from engine.footprint import Phases, age, one_arena, rest, settle, unswept
 from engine.loop import EngineLoop
 from engine.messages import Alive, Failed, FromEngine, Progress, Ready, Stop, ToEngine
 from engine.parent import end_with_parent, ignore_ends
@@ -57,7 +57,7 @@ class Link:
         except queue.Empty:
             if not wait:
                 return None
-        trim()
+        rest()
         return self._inbox.get()
 
     @property

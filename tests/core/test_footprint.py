@@ -1,10 +1,9 @@
-"""The age of a process, its phases, and host memory that is committed later."""
+"""The age of a process, its phases, memory given back, and host memory that is committed later."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import mmap
+import linecache
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engine.footprint import Phases, _code, age, forget_code, settle, trim, unswept
+from engine import code_pages
+from engine.footprint import Phases, age, rest, settle, trim, unswept
 from engine.plugin.host_memory import _pieces, commit, zeros
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -138,53 +138,6 @@ def test_the_beginning_of_every_tensor_is_committed_first():
         assert sum(mine[-1]) == base + tensor.numel()
 
 
-def file_resident(name: str) -> int:
-    """Bytes of a file that this process has in memory."""
-    total, inside = 0, False
-    with open("/proc/self/smaps") as smaps:
-        for line in smaps:
-            words = line.split()
-            if not words[0].endswith(":"):
-                inside = name in words[-1]
-            elif inside and words[0] == "Rss:":
-                total += int(words[1]) * 1024
-    return total
-
-
-@linux
-def test_code_is_let_go_and_comes_back(tmp_path):
-    file = tmp_path / "library.so"
-    content = bytes(range(256)) * 4096
-    file.write_bytes(content)
-    with file.open("rb") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    assert mapped[:] == content
-    assert file_resident(str(file)) == len(content)
-    forget_code()
-    assert file_resident(str(file)) == 0
-    assert mapped[:] == content
-    assert file_resident("libtorch_cpu") < 8 << 20
-    weight = torch.eye(64)
-    assert torch.equal(weight @ weight, weight)
-
-
-@linux
-def test_pages_that_were_written_to_stay(tmp_path):
-    """As a debugger or a patch leaves them: a copy of the file's page, which the file could not give back."""
-    file = tmp_path / "library.so"
-    file.write_bytes(b"old " * mmap.PAGESIZE)
-    with file.open("r+b") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-    mapped[:4] = b"new "
-    address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-    protect = ctypes.CDLL(None).mprotect
-    assert protect(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), mmap.PROT_READ) == 0
-    assert address not in [start for start, _ in _code()]
-    forget_code()
-    assert mapped[:8] == b"new old "
-    assert protect(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), mmap.PROT_READ | mmap.PROT_WRITE) == 0
-
-
 THREAD = """
 import sys, threading
 from engine.footprint import one_arena, trim
@@ -204,6 +157,24 @@ thread.start(); thread.join()
 trim()
 print(resident() - before)
 """
+
+
+@linux
+def test_rest_lets_code_go_only_where_much_of_it_has_come(monkeypatch):
+    forgotten: list[int] = []
+    monkeypatch.setattr(code_pages, "forget", lambda: forgotten.append(1))
+    monkeypatch.setattr(code_pages, "resident", lambda: 23 << 20)
+    rest()
+    assert not forgotten
+    monkeypatch.setattr(code_pages, "resident", lambda: 25 << 20)
+    rest()
+    assert forgotten
+
+
+def test_settle_drops_the_sources_that_were_read():
+    assert linecache.getlines(__file__)
+    settle()
+    assert not linecache.cache
 
 
 @linux

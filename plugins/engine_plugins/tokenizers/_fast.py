@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import ModelFileError
 from engine.plugin import Tokenizer
 
+from . import _compact
 from ._settings import AddedToken, Settings, read_json, read_settings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _load(file: Path, settings: Settings) -> tokenizers.Tokenizer:
     from tokenizers import Tokenizer as LibraryTokenizer
 
     try:
-        tokenizer = LibraryTokenizer.from_file(str(file))
+        tokenizer = _compact.read(file) or LibraryTokenizer.from_file(str(file))
         # some contradictions in the file show only at the first use
         tokenizer.encode("a")
     except (KeyboardInterrupt, SystemExit):
