@@ -198,12 +198,15 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
     }
     const int64_t piece = K::width * unit < PIECE_BYTES ? PIECE_BYTES / (K::width * unit) * unit : unit;
     const int64_t tiles = (rows + K::rows - 1) / K::rows, step = (LINES + tiles - 1) / tiles;
+    const uint8_t* weights = kernel.weights(panel);
     for (int64_t begin = 0; begin < inputs; begin += piece) {
         const int64_t end = begin + piece < inputs ? begin + piece : inputs;
         const int64_t lines = (end - begin) * bytes / inputs / LINES;
+        // The next piece: so a thread waits for its very first one alone.
+        const uint8_t* then = end < inputs ? weights + end * bytes / inputs : coming;
         for (int64_t tile = 0, row = 0, next; tile < tiles; tile++, row = next) {
             next = row + rows / tiles + (tile < rows % tiles);
-            const Ahead ahead{coming + begin * bytes / inputs + tile * lines * step, step};
+            const Ahead ahead{then + tile * lines * step, step};
             if (end == inputs) before(row, next - row);
             kernel.multiply(Part{panel, begin, end, row, int(next - row), ahead}, y + row * PANEL);
             if (end == inputs) after(row, next - row);

@@ -46,7 +46,7 @@ int bits_of(int type) {
 void* thread_scratch(int slot, int64_t bytes) { return scratches[slot].grow(bytes); }
 
 bool beginning_of(const linear_args& a, int threads, Beginning& first, int64_t& step) {
-    if (!a.once || a.rows > STREAMED_ROWS || a.units) return false;
+    if (!a.once || a.rows > MOST_BEGUN_ROWS || a.units) return false;
     const int bits = bits_of(a.weight_type);
     const int64_t panel = round_up(a.inputs, bits < 16 ? a.group : 2) * PANEL * bits / 8;
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, units = a.gate ? panels / 2 : panels;

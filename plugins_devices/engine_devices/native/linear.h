@@ -16,8 +16,8 @@
 namespace engine {
 
 const int PANEL = 32;
-// Rows whose product reads a weight once from front to back; more take it piece by piece.
-const int STREAMED_ROWS = 8;
+// Rows up to which a product's beginning is worth fetching (beginning_of): of more rows' time it is a small part.
+const int MOST_BEGUN_ROWS = 64;
 
 enum Gate { GATE_NONE = 0, GATE_SILU = 1, GATE_GELU_TANH = 2 };
 
