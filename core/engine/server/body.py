@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ MAX_BODY = 64 * 2**20
 MAX_DEPTH = 64
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]|-?Infinity|NaN', re.DOTALL)
+_INTEGER = re.compile(r'"(?:[^"\\]|\\.)*"|(\d+)', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89abcdefABCDEF]")
 
 
@@ -71,8 +73,13 @@ def parse(body: bytes) -> Any:
         ) from error
     except (_DuplicateKey, _Constant) as error:
         _refuse_at(text, error)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
         raise RequestError(f"The body is not JSON that can be read: {error}.", code="invalid_json") from error
+    except ValueError as error:
+        # The one that is left: Python reads integers of so many digits only.
+        most = sys.get_int_max_str_digits()
+        at = next((found.start(1) for found in _INTEGER.finditer(text) if len(found[1] or "") > most), 0)
+        raise RequestError(f"The body holds an integer of more than {most} digits (character {at}).", code="invalid_json") from error
     if _SURROGATE.search(text):
         _check_surrogates(value, text)
     return value

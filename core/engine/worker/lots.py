@@ -10,6 +10,8 @@ from engine.worker.uniform import TOKEN, uniforms
 
 #: Steps whose uniform numbers are worked out together: for few rows that takes as long as those of one step.
 AHEAD = 8
+#: Far below it every token is as likely as any other; infinity, which float32 has above 3.4e38, would make forbidden tokens so too.
+HOTTEST = 1e30
 
 #: Temperature, top_k, top_p, min_p and the uniform number of each row.
 Drawing = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
@@ -61,7 +63,7 @@ def parameters(
     """Temperature, top_k, top_p and min_p of each."""
     params = [sequence.params for sequence in sequences]
     return (
-        np.array([p.temperature for p in params], np.float32),
+        np.array([min(p.temperature, HOTTEST) for p in params], np.float32),
         np.array([p.top_k for p in params], np.int64),
         np.array([p.top_p for p in params], np.float32),
         np.array([p.min_p for p in params], np.float32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from engine.plugin import NewSequence, SamplingParams
 from engine.worker.lots import AHEAD, Lots, drawing_of
@@ -36,3 +37,13 @@ def test_the_arrays_stay_as_long_as_the_sequences_do():
     first = lots.of(some, np.array([1, 2, 3]))
     assert all(a is b for a, b in zip(first, lots.of(list(some), np.array([2, 3, 4])), strict=True))
     assert lots.of(some[:2], np.array([3, 4]))[0] is not first[0]
+
+
+@pytest.mark.parametrize("temperature", [1e38, 1e39, 1e300])
+def test_no_heat_makes_forbidden_tokens_likely(temperature):
+    """Beyond float32's range too: infinity times a distance of 0 is no number."""
+    params = SamplingParams(temperature=temperature)
+    (heat, *_) = drawing_of([Sequence(NewSequence(seq=0, token_ids=[1, 2], num_prompt=2, params=params), 0)], np.array([2]))
+    relative = np.array([0.0, -3.0, -np.inf], np.float32) / heat
+    assert list(relative > -np.inf) == [True, True, False]
+    assert relative[0] > relative[1], "top_k still has an order"
