@@ -69,6 +69,9 @@ class Native:
         library.engine_start.restype = ctypes.c_int
         self._run = library.engine_run
         self.finish = library.engine_finish
+        library.engine_lead.argtypes = (ctypes.c_void_p, ctypes.c_int)
+        library.engine_lead.restype = ctypes.c_int
+        library.engine_follow.restype = ctypes.c_int
 
     def start(self, threads: int, cores: Sequence[int] | None = None) -> int:
         """Start the pool with that many threads, pinned to ``cores`` where given; returns how many run."""
@@ -125,6 +128,21 @@ class Native:
         if self.profile is not None:
             names = {address: name for name, address in self._addresses.items()}
             self._count([names[operation.kernel] for operation in operations])
+
+    def lead_list(self, operations: ctypes.Array[Operation]) -> bool:
+        """Have the other threads begin operations that may come to nothing; False: they cannot, and nothing has begun.
+
+        :meth:`follow` or :meth:`drop` ends that, and so does whatever is run or begun before.
+        """
+        return bool(self.cdll.engine_lead(ctypes.addressof(operations), len(operations)))
+
+    def follow(self) -> bool:
+        """Join in what leads until it is done. False: something else came between, which ended it."""
+        return bool(self.cdll.engine_follow())
+
+    def drop(self) -> None:
+        """End what leads, if anything does; what it has written stays."""
+        self.cdll.engine_drop()
 
     def switch_profile(self, on: bool) -> dict[str, float]:
         """Seconds by kernel since profiling was turned on; from here it goes on from 0, or ends."""

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.plugin import CannotRecord, RaggedReplay
+from engine.plugin import CannotRecord, RaggedReplay, UnderWay
+from engine_devices._begun import begin
 from engine_devices._native import Call, Native, Operation
 from engine_devices._tape import Arena, Buffers, pack_calls, place, pointers, within
 
@@ -102,13 +103,25 @@ class RaggedTape(RaggedReplay):
 
     def run(self, rows: int, sequences: int, wanted: int = 0) -> tuple[Tensor, ...]:
         """See the contract; views of the arena."""
+        self._set(rows, sequences, wanted)
+        self._native.run_list(self._operations)
+        return self._done(rows, wanted)
+
+    def begin(self, rows: int, sequences: int) -> UnderWay | None:
+        """See the contract."""
+        self._set(rows, sequences, 0)
+        return begin(self._native, self._operations, lambda: self._done(rows, 0))
+
+    def _set(self, rows: int, sequences: int, wanted: int) -> None:
+        """Write the counts into the arguments."""
         self._reserve(rows, wanted)
         counts = (rows, sequences, wanted)
         if self._counts != counts:
             for fields, count in zip(self._counted, counts, strict=True):
                 fields.set(count)
             self._counts, self._results = counts, ()
-        self._native.run_list(self._operations)
+
+    def _done(self, rows: int, wanted: int) -> tuple[Tensor, ...]:
         self._arena.passed(ragged=not self._decodes)
         if not self._results:
             offsets, memory = self._layouts[self._capacity][0], self._arena.memory

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.plugin import CannotRecord, Recorder, Replay
+from engine.plugin import CannotRecord, Recorder, Replay, UnderWay
+from engine_devices._begun import begin
 from engine_devices._fusions import fuse
 from engine_devices._native import Call, Native
 from engine_devices._ragged import SHAPES, RaggedTape, Recording
@@ -55,6 +56,7 @@ class TapeReplay(Replay):
     """One tape."""
 
     def __init__(self, native: Native, tape: Tape, arena: Arena) -> None:
+        self._native = native
         self._run = native.run_list
         self._passed = arena.passed
         self._tape = tape
@@ -67,6 +69,13 @@ class TapeReplay(Replay):
     def run(self) -> tuple[Tensor, ...]:
         """All operations in one call; the thread pool passes from one to the next by itself."""
         self._run(self._tape.operations)
+        return self._done()
+
+    def begin(self) -> UnderWay | None:
+        """The same, and the caller is free meanwhile."""
+        return begin(self._native, self._tape.operations, self._done)
+
+    def _done(self) -> tuple[Tensor, ...]:
         self._passed(ragged=False)
         return self._tape.outputs
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.worker.inputs import StepInputs
-from engine.worker.runner import Computed
+from engine.worker.computed import Computed
 from engine.worker.worker import LocalWorker
 from engine_devices._native import Absent, load
 from engine_devices._recorder import TapeRecorder

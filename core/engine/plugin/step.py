@@ -35,6 +35,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     ``sample``: the tokens reach the sequence's end, so the last position's logits are sampled (one token, plus accepted drafts).
     ``ahead``: the last real token is the one that the step before samples for this sequence. The scheduler did not know it yet; the
     worker adds its own.
+    ``last``: what is sampled here is the sequence's last token, as its length says.
     """
 
     seq: int
@@ -45,6 +46,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     blocks: list[int] = []
     sample: bool = True
     ahead: bool = False
+    last: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -87,6 +87,7 @@ def _work(sequence: Sequence, count: int, draft: list[int] | None) -> Work:
     table.sent = len(table.pages)
     if draft is None:
         draft = []
+    sample = sequence.computed + count - len(draft) == len(tokens)
     return Work(
         seq=sequence.number,
         start=sequence.computed,
@@ -94,6 +95,7 @@ def _work(sequence: Sequence, count: int, draft: list[int] | None) -> Work:
         append=append,
         draft=draft,
         blocks=blocks,
-        sample=sequence.computed + count - len(draft) == len(tokens),
+        sample=sample,
         ahead=ahead,
+        last=sample and len(tokens) + 1 >= sequence.limit,
     )

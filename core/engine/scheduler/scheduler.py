@@ -25,6 +25,9 @@ from engine.scheduler.roster import Roster
 from engine.scheduler.sequence import Sequence, State
 from engine.scheduler.spending import Spending
 
+#: With so many free pages for each decoding sequence, one gets its next page a step before it needs it.
+PLENTY = 8
+
 
 class Scheduler:
     """``schedule``, run the step, ``commit`` its result, again and again; ``add`` and ``abort`` at any time, on one thread.
@@ -227,6 +230,8 @@ class Scheduler:
         """Whoever has one token to compute computes it, and drafts as far as tokens and pages last."""
         decoding = [sequence for sequence in self._roster.running if sequence.remaining == 1 and not sequence.full]
         spare = plan.tokens_left - len(decoding)
+        # Room for the token after it, too: the worker begins the step that will follow before it is asked to.
+        further = max(self._config.lookahead_slots, int(self._cache.pool.free > PLENTY * len(decoding)))
         for sequence in decoding:
             if sequence.state is not State.RUNNING:
                 continue
@@ -234,7 +239,7 @@ class Scheduler:
                 return
             draft = sequence.draft[: max(0, min(spare, sequence.limit - len(sequence.tokens) - 1))]
             length = len(sequence.tokens)
-            reserve = min(length + len(draft) + self._config.lookahead_slots, sequence.longest)
+            reserve = min(length + len(draft) + further, sequence.longest)
             if not self._cache.grow(sequence.table, reserve):
                 draft = []
                 if not self._preemption.make_room(sequence, length, plan):

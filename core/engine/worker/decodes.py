@@ -11,7 +11,7 @@ from engine.worker.buffers import Buffers
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.plugin.contracts.device import RaggedReplay, Recorder, Replay
+    from engine.plugin.contracts.device import RaggedReplay, Recorder, Replay, UnderWay
 
 #: Batch sizes recorded together. Those from the first of a pair to below the first of the next follow from the two: kernels may treat
 #: one row, and few rows, in ways of their own.
@@ -55,6 +55,15 @@ class Decodes:
             self._single[size] = replay = self._recorder.record(lambda: self._body(size))
             return replay.outputs
         return replay.run()
+
+    def begin(self, size: int) -> UnderWay | None:
+        """Begin the step on what the buffers hold, if it is recorded and the device begins steps."""
+        pair = None if self._apart else pair_of(size)
+        if pair is not None:
+            replay = self._pairs.get(pair)
+            return None if replay is None else replay.begin(size, size)
+        single = self._single.get(size)
+        return None if single is None else single.begin()
 
     def describe(self) -> str:
         """Which sizes are recorded."""

@@ -81,6 +81,31 @@ def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
     )
 
 
+def advance(table: SequenceTable, inputs: StepInputs, tokens: list[int]) -> StepInputs:
+    """The decode step after one that sampled ``tokens``, one for each sequence. The pages for it must be known."""
+    positions = inputs.positions + 1
+    slots = inputs.slots + 1
+    block_table = inputs.block_table
+    fresh = np.flatnonzero(positions % table.block_size == 0)
+    if fresh.size:
+        rows, pages = np.array([sequence.row for sequence in inputs.sequences]), positions // table.block_size
+        slots[fresh] = table.blocks[rows[fresh], pages[fresh]].astype(np.int64) * table.block_size
+        block_table = table.blocks[rows, : int(pages.max()) + 1]
+    return StepInputs(
+        sequences=inputs.sequences,
+        token_ids=np.array(tokens, np.int64),
+        positions=positions,
+        slots=slots,
+        query_start=inputs.query_start,
+        query_lens=inputs.query_lens,
+        seq_lens=inputs.seq_lens + np.int32(1),
+        block_table=block_table,
+        sample_rows=inputs.sample_rows,
+        sample_owner=inputs.sample_owner,
+        sample_length=inputs.sample_length + 1,
+    )
+
+
 def describes_prompt(sequence: Sequence, item: Work) -> bool:
     """Whether that work gives log probabilities of the sequence's prompt."""
     return sequence.params.prompt_logprobs is not None and item.start < sequence.num_prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from engine.plugin.contracts.attention import AttentionBatch
 from engine.plugin.contracts.device import CannotRecord
 from engine.plugin.contracts.model import Batch, Model, Wanted, torch_operations
 from engine.worker.buffers import Buffers
+from engine.worker.computed import Computed, pick
 from engine.worker.decodes import PAIRS, Decodes
 from engine.worker.inputs import StepInputs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from engine.plugin.contracts.device import RaggedReplay, Recorder, Replay
+    from engine.plugin.contracts.device import RaggedReplay, Recorder, Replay, UnderWay
     from engine.plugin.contracts.operations import Operations
 
 #: Most sequences in a recorded step.
@@ -33,22 +34,6 @@ def recorded_sizes(max_num_seqs: int) -> list[int]:
     ladder = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, LARGEST_RECORDED + 1, 32)]
     most = min(max_num_seqs, LARGEST_RECORDED)
     return [*(size for size in ladder if size < most), most]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Computed:
-    """What a step computed: ``logits`` [R, V] of the rows to sample (None: there are none), and of each of those the largest
-    logit, float32 [R], and its id, int64 [R]; ``hidden`` [T, n] of all rows where they were asked for. Valid until the next step."""
-
-    hidden: Tensor | None = None
-    logits: Tensor | None = None
-    best: tuple[Tensor, Tensor] | None = None
-
-    def every(self) -> Tensor:
-        """Hidden states of all rows, of a step whose inputs ask for them."""
-        if self.hidden is None:
-            raise RuntimeError("hidden states of all rows were not asked for")
-        return self.hidden
 
 
 class StepRunner:
@@ -74,6 +59,8 @@ class StepRunner:
         self._sizes: list[int] = []
         #: Steps with prompts, by whether they compute the wanted rows alone in the last layer.
         self._ragged: dict[bool, RaggedReplay] = {}
+        #: A step that has begun, and the inputs that it has.
+        self._begun: tuple[StepInputs, UnderWay] | None = None
         #: Why steps with prompts are not recorded; empty where they are, or may be when one comes.
         self.ragged_plain = ""
         #: Why steps are not recorded; empty where they are.
@@ -131,18 +118,42 @@ class StepRunner:
     def run(self, inputs: StepInputs) -> Computed:
         """Compute a step and the logits of its rows to sample."""
         count = len(inputs.sequences)
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            if begun[0] is inputs:
+                return pick(begun[1].finish(), inputs, count)
+            begun[1].drop()
         buffers = self._buffers
         if buffers is not None and inputs.decode and count <= self._sizes[-1]:
             longest = int(inputs.seq_lens.max())
             if longest <= buffers.max_seq_len:
                 outputs = self._replay(buffers, inputs, self._sizes[bisect_left(self._sizes, count)])
                 if outputs is not None:
-                    return _pick(outputs, inputs, count)
+                    return pick(outputs, inputs, count)
         if buffers is not None and self._recorder is not None and self._recorder.cheap and not inputs.decode:
             computed = self._replay_ragged(self._recorder, buffers, inputs)
             if computed is not None:
                 return computed
         return self.run_plainly(inputs)
+
+    def begin(self, inputs: StepInputs) -> bool:
+        """Let a decode step begin beside the caller: :meth:`run` with the same inputs completes it, with others ends it.
+
+        False where it is not recorded, or the device does not begin steps.
+        """
+        buffers, decodes, size = self._buffers, self._decodes, len(inputs.sequences)
+        if buffers is None or decodes is None or size > self._sizes[-1] or int(inputs.seq_lens.max()) > buffers.max_seq_len:
+            return False
+        buffers.fill(inputs, size)
+        step = decodes.begin(size)
+        self._begun = None if step is None else (inputs, step)
+        return step is not None
+
+    def drop(self) -> None:
+        """End what was begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun[1].drop()
 
     def run_plainly(self, inputs: StepInputs) -> Computed:
         """The same without recordings."""
@@ -266,17 +277,3 @@ class StepRunner:
             )
             wanted = Wanted(put(inputs.sample_rows), own)
         return Batch(put(inputs.token_ids), put(inputs.positions), attention, self._caches, wanted=wanted)
-
-
-def _pick(outputs: tuple[Tensor, ...], inputs: StepInputs, count: int) -> Computed:
-    """The rows of the batch without padding, and of logits those that are to be sampled."""
-    hidden, logits, value, token = outputs
-    rows = inputs.sample_rows
-    if not len(rows):
-        return Computed(hidden[:count])
-    if len(rows) == count == len(hidden):
-        return Computed(hidden, logits, (value, token))
-    if len(rows) == count:
-        return Computed(hidden[:count], logits[:count], (value[:count], token[:count]))
-    index = torch.from_numpy(rows).to(logits.device)
-    return Computed(hidden[:count], logits[index], (value[index], token[index]))

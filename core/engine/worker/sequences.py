@@ -26,14 +26,15 @@ class Sequence:
     ``row`` is its row in the block tables, ``blocks`` how many entries of it are in use. What sampling needs is worked
     out once, here, so that plain requests cost nothing per step: ``greedy``, ``filtered`` (top-k, top-p, min-p),
     ``masked`` (tokens forbidden or biased), ``penalised``, ``guided``; ``simple``: at most guided, no log-probabilities. ``pending`` is the
-    log-probability of the first prompt token after the last computed chunk, ``sampled`` the last token that was sampled here (0 where
+    log-probability of the first prompt token after the last computed chunk, ``known`` how many tokens it came with,
+    ``ends`` the tokens that may end it, ``sampled`` the last token that was sampled here (0 where
     that failed), ``fixed`` holds parameters as tensors,
     ``grammar`` the place in the constraint of a guided one, ``processing`` its logits processors.
     """
 
     __slots__ = (
-        "blocks", "counts", "eos", "filtered", "fixed", "grammar", "greedy", "guided", "last", "length", "masked", "num_prompt", "params",
-        "penalised", "pending", "processing", "refused", "row", "sampled", "seed", "seq", "simple", "tokens",
+        "blocks", "counts", "ends", "eos", "filtered", "fixed", "grammar", "greedy", "guided", "known", "last", "length", "masked",
+        "num_prompt", "params", "penalised", "pending", "processing", "refused", "row", "sampled", "seed", "seq", "simple", "tokens",
     )  # fmt: skip
 
     def __init__(self, new: NewSequence, row: int) -> None:
@@ -42,13 +43,14 @@ class Sequence:
         self.row = row
         self.blocks = 0
         self.num_prompt = new.num_prompt
-        self.length = len(new.token_ids)
+        self.length = self.known = len(new.token_ids)
         self.tokens: NDArray[np.int32] = np.empty(max(16, self.length + 64), np.int32)
         self.tokens[: self.length] = new.token_ids
         #: The token at ``length - 1``: reading one from an array costs as much as the rest of a decode's inputs.
         self.last = new.token_ids[-1] if new.token_ids else 0
         self.params = p
         self.eos = new.eos_token_ids
+        self.ends = frozenset((*p.stop_token_ids, *(() if p.ignore_eos else new.eos_token_ids)))
         seed = p.seed if p.seed is not None else new.seq
         self.seed = (seed + 2**63) % 2**64 - 2**63
         self.greedy = p.temperature < GREEDY_BELOW

@@ -21,6 +21,8 @@ from engine.plugin.host_memory import Commitment, commit
 from engine.plugin.request import GuideSpec
 from engine.plugin.step import SequenceResult, Step, StepResult, TokenLogprobs, Work
 from engine.worker.build import Progress, attention_of, build_model, load_weights, open_device, torch_dtype
+from engine.worker.computed import Computed
+from engine.worker.early import Early
 from engine.worker.guides import Grammars
 from engine.worker.inputs import StepInputs, assemble, describes_prompt
 from engine.worker.kernels import Kernels, kernel_of
@@ -32,7 +34,8 @@ from engine.worker.memory import measure_budget, page_bytes, rehearse, used_byte
 from engine.worker.offload import Offload
 from engine.worker.parallel import SingleProcess, TorchDistributed, join
 from engine.worker.processors import Processors
-from engine.worker.runner import Computed, StepRunner
+from engine.worker.results import collect
+from engine.worker.runner import StepRunner
 from engine.worker.sampler import Rows, Sampled, Sampler
 from engine.worker.sequences import SequenceTable
 from engine.worker.swap import PagePool
@@ -63,6 +66,7 @@ class LocalWorker(Worker):
         self._commitment: Commitment | None = None
         self._weight_bytes = 0
         self._calculates = False
+        self._early: Early | None = None
         self._timed = "model" in config.observability.details
 
     def load(self) -> None:
@@ -111,6 +115,9 @@ class LocalWorker(Worker):
         self._pages = PagePool(caches, host_pages)
         self._table = SequenceTable(block_size, config.model.max_model_len, config.scheduler.max_num_seqs)
         self._runner = StepRunner(self._model, caches, block_size, self._torch_device, self._ops)
+        # What is measured begins when it is asked for; and only who samples knows the tokens that follow.
+        if not self._timed and config.parallel.tensor_parallel == config.parallel.pipeline_parallel == 1:
+            self._early = Early(self._runner, self._table)
         self._calculates = config.cache.calculate_scales
         if self._calculates:
             calculate_scales(self._model)
@@ -140,15 +147,12 @@ class LocalWorker(Worker):
         began = time.perf_counter()
         if step.connector is not None:
             raise ValueError("the step has data for a KV connector, but this worker has none")
-        self._table.retire(step)
-        self._pages.move(step)
-        self._table.admit(step)
-        if self._grammars is not None and step.new:
-            self._grammars.admit(step.new)
+        inputs = None if self._early is None else self._early.claim(step)
+        if inputs is None:
+            inputs = self._prepare(step)
         results: list[SequenceResult] = []
         forward = 0.0
-        if step.work:
-            inputs = assemble(self._table, step.work)
+        if inputs is not None:
             if self._grammars is not None:
                 self._grammars.begin(inputs)
             rows = self._sampler.prepare(inputs) if self.rank == 0 else None
@@ -159,11 +163,22 @@ class LocalWorker(Worker):
                 results = collect(step.work, inputs, sampled, prompts)
                 if self._grammars is not None:
                     results = self._grammars.foresee(inputs, results)
+                if self._early is not None:
+                    self._early.begin(step.work, inputs, results)
             if self._calculates:
                 # A recorded step keeps the scales that it was recorded with.
                 self._calculates = False
                 self._record(self._opened())
         return StepResult(index=step.index, results=results, seconds=time.perf_counter() - began, forward=forward)
+
+    def _prepare(self, step: Step) -> StepInputs | None:
+        """Apply the step to what the worker knows; the inputs of its work, if it has any."""
+        self._table.retire(step)
+        self._pages.move(step)
+        self._table.admit(step)
+        if self._grammars is not None and step.new:
+            self._grammars.admit(step.new)
+        return assemble(self._table, step.work) if step.work else None
 
     def _compute(self, inputs: StepInputs) -> tuple[Computed, float]:
         """The forward pass, and its seconds where somebody wants them: the device must come to rest for that."""
@@ -181,6 +196,8 @@ class LocalWorker(Worker):
         many sequences are known. ``prepare_guide``: compile a constraint; whether it is ready. ``check_processors``: for
         every (name, arguments) of logits processors None or what is wrong. ``limits``, ``profile``: see the device's contract.
         ``work``: see :func:`~engine.worker.limits.linear_work`. ``prepare``: see :meth:`~engine.worker.runner.StepRunner.prepare`."""
+        if self._early is not None:
+            self._early.drop()
         if method == "memory":
             memory = self._opened().memory()
             return {"total": memory.total, "free": memory.free}
@@ -204,6 +221,8 @@ class LocalWorker(Worker):
 
     def close(self) -> None:
         """See the contract."""
+        if self._early is not None:
+            self._early.drop()
         if self._commitment is not None:
             self._commitment.stop()
         if self._grammars is not None:
@@ -259,39 +278,3 @@ class LocalWorker(Worker):
         if self.rank != 0 or not config.guided.choices or "tokenizer" not in config.choices:
             return None
         return Grammars(GuideStore(Backends(config)), self._ops)
-
-
-def collect(
-    work: list[Work], inputs: StepInputs, sampled: Sampled, prompts: dict[int, list[TokenLogprobs]]
-) -> list[SequenceResult]:
-    """One result per work item, in order. Drafts count while each equals the token sampled in its place."""
-    results = []
-    tokens = sampled.tokens.tolist()
-    row = 0
-    for i, (item, sequence) in enumerate(zip(work, inputs.sequences, strict=True)):
-        if sequence.refused is not None:
-            results.append(SequenceResult(seq=item.seq, error=sequence.refused))
-            sequence.sampled = 0
-            row += 1 + len(item.draft) if item.sample else 0
-            continue
-        accepted: list[int] = []
-        logprobs: list[TokenLogprobs] | None = [] if item.sample and sequence.params.logprobs is not None else None
-        error = None
-        if item.sample:
-            for place in range(len(item.draft) + 1):
-                error = sampled.errors.get(row + place)
-                if error is not None:
-                    break
-                accepted.append(tokens[row + place])
-                if logprobs is not None:
-                    logprobs.append(sampled.logprobs[row + place])
-                if place < len(item.draft) and item.draft[place] != accepted[-1]:
-                    break
-            row += len(item.draft) + 1
-            sequence.sampled = accepted[-1] if accepted else 0
-        results.append(
-            SequenceResult(
-                seq=item.seq, token_ids=accepted, logprobs=logprobs, prompt_logprobs=prompts.get(i), error=error
-            )
-        )
-    return results

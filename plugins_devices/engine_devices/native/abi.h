@@ -46,6 +46,13 @@ void engine_run(const engine_operation* operations, int count);
 void engine_begin(const engine_operation* operations, int count);
 void engine_finish(void);
 
+// A list that may come to nothing: the other threads begin it while the caller goes on. engine_lead returns 1, or 0 where nobody else could
+// do it (nothing has begun then). engine_follow joins in and returns when all is done: 1, or 0 where something else was run or begun since,
+// which ended it after the operation that ran. engine_drop ends it so. Until one of them all that it points to stays as it is.
+int engine_lead(const engine_operation* operations, int count);
+int engine_follow(void);
+void engine_drop(void);
+
 // Seconds spent in each kernel since the last call, for `engine bench roofline`; `count` entries of `seconds`, in operation order of the last run.
 void engine_profile(int enabled);
 int engine_profile_read(double* seconds, int count);

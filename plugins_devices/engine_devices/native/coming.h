@@ -25,11 +25,13 @@ class Coming {
     std::atomic<const linear_args*> of{nullptr};  // compared by them, not followed: its list may be gone
     std::atomic<uintptr_t> from{0}, other{0};
     std::atomic<int64_t> bytes{0}, step{0};
+    int parts = 0;  // shares that it was found for
 
 public:
     // The next product, while its list is sure to be there; null: none.
     void set(const linear_args* product, int shares) {
-        if (product == of.load(std::memory_order_relaxed)) return;
+        if (product == of.load(std::memory_order_relaxed) && shares == parts) return;
+        parts = shares;
         Beginning first{};
         int64_t apart = 0;
         if (!product || !beginning_of(*product, shares, first, apart)) first = {};

@@ -1,4 +1,4 @@
-// The thread pool: runs a list of operations, one after the other. The caller works with it.
+// The thread pool: runs a list of operations, one after the other. The caller works with it, or lets it begin and comes later.
 //
 // An operation is `threads` shares; a thread takes its own first, then those that are left, and the operation is over when all are done. So
 // nobody waits for a thread that the system let sleep or gave to another process: its share is taken by somebody else, and it joins
@@ -13,27 +13,22 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <mutex>
 #include <new>
 #include <thread>
 #include <vector>
 
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "abi.h"
 #include "coming.h"
+#include "waiting.h"
 
 extern "C" void engine_linear(const void* arguments, int thread, int threads);
 
 namespace {
+
+using namespace waiting;
 
 const int COUNTERS = 4;
 // Shares that are marked one by one; of more than these none belongs to a thread.
@@ -41,62 +36,6 @@ const int MOST_MARKED = 32;
 const int64_t SPIN_NANOSECONDS = 30000;
 // Moving the caller to its core and back costs two system calls: worth it for a step, not for single operations.
 const int OPERATIONS_WORTH_PINNING = 8;
-
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("yield");
-#endif
-}
-
-inline int64_t now() {
-    timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return int64_t(time.tv_sec) * 1000000000 + time.tv_nsec;
-}
-
-// A number that threads wait to see changed.
-struct alignas(64) Signal {
-    std::atomic<uint32_t> value{0};
-    alignas(64) std::atomic<int> sleepers{0};
-#ifndef __linux__
-    std::mutex mutex;
-    std::condition_variable condition;
-#endif
-
-    void advance() {
-        value.fetch_add(1, std::memory_order_seq_cst);
-        if (sleepers.load(std::memory_order_seq_cst) == 0) return;
-#ifdef __linux__
-        syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value), FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, nullptr, 0);
-#else
-        { std::lock_guard<std::mutex> lock(mutex); }
-        condition.notify_all();
-#endif
-    }
-
-    void wait(uint32_t seen, int64_t spin) {
-        for (int round = 0; round < 64; round++) {
-            if (value.load(std::memory_order_acquire) != seen) return;
-            relax();
-        }
-        for (int64_t end = spin > 0 ? now() + spin : 0; spin > 0 && now() < end;)
-            for (int round = 0; round < 32; round++) {
-                if (value.load(std::memory_order_acquire) != seen) return;
-                relax();
-            }
-        sleepers.fetch_add(1, std::memory_order_seq_cst);
-#ifdef __linux__
-        while (value.load(std::memory_order_seq_cst) == seen)
-            syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value), FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
-#else
-        std::unique_lock<std::mutex> lock(mutex);
-        condition.wait(lock, [&] { return value.load(std::memory_order_seq_cst) != seen; });
-#endif
-        sleepers.fetch_sub(1, std::memory_order_relaxed);
-    }
-};
 
 struct alignas(64) Counter {
     std::atomic<int64_t> next{0};
@@ -113,9 +52,12 @@ struct Pool {
     uint32_t first = 0, count = 0;
     double* seconds = nullptr;  // of each operation, if they are wanted
     int64_t since = 0;
-    std::atomic<int> threads{1};  // shares; changes before the first list only
+    std::atomic<int> threads{1};  // changes before the first list only
+    std::atomic<int> shares{1};   // of the running operation
+    std::atomic<bool> away{false};  // the caller does something else: operations that are opened have no share for it
+    std::atomic<bool> cut{false};   // no further operation of the list is opened
+    std::atomic<uint32_t> over{0};  // the number at which the last list was over
     int64_t spin = SPIN_NANOSECONDS;
-    bool begun = false;  // a list that nobody has waited for yet
     std::atomic<bool> stopping{false};
     std::vector<std::thread> workers;
 
@@ -125,32 +67,42 @@ struct Pool {
 
     static uint64_t exhausted(uint32_t number) { return uint64_t(number) << 32 | 0xffffffffu; }
     bool marked() const { return threads.load(std::memory_order_relaxed) <= MOST_MARKED; }
-    uint64_t opened(uint32_t number) const {
-        const uint64_t absent = marked() ? ~uint64_t(0) << threads.load(std::memory_order_relaxed) & 0xffffffffu : 0;
-        return uint64_t(number) << 32 | absent;
+
+    // Before operation `number` of a list is opened: its shares, and what comes behind it. Returns its place.
+    uint64_t prepared(uint32_t number) {
+        const int all = threads.load(std::memory_order_relaxed), here = away.load(std::memory_order_relaxed) && marked() ? all - 1 : all;
+        if (shares.load(std::memory_order_relaxed) != here) shares.store(here, std::memory_order_relaxed);
+        foresee(number - first, here);
+        return uint64_t(number) << 32 | (marked() ? ~uint64_t(0) << here & 0xffffffffu : 0);
+    }
+
+    // Which share thread `self` begins with: without the caller's, those of the others count from 0.
+    uint32_t own(int self) const {
+        const int absent = threads.load(std::memory_order_relaxed) - shares.load(std::memory_order_relaxed);
+        return uint32_t(self > absent ? self - absent : 0);
     }
 
     // Takes a share, thread `self` its own first, and does it; false if there is none to take.
     bool work(int self) {
-        const int shares = threads.load(std::memory_order_relaxed);
         uint64_t seen = place.load(std::memory_order_acquire), taken;
         uint32_t share;
         do {
             const uint32_t low = uint32_t(seen);
             if (marked()) {
                 if (!~low) return false;
-                share = ~low >> self & 1 ? uint32_t(self) : uint32_t(__builtin_ctz(~low));
+                share = ~low >> own(self) & 1 ? own(self) : uint32_t(__builtin_ctz(~low));
                 taken = seen | uint64_t(1) << share;
             } else {
-                if (low >= uint32_t(shares)) return false;
+                if (low >= uint32_t(threads.load(std::memory_order_relaxed))) return false;
                 share = low;
                 taken = seen + 1;
             }
         } while (!place.compare_exchange_weak(seen, taken, std::memory_order_acq_rel, std::memory_order_acquire));
         const uint32_t number = uint32_t(seen >> 32);
         const engine_operation& operation = operations[number - first];
-        operation.kernel(operation.arguments, int(share), shares);
-        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == shares) pass(number);
+        const int all = shares.load(std::memory_order_relaxed);
+        operation.kernel(operation.arguments, int(share), all);
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == all) pass(number);
         return true;
     }
 
@@ -164,47 +116,59 @@ struct Pool {
         done.store(0, std::memory_order_relaxed);
         for (Counter& counter : counters) counter.next.store(0, std::memory_order_relaxed);
         const uint32_t next = number + 1;
-        foresee(next - first);
-        place.store(next - first < count ? opened(next) : exhausted(next), std::memory_order_release);
+        if (next - first < count && !cut.load(std::memory_order_relaxed)) {
+            place.store(prepared(next), std::memory_order_release);
+        } else {
+            over.store(next, std::memory_order_relaxed);
+            place.store(exhausted(next), std::memory_order_release);
+        }
         passed.advance();
     }
 
-    // Before operation `index` is opened, while its list is sure to be there: which product comes behind it.
-    void foresee(uint32_t index) {
+    // While the list is sure to be there: which product comes behind its operation `index`, which has so many shares.
+    void foresee(uint32_t index, int parts) {
         const engine::linear_args* product = nullptr;
         for (uint32_t i = index + 1; !product && i < count && i <= index + engine::FORESIGHT; i++)
             if (operations[i].kernel == engine_linear) product = static_cast<const engine::linear_args*>(operations[i].arguments);
-        coming.set(product, threads.load(std::memory_order_relaxed));
+        coming.set(product, parts);
     }
 
     // Does shares, or waits for `seen` to be over.
     void work_or_wait(int self, uint32_t seen, engine::Fetched& fetched) {
         if (work(self)) return;
-        coming.fetch(self, fetched, [&] { return passed.value.load(std::memory_order_acquire) != seen; });
+        coming.fetch(int(own(self)), fetched, [&] { return passed.value.load(std::memory_order_acquire) != seen; });
         passed.wait(seen, spin);
     }
 
-    // Lets the threads do a list. The number of no operation lies between two lists: it is what idle threads wait at.
-    void begin(const engine_operation* list, int length, double* times) {
+    // Opens a list for the threads, and for the caller unless it is `gone`; join() follows, once.
+    // The number of no operation lies between two lists: it is what idle threads wait at.
+    void begin(const engine_operation* list, int length, double* times, bool gone) {
         operations = list;
         first = uint32_t(place.load(std::memory_order_relaxed) >> 32) + 1;
         count = uint32_t(length);
         seconds = times;
         since = times ? now() : 0;
-        foresee(0);
-        begun = true;
-        place.store(opened(first), std::memory_order_release);
+        away.store(gone, std::memory_order_relaxed);
+        cut.store(false, std::memory_order_relaxed);
+        place.store(prepared(first), std::memory_order_release);
         passed.advance();
     }
 
-    // Works along until the list that was begun is over, if there is one.
-    void finish() {
+    // The caller helps until the list is over; whether all of it was done.
+    bool join() {
+        away.store(false, std::memory_order_relaxed);
         engine::Fetched fetched;
-        for (const uint32_t end = first + count; begun;) {
+        for (;;) {
             const uint32_t seen = passed.value.load(std::memory_order_acquire);
-            if (seen == end) begun = false;
-            else work_or_wait(0, seen, fetched);
+            if (seen == over.load(std::memory_order_relaxed)) return seen == first + count;
+            work_or_wait(0, seen, fetched);
         }
+    }
+
+    // Ends the list after the operation that runs.
+    void end() {
+        cut.store(true, std::memory_order_relaxed);
+        join();
     }
 
     void serve(int self) {
@@ -218,6 +182,7 @@ struct Pool {
     }
 };
 
+enum Begun { NOTHING, SURE, DOUBTFUL };  // a list that the caller did not come back to yet
 // One pool per process. It is never destroyed: threads may still sleep in it while the process ends.
 struct Process {
     std::mutex mutex;
@@ -225,6 +190,7 @@ struct Process {
     int threads = 1;
     std::vector<int> cores;
     bool forked = false;
+    Begun begun = NOTHING;
     bool profiling = false;
     const engine_operation* profiled = nullptr;
     std::vector<double> seconds;
@@ -239,6 +205,7 @@ void forget_in_child() {
     Process& here = process();
     new (&here.mutex) std::mutex;  // the parent's holder does not exist here
     here.forked = here.pool != nullptr;
+    here.begun = NOTHING;
 }
 
 #ifdef __linux__
@@ -259,7 +226,15 @@ int usable_cores() {
     return int(std::thread::hardware_concurrency());
 }
 
+// Before anything else is done: what was begun for sure is waited for, what is doubtful ends.
+void settle(Process& here) {
+    if (here.begun == SURE) here.pool->join();
+    if (here.begun == DOUBTFUL) here.pool->end();
+    here.begun = NOTHING;
+}
+
 void stop(Process& here) {
+    settle(here);
     Pool* pool = here.pool;
     here.pool = nullptr;
     if (!pool) return;
@@ -267,7 +242,6 @@ void stop(Process& here) {
         here.forked = false;
         return;
     }
-    pool->finish();
     pool->stopping.store(true, std::memory_order_release);
     pool->passed.advance();
     for (std::thread& worker : pool->workers) worker.join();
@@ -325,14 +299,14 @@ void run_alone(Pool& pool, const engine_operation* operations, int count) {
 void run_all(Process& here, const engine_operation* operations, int count) {
     Pool& pool = *here.pool;
     CallerPin pinned(here, count);
-    pool.finish();
+    settle(here);
     if (here.profiling && (here.profiled != operations || int(here.seconds.size()) != count)) {
         here.profiled = operations;
         here.seconds.assign(count, 0.0);
     }
     if (pool.threads == 1 && !here.profiling) return run_alone(pool, operations, count);
-    pool.begin(operations, count, here.profiling ? here.seconds.data() : nullptr);
-    pool.finish();
+    pool.begin(operations, count, here.profiling ? here.seconds.data() : nullptr, false);
+    pool.join();
 }
 
 }  // namespace
@@ -362,20 +336,46 @@ void engine_run(const engine_operation* operations, int count) {
     run_all(here, operations, count);
 }
 
+int engine_lead(const engine_operation* operations, int count) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (count <= 0 || !here.pool || here.forked || here.profiling || here.pool->threads == 1) return 0;
+    settle(here);
+    here.pool->begin(operations, count, nullptr, true);
+    here.begun = DOUBTFUL;
+    return 1;
+}
+
+int engine_follow(void) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (here.begun != DOUBTFUL) return 0;
+    here.begun = NOTHING;
+    CallerPin pinned(here, OPERATIONS_WORTH_PINNING);
+    return here.pool->join();
+}
+
+void engine_drop(void) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (here.begun == DOUBTFUL) settle(here);
+}
+
 void engine_begin(const engine_operation* operations, int count) {
     Process& here = process();
     std::lock_guard<std::mutex> lock(here.mutex);
     if (count <= 0) return;
     if (!here.pool || here.forked) start(here);
     if (here.pool->threads == 1 || here.profiling) return run_all(here, operations, count);
-    here.pool->finish();
-    here.pool->begin(operations, count, nullptr);
+    settle(here);
+    here.pool->begin(operations, count, nullptr, false);
+    here.begun = SURE;
 }
 
 void engine_finish(void) {
     Process& here = process();
     std::lock_guard<std::mutex> lock(here.mutex);
-    if (here.pool && !here.forked) here.pool->finish();
+    if (here.begun == SURE) settle(here);
 }
 
 void engine_profile(int enabled) {

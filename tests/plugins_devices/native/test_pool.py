@@ -44,6 +44,9 @@ class Chain:
     def run(self):
         self.y.zero_()
         self._native.run_list(self.operations)
+        return self.right()
+
+    def right(self):
         return bool((self.y == self.x + self.length).all())
 
 
@@ -82,6 +85,82 @@ def test_products_whose_weights_are_fetched_while_threads_wait(pool, gate):
             if gate:
                 expected = torch.nn.functional.silu(expected[:, : outputs // 2]) * expected[:, outputs // 2 :]
             assert torch.allclose((half if gate else whole).float(), expected, atol=0.3, rtol=2e-2)
+
+
+@pytest.mark.parametrize("threads", [2, 5, 32, 33])
+def test_a_list_begins_without_the_caller(pool, threads):
+    pool.start(threads)
+    chain = Chain(pool, 300)
+    for start in range(12):
+        chain.x.fill_(start)
+        chain.y.zero_()
+        assert pool.lead_list(chain.operations)
+        time.sleep(0.0003 * (start % 3))
+        assert pool.follow()
+        assert chain.right()
+        assert not pool.follow(), "it is over"
+        assert chain.run()
+
+
+def test_a_list_is_done_before_the_caller_comes(pool):
+    pool.start(3)
+    chain = Chain(pool, 30)
+    chain.y.zero_()
+    assert pool.lead_list(chain.operations)
+    until = time.monotonic() + 20
+    while not chain.right() and time.monotonic() < until:
+        time.sleep(0.001)
+    assert chain.right()
+    assert pool.follow()
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_what_runs_meanwhile_ends_what_was_begun(pool, threads):
+    pool.start(threads)
+    long, short = Chain(pool, 4000, rows=200), Chain(pool, 20)
+    for _ in range(5):
+        long.y.zero_()
+        assert pool.lead_list(long.operations)
+        assert short.run()
+        assert not pool.follow()
+        assert not long.right()
+        assert pool.lead_list(long.operations)
+        pool.drop()
+        assert not pool.follow()
+        assert pool.lead_list(long.operations)
+        assert pool.lead_list(short.operations), "the second one ends the first"
+        assert pool.follow()
+        assert short.right()
+    assert long.run()
+    assert pool.lead_list(long.operations)
+    assert pool.start(threads) == threads
+    assert not pool.follow()
+    pool.drop()
+
+
+def test_nothing_begins_where_nobody_could_do_it_or_it_is_measured(pool):
+    chain = Chain(pool, 20)
+    pool.start(1)
+    assert not pool.lead_list(chain.operations)
+    pool.start(2)
+    pool.cdll.engine_profile(1)
+    assert not pool.lead_list(chain.operations)
+    pool.cdll.engine_profile(0)
+    assert pool.lead_list(chain.operations)
+    assert pool.follow()
+
+
+def test_a_forked_child_does_not_wait_for_what_was_begun(pool):
+    pool.start(3)
+    chain = Chain(pool, 4000)
+    assert pool.lead_list(chain.operations)
+    child = os.fork()
+    if child == 0:
+        pool.drop()
+        os._exit(0 if not pool.follow() and chain.run() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert pool.follow()
+    assert chain.right()
 
 
 def test_threads_that_go_to_sleep_hear_that_their_pool_stops(pool):

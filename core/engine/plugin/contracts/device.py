@@ -28,6 +28,21 @@ class CannotRecord(Exception):
     """A step cannot be recorded, so it runs plainly; ``str(error)`` says why."""
 
 
+class UnderWay(ABC):
+    """A recorded step that has begun beside its caller; its input buffers must stay as they are until it is over.
+
+    Whatever else the device is given to do ends it.
+    """
+
+    @abstractmethod
+    def finish(self) -> tuple[Tensor, ...]:
+        """Wait until it is done, begun anew if it was ended; returns what ``run`` would have returned."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """End it; what it has written stays."""
+
+
 class Replay(ABC):
     """A recorded step for one batch shape."""
 
@@ -39,6 +54,10 @@ class Replay(ABC):
     @abstractmethod
     def run(self) -> tuple[Tensor, ...]:
         """Repeat the recorded work on the same input buffers; returns ``outputs``."""
+
+    def begin(self) -> UnderWay | None:
+        """As ``run``, but return at once; None: this device does not begin steps, and nothing has begun."""
+        return None
 
 
 class RaggedReplay(ABC):
@@ -53,6 +72,10 @@ class RaggedReplay(ABC):
         The results have as many rows, or as many as are wanted, whichever they had when they were recorded, and are valid until another
         step of the recorder runs or is recorded.
         """
+
+    def begin(self, rows: int, sequences: int) -> UnderWay | None:
+        """As ``run``, but return at once; None: this device does not begin steps, and nothing has begun."""
+        return None
 
 
 class Recorder(ABC):
