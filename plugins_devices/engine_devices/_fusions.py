@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from engine.plugin.contracts.operations import ACTIVATIONS
-from engine_devices._linear import GATES
+from engine_devices._linear import GATES, LinearArgs
 from engine_devices._native import Call
+from engine_devices._row_arguments import Rows
 from engine_devices._tape import Buffers, pointers
 
 #: ``linear_args.gate`` by the number of the activation.
@@ -34,7 +35,15 @@ def fuse(calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> li
                 step.heads_into_place(index)
             case "engine_rms_norm":
                 step.add_into_norm(index)
+            case "engine_quantize":
+                step.norm_into_quantize(index)
     return [call for call in step.calls if call is not None]
+
+
+class NormQuantize(ctypes.Structure):
+    """``norm_quantize_args`` of native/norm_quantize.cpp."""
+
+    _fields_ = (("norm", Rows), ("linear", LinearArgs))
 
 
 class _Step:
@@ -124,6 +133,25 @@ class _Step:
         fused.y, fused.y_outer, fused.y_inner = add.y, add.y_outer, add.y_inner
         fused.sum = add.out
         self.replace(index, "engine_rms_norm", fused, source)
+
+    def norm_into_quantize(self, index: int) -> None:
+        """A norm and the rounding of its rows to 8 bits, where only the product after that would read them."""
+        quantize, after = self.arguments(index), self.calls[index + 1]
+        source = self._writers.get(quantize.x or 0)
+        if after is None or source is None or (call := self.calls[source]) is None or call.kernel != "engine_rms_norm":
+            return
+        product = _copy(after.arguments)
+        norm, owner = call.arguments, self._buffers.find(quantize.x)
+        if owner is None or self._users[owner] != 3 or (product.x, product.quantized) != (quantize.x, quantize.quantized):
+            return
+        rows = (quantize.rows, quantize.inputs, quantize.x_stride, quantize.x_type)
+        if rows != (norm.outer * norm.inner, norm.size, norm.size, norm.type):
+            return
+        fused = NormQuantize(_copy(norm), _copy(quantize))
+        fused.norm.out = fused.linear.x = None
+        self.replace(index, "engine_norm_quantize", fused, source)
+        product.x = None
+        self.calls[index + 1] = replace(after, arguments=product)
 
     def _reads(self, call: Call, address: int) -> bool:
         base = ctypes.addressof(call.arguments)

@@ -136,6 +136,22 @@ void gather_row(const gather_args& a, int64_t id, float (*widen)(E), float* row)
     for (int64_t i = 0; i < a.inputs; i++) row[i] = widen(panel[i / TOGETHER * PANEL * TOGETHER + i % TOGETHER]);
 }
 
+// Pairs of 16-bit inputs as they are. A row is one word of each of its panel's lines, so the lines of the row that comes after this one are
+// fetched meanwhile.
+void move_pairs(const gather_args& a, int64_t index, int64_t step) {
+    const int64_t id = a.ids[index], after = index + step < a.count ? a.ids[index + step] : id;
+    const int64_t next = after < 0 || after >= a.outputs ? id : after;
+    const auto words = [&](int64_t row) {
+        return static_cast<const uint32_t*>(a.packed) + row / PANEL * (a.inputs / 2) * PANEL + row % PANEL;
+    };
+    const uint32_t *from = words(id), *coming = words(next);
+    char* to = static_cast<char*>(a.out) + index * a.out_stride * 2;
+    for (int64_t i = 0; i < a.inputs / 2; i++) {
+        __builtin_prefetch(coming + i * PANEL);
+        memcpy(to + 4 * i, from + i * PANEL, 4);
+    }
+}
+
 void put_row(const gather_args& a, int64_t index, const float* row) {
     const int64_t offset = index * a.out_stride;
     const int count = int(a.inputs);
@@ -164,9 +180,15 @@ void engine_pack_quantized(const void* arguments, int, int threads) {
 void engine_gather(const void* arguments, int thread, int threads) {
     const gather_args& a = *static_cast<const gather_args*>(arguments);
     float* row = static_cast<float*>(thread_scratch(ROWS_SCRATCH, a.inputs * 4));
+    const bool pairs = a.type == ENGINE_BF16 && a.out_type == ENGINE_BF16 && a.scale == 0 && a.inputs % 2 == 0;
     for (int64_t index = thread; index < a.count; index += threads) {
         const int64_t id = a.ids[index];
-        if (id < 0 || id >= a.outputs)
+        const bool known = id >= 0 && id < a.outputs;
+        if (known && pairs) {
+            move_pairs(a, index, threads);
+            continue;
+        }
+        if (!known)
             memset(row, 0, size_t(a.inputs) * 4);
         else if (a.type == ENGINE_BF16)
             gather_row<uint16_t, 2>(a, id, [](uint16_t h) { return from_bf16(h); }, row);
