@@ -14,8 +14,8 @@ from engine import code_pages
 
 #: Of glibc's malloc.h.
 _ARENA_MAX = -8
-#: Bytes of libraries that decoding and prompts need.
-_IN_USE = 24 * 2**20
+#: Bytes of libraries that steps alone bring into memory, about. What comes back at the next takes less than can be measured.
+_IN_USE = 16 * 2**20
 
 
 def age() -> float:

@@ -163,10 +163,10 @@ print(resident() - before)
 def test_rest_lets_code_go_only_where_much_of_it_has_come(monkeypatch):
     forgotten: list[int] = []
     monkeypatch.setattr(code_pages, "forget", lambda: forgotten.append(1))
-    monkeypatch.setattr(code_pages, "resident", lambda: 23 << 20)
+    monkeypatch.setattr(code_pages, "resident", lambda: 15 << 20)
     rest()
     assert not forgotten
-    monkeypatch.setattr(code_pages, "resident", lambda: 25 << 20)
+    monkeypatch.setattr(code_pages, "resident", lambda: 17 << 20)
     rest()
     assert forgotten
 
