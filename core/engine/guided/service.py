@@ -27,6 +27,8 @@ REMEMBERED = 4096
 QUICK = 0.02
 #: One that takes less is not worth a question: the worker compiles it when its request comes.
 TINY = 0.003
+#: Of the slower ones it is not asked again about so many that were used last: it keeps what fits into its memory.
+HELD = 4
 #: Seconds between questions whether the worker has compiled a constraint, and in all.
 POLL, PATIENCE = 0.003, 30.0
 #: How a server rests before it loads what nobody has asked for yet: seconds between looks, and looks.
@@ -65,6 +67,7 @@ class GuideService:
         self._running: dict[bytes, asyncio.Task[Decision]] = {}
         #: Backends that the worker has loaded, as of so many restarts of the engine.
         self._used: set[str] = set()
+        self._held: OrderedDict[bytes, None] = OrderedDict()
         self._restarts = 0
         self._available = bool(config.guided.choices) and "tokenizer" in config.choices
 
@@ -197,19 +200,30 @@ class GuideService:
         if self._restarts != self._client.restarts:
             self._restarts = self._client.restarts
             self._used.clear()
-        backend = spec.backend or ""
+            self._held.clear()
+        backend, key = spec.backend or "", key_of(spec)
         quick = seconds < QUICK and backend in self._used
-        if quick and (not fresh or seconds < TINY):
+        if (quick and (not fresh or seconds < TINY)) or key in self._held:
+            self._hold(key)
             return
         preparing = self._prepare(msgspec.to_builtins(msgspec.structs.replace(spec, start_after=(), opens=())))
         if not quick:
             await preparing
             self._used.add(backend)
+            self._held[key] = None
+            self._hold(key)
             return
         # An answer comes between two steps. Where it does not come in time, steps are longer than the compiling, and it is done when the
         # prompt has been computed.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(preparing, seconds)
+
+    def _hold(self, key: bytes) -> None:
+        """It is the last that was used, if it is one of those; the first one is not held any more where there are too many."""
+        if key in self._held:
+            self._held.move_to_end(key)
+        if len(self._held) > HELD:
+            self._held.popitem(last=False)
 
     async def _prepare(self, stated: Any) -> None:
         """Until the worker has compiled it."""

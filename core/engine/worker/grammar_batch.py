@@ -63,7 +63,7 @@ class GrammarBatch:
         for row in rows:
             sequence = inputs.sequences[row]
             state = sequence.grammar
-            if state is None or state.next_token(sequence, lengths[row]) is None:
+            if state is None or _token(state, sequence, lengths[row]) is None:
                 return None
             owners.append(sequence)
             states.append(state)
@@ -154,6 +154,14 @@ class GrammarBatch:
         broken = np.flatnonzero(self._steps.status).tolist()
         texts = dict.fromkeys(refused, OUTSIDE) | {place: blamed(self._owners[place], BROKEN) for place in broken}
         return {int(self._rows[place]): text for place, text in texts.items()}
+
+
+def _token(state: GrammarState, sequence: Sequence, length: int) -> int | None:
+    """The one token that the sequence's matcher lacks, if it lacks one."""
+    try:
+        return state.catch_up(sequence, length)
+    except Exception:  # noqa: BLE001 - asked alone it will raise again, and be told as its own request's failure
+        return None
 
 
 def blamed(sequence: Sequence, cause: str) -> str:

@@ -61,6 +61,14 @@ class GrammarState:
             return None
         return sequence.last
 
+    def catch_up(self, sequence: Sequence, length: int) -> int | None:
+        """:meth:`next_token`, after a few tokens that came together, or drafts that did not come, were made up for."""
+        token = self.next_token(sequence, length)
+        behind = length - self._from - len(self._trail)
+        if token is not None or self._after or self._ended is not None or length <= sequence.num_prompt or behind > MOST_FORCED + 1:
+            return token
+        return self.next_token(sequence, length) if self.seek(sequence, length - 1) else None
+
     def advanced(self, tokens: list[int]) -> None:
         """The matcher has advanced by what :meth:`next_token` said, and by what came after."""
         self._trail += tokens

@@ -153,9 +153,9 @@ class LocalWorker(Worker):
         results: list[SequenceResult] = []
         forward = 0.0
         if inputs is not None:
+            rows = self._sampler.prepare(inputs) if self.rank == 0 else None
             if self._grammars is not None:
                 self._grammars.begin(inputs)
-            rows = self._sampler.prepare(inputs) if self.rank == 0 else None
             computed, forward = self._compute(inputs)
             sampled = self._sample(rows, computed)
             prompts = self._prompt_logprobs(step.work, inputs, computed) if inputs.every else {}

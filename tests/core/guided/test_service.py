@@ -269,5 +269,22 @@ async def test_a_slow_constraint_is_compiled_before_its_request_goes_on(service,
         await asyncio.wait_for(service.prepare("f", plain(GuideSpec("regex", "a", "xgrammar"))), 1)
 
 
+async def test_a_slow_constraint_is_asked_about_again_after_others_and_a_restart(service, monkeypatch):
+    monkeypatch.setattr(service._compiling, "judge", lambda spec: _ready(spec, 0.5))
+
+    async def asked(*texts):
+        before = len(service._client.asked)
+        for text in texts:
+            await service.prepare("f", plain(GuideSpec("regex", text, "xgrammar")))
+        return len(service._client.asked) - before
+
+    assert await asked("a", "a", "a") == 1
+    assert await asked("b", "c", "d", "a", "b") == 3 and await asked("e") == 1
+    assert await asked("a", "b", "d", "e") == 0, "the last four"
+    assert await asked("c", "c") == 1
+    service._client.restarts += 1
+    assert await asked("a", "a") == 1
+
+
 async def _ready(spec, seconds):
     return Judgement(0, Verdict.READY, seconds=seconds)

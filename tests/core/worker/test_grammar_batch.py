@@ -86,12 +86,16 @@ def grammars(steppers, device):
     made.close()
 
 
-def step(grammars, seqs, broken=()):
-    """One decode step: the allowed tokens of each row, the errors, and whether the device did it."""
+def step(grammars, seqs, broken=(), drafts=()):
+    """One decode step, with drafts of the first: the allowed tokens of each row, the errors, and whether the device did it."""
     table = SequenceTable(4, 64, len(seqs))
     for i, seq in enumerate(seqs):
         table._sequences[i] = seq
-    grammars.begin(assemble(table, [Work(seq=i, start=seq.length - 1, count=1, blocks=list(range(16))) for i, seq in enumerate(seqs)]))
+    work = []
+    for i, seq in enumerate(seqs):
+        draft = [] if i else list(drafts)
+        work.append(Work(seq=i, start=seq.length - 1, count=1 + len(draft), draft=draft, blocks=list(range(16))))
+    grammars.begin(assemble(table, work))
     masks = grammars.take()
     if masks.steps is not None:
         Native.steppers[-1].run()
@@ -137,6 +141,28 @@ def test_unguided_rows_between(grammars, steppers):
             on(seqs, token)
         allowed, errors, native = step(grammars, seqs)
         assert allowed == {i: {(token or 0) + 1} for i in range(COUNT) if i != 1} and not errors and native is (token is not None)
+
+
+@pytest.mark.parametrize("came", [[1, 2, 3], [1, 2], [1]])
+def test_one_that_jumped_goes_on_with_the_others(grammars, steppers, came):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    assert step(grammars, seqs, drafts=[1, 2])[1:] == ({}, False)
+    on(seqs[1:], 1)
+    seqs[0].extend(came, [])
+    assert step(grammars, seqs) == ({i: {2} if i else {came[-1] + 1} for i in range(COUNT)}, {}, True)
+
+
+def test_one_that_jumped_out_of_its_grammar_and_one_whose_backend_fails(grammars, steppers, monkeypatch):
+    seqs = [sequence([]) for _ in range(COUNT)]
+    step(grammars, seqs)
+    on(seqs[2:], 1)
+    seqs[0].extend([1, 5, 3], [])
+    seqs[1].extend([1, 2], [])
+    whole = seqs[1].grammar.matcher.advance
+    monkeypatch.setattr(seqs[1].grammar.matcher, "advance", lambda tokens: whole(tokens) if tokens != [1] else 1 / 0)
+    allowed, errors, native = step(grammars, seqs)
+    assert not native and list(errors) == [0, 1] and "outside the grammar" in errors[0] and "ZeroDivisionError" in errors[1]
+    assert allowed == {i: {2} for i in range(2, COUNT)}
 
 
 def test_ends_are_no_tokens_of_grammars(grammars, steppers):
@@ -222,9 +248,7 @@ def test_who_leaves_when_masks_were_begun(grammars, device, steppers, led):
     assert step(grammars, led[1:]) == ({i: {3} for i in range(COUNT - 1)}, {}, True)
     assert lead(grammars, device, led[1:], [3] * (COUNT - 1))
     led[0].extend([3], [])
-    assert step(grammars, led) == ({i: {4} for i in range(COUNT)}, {}, False), "who left is two tokens behind"
-    on(led, 4)
-    assert step(grammars, led) == ({i: {5} for i in range(COUNT)}, {}, True)
+    assert step(grammars, led) == ({i: {4} for i in range(COUNT)}, {}, True), "who left is two tokens behind"
     assert len(steppers) == 3
 
 
