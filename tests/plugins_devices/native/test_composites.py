@@ -211,9 +211,9 @@ def test_parts_are_columns_of_the_whole(native):
     """Outputs from any panel to any other, of every layout; parts between panels there are none."""
     for packed in composites():
         kernel, x = linear_kernel(native, packed), activations(5)
-        bias = torch.randn(OUTPUTS)
+        bias = torch.randn(packed.outputs)
         whole, parts = kernel.apply(x, bias), 0
-        for begin, end in ((0, 32), (32, OUTPUTS), (32, 64), (0, OUTPUTS), (40, 64)):
+        for begin, end in ((0, 32), (32, packed.outputs), (32, 64), (0, packed.outputs), (40, 64)):
             part = kernel.part(begin, end)
             if part is not None:
                 parts += 1
