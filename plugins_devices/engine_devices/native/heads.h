@@ -63,25 +63,41 @@ INLINE void rotate(float* x, const A* cos, const A* sin, int half, bool interlea
     }
 }
 
-// normalise() and rotate() of a head of N · 16 elements in registers, with the same bits: with a weight, if any, and the angles of all of its
-// elements, if any, in halves.
+// normalise() and rotate() of heads of N · 16 elements in registers, with the same bits: with a weight, if any, and the angles of all of
+// its elements, if any, in halves. What heads share is read once: a store might change it, as far as the compiler knows.
 template <class A, int N>
-INLINE void turn_whole(F (&x)[N], const A* weight, float eps, float offset, const A* cos, const A* sin) {
-    if (weight) {
-        F sum = all(0), other = all(0);
-        for (int i = 0; i < N; i += 2) sum = fma(x[i], x[i], sum), other = fma(x[i + 1], x[i + 1], other);
-        const F factor = all(1.0f / __builtin_sqrtf(total(sum + other) / float(N * 16) + eps)), more = all(offset);
-        for (int i = 0; i < N; i++) {
-            const F v = x[i] * factor, w = load(weight + 16 * i);
-            x[i] = rounded<A>(offset == 0.0f ? rounded<A>(v) * w : v * (w + more));
+struct Turn {
+    F weight[N], cos[N / 2], sin[N / 2];
+    bool norms, turns;
+
+    INLINE void take_weight(const A* from) {
+        norms = from != nullptr;
+        for (int i = 0; norms && i < N; i++) weight[i] = load(from + 16 * i);
+    }
+    INLINE void take_angles(const A* cosines, const A* sines) {
+        turns = cosines != nullptr;
+        for (int i = 0; turns && i < N / 2; i++) cos[i] = load(cosines + 16 * i), sin[i] = load(sines + 16 * i);
+    }
+    INLINE void apply(const A* from, float eps, float offset, A* to) const {
+        F x[N];
+        for (int i = 0; i < N; i++) x[i] = load(from + 16 * i);
+        if (norms) {
+            F sum = all(0), other = all(0);
+            for (int i = 0; i < N; i += 2) sum = fma(x[i], x[i], sum), other = fma(x[i + 1], x[i + 1], other);
+            const F factor = all(1.0f / __builtin_sqrtf(total(sum + other) / float(N * 16) + eps)), more = all(offset);
+            for (int i = 0; i < N; i++) {
+                const F v = x[i] * factor;
+                x[i] = rounded<A>(offset == 0.0f ? rounded<A>(v) * weight[i] : v * (weight[i] + more));
+            }
         }
+        for (int i = 0; turns && i < N / 2; i++) {
+            const F a = x[i], b = x[i + N / 2];
+            x[i] = rounded<A>(a * cos[i] - b * sin[i]);
+            x[i + N / 2] = rounded<A>(b * cos[i] + a * sin[i]);
+        }
+        for (int i = 0; i < N; i++) store(to + 16 * i, x[i]);
     }
-    for (int i = 0; cos && i < N / 2; i++) {
-        const F a = x[i], b = x[i + N / 2], c = load(cos + 16 * i), s = load(sin + 16 * i);
-        x[i] = rounded<A>(a * c - b * s);
-        x[i + N / 2] = rounded<A>(b * c + a * s);
-    }
-}
+};
 
 }  // namespace
 }  // namespace heads

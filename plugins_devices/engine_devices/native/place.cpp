@@ -93,18 +93,31 @@ bool is_simple(const engine_place_arguments& a) {
 }
 
 template <class A, int N>
-INLINE void turn_head(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
-    const A *cos = a.cos ? (const A*)a.cos + row * a.angle_row : nullptr, *sin = a.cos ? (const A*)a.sin + row * a.angle_row : nullptr;
-    F x[N];
-    for (int i = 0; i < N; i++) x[i] = load(from + 16 * i);
-    heads::turn_whole<A, N>(x, (const A*)norm, a.eps, a.offset, cos, sin);
-    for (int i = 0; i < N; i++) store(to + 16 * i, x[i]);
+INLINE void take_angles(const engine_place_arguments& a, int64_t row, heads::Turn<A, N>& turn) {
+    const int64_t angle = a.cos ? row * a.angle_row : 0;
+    turn.take_angles((const A*)a.cos + angle, (const A*)a.sin + angle);
 }
 
-template <class A>
-void turn_simply(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
-    if (a.cache.head_dim == 128) turn_head<A, 8>(a, row, from, norm, to);
-    else turn_head<A, 4>(a, row, from, norm, to);
+// All queries of one row.
+template <class A, int N>
+void turn_queries(const engine_place_arguments& a, int64_t row) {
+    heads::Turn<A, N> turn;
+    turn.take_weight((const A*)a.q_norm);
+    take_angles(a, row, turn);
+    const A* from = (const A*)a.q + row * a.q_row;
+    A* to = (A*)a.q_out + row * a.out_row;
+    for (int head = 0; head < a.heads; head++) turn.apply(from + head * a.q_head, a.eps, a.offset, to + head * a.out_head);
+}
+
+// One head's keys of sixteen rows.
+template <class A, int N>
+void turn_keys(const engine_place_arguments& a, int64_t row, int head, A (&to)[16][128]) {
+    heads::Turn<A, N> turn;
+    turn.take_weight((const A*)a.k_norm);
+    for (int i = 0; i < 16; i++) {
+        take_angles(a, row + i, turn);
+        turn.apply((const A*)a.k + (row + i) * a.k_row + head * a.k_head, a.eps, a.offset, to[i]);
+    }
 }
 
 template <class A>
@@ -170,10 +183,9 @@ bool place_tile(const engine_place_arguments& a, int64_t row, int64_t end, int h
             if (a.slots[row + i] != slot + i) return false;
         alignas(64) bf16 turned[16][128];
         const bf16 *keys[16], *values[16];
-        for (int i = 0; i < 16; i++) {
-            turn_simply<bf16>(a, row + i, (const bf16*)a.k + (row + i) * a.k_row + head * a.k_head, a.k_norm, turned[i]);
-            keys[i] = turned[i], values[i] = (const bf16*)a.v + (row + i) * a.v_row + head * a.v_head;
-        }
+        if (dim == 128) turn_keys<bf16, 8>(a, row, head, turned);
+        else turn_keys<bf16, 4>(a, row, head, turned);
+        for (int i = 0; i < 16; i++) keys[i] = turned[i], values[i] = (const bf16*)a.v + (row + i) * a.v_row + head * a.v_head;
         const Spot<bf16, 2> spot(a.cache, slot, head);
         place_tiles::store_tile(keys, values, dim, (char*)spot.keys, (char*)spot.values);
         return true;
@@ -184,12 +196,11 @@ bool place_tile(const engine_place_arguments& a, int64_t row, int64_t end, int h
 template <class A, class C, int S>
 void place_block(const engine_place_arguments& a, int64_t row, int64_t end, float* x, Token<C> (&tokens)[2]) {
     const bool simple = is_simple(a);
-    for (int64_t each = row; a.q_out && each < end; each++)
-        for (int head = 0; head < a.heads; head++) {
-            const A* from = (const A*)a.q + each * a.q_row + head * a.q_head;
-            if (simple) turn_simply<A>(a, each, from, a.q_norm, (A*)a.q_out + each * a.out_row + head * a.out_head);
-            else place_query<A>(a, each, head, x);
-        }
+    for (int64_t each = row; a.q_out && each < end; each++) {
+        if (simple && a.cache.head_dim == 128) turn_queries<A, 8>(a, each);
+        else if (simple) turn_queries<A, 4>(a, each);
+        else for (int head = 0; head < a.heads; head++) place_query<A>(a, each, head, x);
+    }
     for (int head = 0; head < a.cache.kv_heads; head++)
         if (!place_tile<A, C>(a, row, end, head)) place_keys<A, C, S>(a, row, end, head, x, tokens);
 }
