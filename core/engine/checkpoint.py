@@ -78,7 +78,7 @@ def single_gguf(checkpoint: Checkpoint, load_format: str) -> Checkpoint:
     place = checkpoint.directory
     if load_format not in ("gguf", "auto") or not place.is_dir():
         return checkpoint
-    found = sorted(file for file in place.glob("*.gguf") if not file.name.startswith("mmproj"))
+    found = sorted(file for file in place.glob("*.gguf") if not file.name.startswith(("mmproj", ".")))
     models = [file for file in found if _is_first_shard(file)]
     if load_format == "auto" and (not models or any(any(place.glob(other)) for other in _OTHER_WEIGHTS)):
         return checkpoint

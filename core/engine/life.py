@@ -22,13 +22,15 @@ from engine import errors
 from engine.child import Child
 from engine.config import EngineConfig
 from engine.death import Death, kernel_kills, own_doing, stopped
-from engine.errors import EngineError, WorkerDied
+from engine.errors import ConfigError, EngineError, WorkerDied
 from engine.messages import Failed, FromEngine, Stop, ToEngine
 from engine.record import Record
 
 #: The frame of :mod:`engine.plugin.wire`: length in bytes as unsigned 32-bit little-endian, then that many bytes of msgpack.
 _LENGTH = struct.Struct("<I")
 _STOP_SECONDS = 15.0
+#: Bytes that the path of a socket may have.
+_SOCKET_PATH = 103
 #: For an engine that still loads: it listens to nobody, and nothing of it is worth waiting for.
 _LOADING_STOP_SECONDS = 1.0
 
@@ -121,6 +123,9 @@ class Life:
         """Start the engine process and wait for its connection; the socket is private to this user."""
         directory = tempfile.mkdtemp(prefix="engine-")
         path = os.path.join(directory, "engine.sock")
+        if len(os.fsencode(path)) > _SOCKET_PATH:
+            os.rmdir(directory)
+            raise ConfigError(f"TMPDIR {tempfile.gettempdir()} is too long for the path of a socket in it.", fix="TMPDIR=/tmp")
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.get_running_loop().create_future()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

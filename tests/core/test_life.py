@@ -6,13 +6,15 @@ import asyncio
 import errno
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from engine.args.engine_args import EngineArgs
 from engine.args.resolve import resolve
 from engine.client import EngineClient
-from engine.errors import WorkerDied
+from engine.errors import ConfigError, WorkerDied
 from engine.life import Life
 from engine.messages import Abort
 
@@ -54,6 +56,16 @@ async def test_a_process_that_cannot_be_had_just_now_is_tried_again(monkeypatch:
         assert refused and client.restarting is None and client.dead is None
     finally:
         await client.stop()
+
+
+async def test_a_temporary_directory_too_long_for_a_socket_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(ConfigError, match="TMPDIR .* is too long") as caught:
+        await EngineClient(resolve(EngineArgs(model="demo", num_gpu_blocks_override=200))).start()
+    assert caught.value.fix == "TMPDIR=/tmp"
+    assert not list(deep.iterdir())
 
 
 async def test_a_start_without_a_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,8 @@ def _configs(args: EngineArgs) -> Iterator[Problem]:
         yield Problem(f"--rope-theta {args.rope_theta:g}: must be above 0.", "--rope-theta 10000")
     if "" in args.api_key:
         yield Problem("--api-key: the key is empty.", "name a key, or leave --api-key out to serve without one")
+    if any(not key.isprintable() for key in args.api_key):
+        yield Problem("--api-key: the key holds a control character, which no header carries.", "a key of printable characters")
     for name in args.served_model_name or ():
         if not name.strip():
             yield Problem("--served-model-name: a name is empty.", "--served-model-name NAME")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -15,6 +16,9 @@ _INTERRUPTED = 130
 
 def guarded(command: str, argv: list[str]) -> int:
     """Run ``engine.cli.<command>.run(argv)``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name or a text that the terminal's encoding lacks is shown by its code, rather than being the end.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = import_module(f"engine.cli.{command.replace('-', '_')}").run(argv)
         sys.stdout.flush()

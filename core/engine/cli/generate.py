@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def run(argv: list[str]) -> int:
     line = COMMAND.read(argv)
     if line is None:
         return 0
-    prompts = line.own["prompt"] or [_standard_input()]
+    prompts = [_checked(prompt) for prompt in line.own["prompt"]] or [_standard_input()]
     with open_model(COMMAND, line) as llm:
         params = sampling_params(
             llm.get_default_sampling_params(), line.own, n=line.own["n"], ignore_eos=line.own["ignore_eos"]
@@ -42,10 +43,22 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _checked(prompt: str) -> str:
+    """An argument as Python reads it has half surrogates for the bytes that its locale lacks; UTF-8 they may be all the same."""
+    try:
+        return os.fsencode(prompt).decode("utf-8") if any("\ud800" <= letter <= "\udfff" for letter in prompt) else prompt
+    except UnicodeError as error:
+        raise ConfigError(f"--prompt {prompt!r}: not UTF-8.", fix="a prompt in UTF-8") from error
+
+
 def _standard_input() -> str:
     if sys.stdin.isatty():
         raise ConfigError("No prompt is given.", fix="--prompt TEXT")
-    text = sys.stdin.read()
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start} ({error.object[error.start]:#04x})"
+        raise ConfigError(f"Standard input, which is the prompt, is not UTF-8: {where}.", fix="a prompt in UTF-8") from error
     if not text:
         raise ConfigError("Standard input, which is the prompt, is empty.", fix="--prompt TEXT")
     return text

@@ -44,9 +44,12 @@ def save(config: EngineConfig, out: Path, form: str, file_bytes: int, told: Call
 
     ``file_bytes``: the largest safetensors file; ``told``: receives a line per file. Raises :class:`ConfigError` and what loading raises.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} is not empty.", fix="--out with a new directory")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise ConfigError(f"--out {out} is not empty.", fix="--out with a new directory")
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}.", fix="--out with a new directory") from error
     for rank in range(config.parallel.tensor_parallel):
         with torch.inference_mode():
             tensors = export_state(_loaded(config, rank))

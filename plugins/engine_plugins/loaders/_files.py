@@ -70,7 +70,7 @@ def listing(place: Path) -> str:
 
 
 def _counts(name: str) -> bool:
-    return name not in _SKIPPED and not name.startswith("adapter_")
+    return name not in _SKIPPED and not name.startswith(("adapter_", "."))
 
 
 def _shards(index: Path) -> list[str]:

@@ -29,6 +29,7 @@ CASES = [
     ({"max_queued_tokens": -1}, "--max-queued-tokens -1: must be at least 0"),
     ({"engine_silence_timeout": 1.0}, "--engine-silence-timeout 1: must be above 1"),
     ({"api_key": [""]}, "--api-key: the key is empty"),
+    ({"api_key": ["a\nb"]}, "--api-key: the key holds a control character"),
     ({"ssl_cert_reqs": 2}, "--ssl-cert-reqs needs --ssl-certfile"),
     ({"seed": 2**64}, "--seed 18446744073709551616: must be at most"),
     ({"enable_reasoning": True}, "--enable-reasoning needs --reasoning-parser"),

@@ -119,6 +119,8 @@ def test_the_command_refuses(llama, tmp_path, capsys):
     (tmp_path / "full" / "x").write_text("")
     assert main(["save-sharded", str(llama), "--out", str(tmp_path / "full"), *FLAGS]) == 2
     assert "is not empty" in capsys.readouterr().err
+    assert main(["save-sharded", str(llama), "--out", str(tmp_path / "full" / "x"), *FLAGS]) == 2
+    assert "x cannot be written: " in capsys.readouterr().err
 
 
 def test_side_files_come_along(llama, tmp_path):

@@ -256,3 +256,10 @@ def test_auto_without_weights(tmp_path):
     with pytest.raises(ModelFileError, match=r"holds no weights .* there is optimizer.pt") as caught:
         auto.engine_create_loader(checkpoint(tmp_path))
     assert "--load-format dummy" in (caught.value.fix or "")
+
+
+def test_hidden_files_are_no_weights(tmp_path):
+    """Other systems leave such beside every file that they copy."""
+    save_file({"a": torch.zeros(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "._model.safetensors").write_bytes(b"")
+    assert [name for name, _ in loader(tmp_path).tensors()] == ["a"]
