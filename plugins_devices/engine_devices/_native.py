@@ -72,6 +72,8 @@ class Native:
         library.engine_lead.argtypes = (ctypes.c_void_p, ctypes.c_int)
         library.engine_lead.restype = ctypes.c_int
         library.engine_follow.restype = ctypes.c_int
+        library.engine_follow_on.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        library.engine_follow_on.restype = ctypes.c_int
 
     def start(self, threads: int, cores: Sequence[int] | None = None) -> int:
         """Start the pool with that many threads, pinned to ``cores`` where given; returns how many run."""
@@ -139,6 +141,10 @@ class Native:
     def follow(self) -> bool:
         """Join in what leads until it is done. False: something else came between, which ended it."""
         return bool(self.cdll.engine_follow())
+
+    def follow_on(self, operations: ctypes.Array[Operation], advance: ctypes.Structure) -> int:
+        """:meth:`follow`, then :meth:`lead_list` if the inputs advance (native/advance.h): 2; 1: they do not; 0: it was ended before."""
+        return int(self.cdll.engine_follow_on(ctypes.addressof(operations), len(operations), ctypes.addressof(advance)))
 
     def drop(self) -> None:
         """End what leads, if anything does; what it has written stays."""

@@ -105,12 +105,13 @@ class RaggedTape(RaggedReplay):
         """See the contract; views of the arena."""
         self._set(rows, sequences, wanted)
         self._native.run_list(self._operations)
-        return self._done(rows, wanted)
+        self._over()
+        return self._where(rows, wanted)
 
     def begin(self, rows: int, sequences: int) -> UnderWay | None:
         """See the contract."""
         self._set(rows, sequences, 0)
-        return begin(self._native, self._operations, lambda: self._done(rows, 0))
+        return begin(self._native, self._operations, lambda: self._where(rows, 0), self._over)
 
     def _set(self, rows: int, sequences: int, wanted: int) -> None:
         """Write the counts into the arguments."""
@@ -121,8 +122,12 @@ class RaggedTape(RaggedReplay):
                 fields.set(count)
             self._counts, self._results = counts, ()
 
-    def _done(self, rows: int, wanted: int) -> tuple[Tensor, ...]:
+    def _over(self) -> None:
+        """A step has run."""
         self._arena.passed(ragged=not self._decodes)
+
+    def _where(self, rows: int, wanted: int) -> tuple[Tensor, ...]:
+        """The results."""
         if not self._results:
             offsets, memory = self._layouts[self._capacity][0], self._arena.memory
             self._results = tuple(within(memory, offsets[owner] + offset, shaped(rows, wanted)) for owner, offset, shaped in self._outputs)

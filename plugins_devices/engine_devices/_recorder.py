@@ -69,15 +69,12 @@ class TapeReplay(Replay):
     def run(self) -> tuple[Tensor, ...]:
         """All operations in one call; the thread pool passes from one to the next by itself."""
         self._run(self._tape.operations)
-        return self._done()
+        self._passed(ragged=False)
+        return self._tape.outputs
 
     def begin(self) -> UnderWay | None:
         """The same, and the caller is free meanwhile."""
-        return begin(self._native, self._tape.operations, self._done)
-
-    def _done(self) -> tuple[Tensor, ...]:
-        self._passed(ragged=False)
-        return self._tape.outputs
+        return begin(self._native, self._tape.operations, lambda: self._tape.outputs, lambda: self._passed(ragged=False))
 
 
 class TapeRecorder(Recorder):

@@ -36,7 +36,7 @@ def play(worker: LocalWorker) -> list[torch.Tensor]:
     found = []
     run = worker._runner.run
 
-    def watched(inputs):
+    def watched(inputs, _successor=None):
         computed = run(inputs)
         if computed.logits is not None:
             found.append(computed.logits.clone())

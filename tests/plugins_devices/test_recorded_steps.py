@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.worker.inputs import StepInputs
 from engine.worker.computed import Computed
+from engine.worker.inputs import StepInputs
 from engine.worker.worker import LocalWorker
 from engine_devices._native import Absent, load
 from engine_devices._recorder import TapeRecorder
@@ -66,7 +66,7 @@ def first_logits(worker: LocalWorker) -> torch.Tensor:
     """The logits of the third decode step of four sequences."""
     found = []
     run = worker._runner.run
-    worker._runner.run = lambda inputs: found.append(run(inputs)) or found[-1]
+    worker._runner.run = lambda inputs, _=None: found.append(run(inputs)) or found[-1]
     driver = Driver(worker.run)
     for seq in range(4):
         driver.add(seq, PROMPTS[seq], greedy(allowed_token_ids=[40 + seq]))
@@ -102,7 +102,7 @@ def logits_by_size(worker: LocalWorker, largest: int) -> dict[int, torch.Tensor]
     found: dict[int, torch.Tensor] = {}
     run = worker._runner.run
 
-    def watched(inputs: StepInputs) -> Computed:
+    def watched(inputs: StepInputs, _successor: object = None) -> Computed:
         computed = run(inputs)
         if inputs.decode and computed.logits is not None:
             found[len(inputs.sequences)] = computed.logits.clone()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.plugin.contracts.device import RaggedReplay as RaggedReplay
     from engine.plugin.contracts.device import Recorder as Recorder
     from engine.plugin.contracts.device import Replay as Replay
+    from engine.plugin.contracts.device import Succession as Succession
     from engine.plugin.contracts.device import UnderWay as UnderWay
     from engine.plugin.contracts.device import WeightTransfer as WeightTransfer
     from engine.plugin.contracts.executor import CacheBudget as CacheBudget
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
 _HOME = {
     "engine.plugin.api": "API_VERSION Choice Use hookimpl",
     "engine.plugin.contracts.attention": "AttentionBackend AttentionBatch",
-    "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay UnderWay WeightTransfer",
+    "engine.plugin.contracts.device": "CannotRecord Device Memory RaggedReplay Recorder Replay Succession UnderWay WeightTransfer",
     "engine.plugin.contracts.executor": "CacheBudget Executor StartWorker Worker WorkerPlan",
     "engine.plugin.contracts.generation": (
         "AcceptanceMethod Draft Guide GuideCompiler LogitsProcessor Matcher Proposer Stepper UnsupportedConstraint"

@@ -12,6 +12,7 @@ from engine.plugin.contracts.model import Batch, Wanted
 from engine.worker.inputs import StepInputs
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -35,6 +36,7 @@ class Buffers:
         self._wanted_table = torch.zeros_like(self._block_table)
         # On the host numpy writes them: a tenth of the time of a tensor's copy_.
         self._views = [tensor.numpy() for tensor in self._filled] if device.type == "cpu" else None
+        self._decoded = tuple((self._views or [])[:4])
 
     @property
     def _filled(self) -> tuple[Tensor, ...]:
@@ -95,6 +97,16 @@ class Buffers:
             self._wanted.numpy()[:wanted] = inputs.sample_rows
             self._wanted_lens.numpy()[:wanted] = inputs.sample_length
             self._wanted_table.numpy()[:wanted, :width] = inputs.block_table[inputs.sample_owner]
+
+    @property
+    def decoded(self) -> tuple[NDArray[Any], ...]:
+        """Token ids, positions, slots and lengths of decode steps, where the device is the host."""
+        return self._decoded
+
+    def extend_tables(self, inputs: StepInputs) -> None:
+        """Put in further pages of sequences that may be computed just now: those that are there stay."""
+        views = self._views or []
+        views[-1][: len(inputs.sequences), : inputs.block_table.shape[1]] = inputs.block_table
 
     def fill_harmlessly(self, rows: int, sequences: int, wanted: int = 0) -> None:
         """Put in token 0 at every row of sequences that begin with it, none of which is stored; rows are wanted from the first on, over

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from engine.worker.inputs import StepInputs
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed:
     """What a step computed: ``logits`` [R, V] of the rows to sample (None: there are none), and of each of those the largest
-    logit, float32 [R], and its id, int64 [R]; ``hidden`` [T, n] of all rows where they were asked for. Valid until the next step."""
+    logit, float32 [R], and its id, int64 [R]; ``hidden`` [T, n] of all rows where they were asked for. Valid until the next step.
+
+    ``tokens`` [R]: those with the largest logits, where the step after has begun with them and nothing else is there any more."""
 
     hidden: Tensor | None = None
     logits: Tensor | None = None
     best: tuple[Tensor, Tensor] | None = None
+    tokens: NDArray[np.int64] | None = None
 
     def every(self) -> Tensor:
         """Hidden states of all rows, of a step whose inputs ask for them."""

@@ -81,8 +81,9 @@ def assemble(table: SequenceTable, work: list[Work]) -> StepInputs:
     )
 
 
-def advance(table: SequenceTable, inputs: StepInputs, tokens: list[int]) -> StepInputs:
-    """The decode step after one that sampled ``tokens``, one for each sequence. The pages for it must be known."""
+def advance(table: SequenceTable, inputs: StepInputs, tokens: list[int] | None = None) -> StepInputs:
+    """The decode step after one that sampled ``tokens``, one for each sequence (None: they are to be filled in). The pages for it must be
+    known."""
     positions = inputs.positions + 1
     slots = inputs.slots + 1
     block_table = inputs.block_table
@@ -93,7 +94,7 @@ def advance(table: SequenceTable, inputs: StepInputs, tokens: list[int]) -> Step
         block_table = table.blocks[rows, : int(pages.max()) + 1]
     return StepInputs(
         sequences=inputs.sequences,
-        token_ids=np.array(tokens, np.int64),
+        token_ids=np.zeros(len(positions), np.int64) if tokens is None else np.array(tokens, np.int64),
         positions=positions,
         slots=slots,
         query_start=inputs.query_start,
@@ -104,6 +105,16 @@ def advance(table: SequenceTable, inputs: StepInputs, tokens: list[int]) -> Step
         sample_owner=inputs.sample_owner,
         sample_length=inputs.sample_length + 1,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Successor:
+    """The inputs of a step whose ``token_ids`` come when the one before is done, and the tokens that may end its sequences, as
+    :class:`~engine.plugin.contracts.device.Succession` has them."""
+
+    inputs: StepInputs
+    ends: NDArray[np.int64]
+    end_of: NDArray[np.int32]
 
 
 def describes_prompt(sequence: Sequence, item: Work) -> bool:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from engine.plugin.contracts.attention import AttentionBatch
-from engine.plugin.contracts.device import CannotRecord
+from engine.plugin.contracts.device import CannotRecord, Succession
 from engine.plugin.contracts.model import Batch, Model, Wanted, torch_operations
 from engine.worker.buffers import Buffers
 from engine.worker.computed import Computed, pick
 from engine.worker.decodes import PAIRS, Decodes
-from engine.worker.inputs import StepInputs
+from engine.worker.inputs import StepInputs, Successor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,13 +115,13 @@ class StepRunner:
         recorded = ", ".join(map(str, sorted(self._replays))) if self._decodes is None else self._decodes.describe()
         return f"recorded, batches of {recorded or 'any size when it occurs'}"
 
-    def run(self, inputs: StepInputs) -> Computed:
-        """Compute a step and the logits of its rows to sample."""
+    def run(self, inputs: StepInputs, successor: Successor | None = None) -> Computed:
+        """Compute a step and the logits of its rows to sample. Where it was begun, its ``successor`` may begin as soon as it is done."""
         count = len(inputs.sequences)
         begun, self._begun = self._begun, None
         if begun is not None:
             if begun[0] is inputs:
-                return pick(begun[1].finish(), inputs, count)
+                return self._finish(begun[1], inputs, successor)
             begun[1].drop()
         buffers = self._buffers
         if buffers is not None and inputs.decode and count <= self._sizes[-1]:
@@ -148,6 +148,26 @@ class StepRunner:
         step = decodes.begin(size)
         self._begun = None if step is None else (inputs, step)
         return step is not None
+
+    @property
+    def begun(self) -> StepInputs | None:
+        """The inputs of the step that has begun."""
+        return None if self._begun is None else self._begun[0]
+
+    def _finish(self, step: UnderWay, inputs: StepInputs, successor: Successor | None) -> Computed:
+        """What was begun, and on to its successor."""
+        count, buffers = len(inputs.sequences), self._buffers
+        if successor is None or buffers is None or int(successor.inputs.seq_lens.max()) > buffers.max_seq_len:
+            return pick(step.finish(), inputs, count)
+        following = successor.inputs
+        if following.block_table is not inputs.block_table:
+            buffers.extend_tables(following)
+        each = (buffers.decoded, following.slots, following.token_ids, successor.ends, successor.end_of)
+        outputs = step.finish_and_go_on(Succession(*each))
+        if outputs is not None:
+            return pick(outputs, inputs, count)
+        self._begun = following, step
+        return Computed(tokens=following.token_ids)
 
     def drop(self) -> None:
         """End what was begun."""

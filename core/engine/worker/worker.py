@@ -183,7 +183,7 @@ class LocalWorker(Worker):
     def _compute(self, inputs: StepInputs) -> tuple[Computed, float]:
         """The forward pass, and its seconds where somebody wants them: the device must come to rest for that."""
         if not self._timed:
-            return self._runner.run(inputs), 0.0
+            return self._runner.run(inputs, None if self._early is None else self._early.successor), 0.0
         device = self._opened()
         device.synchronize()
         began = time.perf_counter()
@@ -251,6 +251,8 @@ class LocalWorker(Worker):
         """Tokens on rank 0. None: not this rank's part."""
         if rows is None:
             return None
+        if computed.tokens is not None:
+            return Sampled(computed.tokens, {}, {})
         if computed.logits is None:
             return Sampled(np.zeros(0, np.int64), {}, {})
         return self._sampler.sample(computed.logits, rows, computed.best)

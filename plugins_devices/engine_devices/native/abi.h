@@ -7,6 +7,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "advance.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -52,6 +54,10 @@ void engine_finish(void);
 int engine_lead(const engine_operation* operations, int count);
 int engine_follow(void);
 void engine_drop(void);
+
+// engine_follow, and where the list was done and engine_advance (advance.h) says that it goes on, engine_lead of this list: 2 then, 1 where it
+// was done and nothing has begun, 0 as engine_follow.
+int engine_follow_on(const engine_operation* operations, int count, const engine_advance_arguments* advance);
 
 // Seconds spent in each kernel since the last call, for `engine bench roofline`; `count` entries of `seconds`, in operation order of the last run.
 void engine_profile(int enabled);

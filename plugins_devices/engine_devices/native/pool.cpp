@@ -21,13 +21,16 @@
 #include <vector>
 
 #include "abi.h"
+#include "advance.h"
 #include "coming.h"
+#include "cores.h"
 #include "waiting.h"
 
 extern "C" void engine_linear(const void* arguments, int thread, int threads);
 
 namespace {
 
+using namespace cores;
 using namespace waiting;
 
 const int COUNTERS = 4;
@@ -208,24 +211,6 @@ void forget_in_child() {
     here.begun = NOTHING;
 }
 
-#ifdef __linux__
-bool pin(pthread_t thread, int core) {
-    cpu_set_t mask;
-    CPU_ZERO(&mask);
-    if (core < 0 || core >= CPU_SETSIZE) return false;
-    CPU_SET(core, &mask);
-    return pthread_setaffinity_np(thread, sizeof mask, &mask) == 0;
-}
-#endif
-
-int usable_cores() {
-#ifdef __linux__
-    cpu_set_t mask;
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0) return CPU_COUNT(&mask);
-#endif
-    return int(std::thread::hardware_concurrency());
-}
-
 // Before anything else is done: what was begun for sure is waited for, what is doubtful ends.
 void settle(Process& here) {
     if (here.begun == SURE) here.pool->join();
@@ -271,24 +256,6 @@ int start(Process& here) {
     return running;
 }
 
-// Keeps the caller on its core while a step runs; other code of this thread, and threads it starts, stay free.
-struct CallerPin {
-#ifdef __linux__
-    cpu_set_t before;
-    bool pinned = false;
-    CallerPin(const Process& here, int count) {
-        if (here.cores.empty() || count < OPERATIONS_WORTH_PINNING) return;
-        if (pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0) return;
-        pinned = pin(pthread_self(), here.cores[0]);
-    }
-    ~CallerPin() {
-        if (pinned) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
-    }
-#else
-    CallerPin(const Process&, int) {}
-#endif
-};
-
 void run_alone(Pool& pool, const engine_operation* operations, int count) {
     for (int index = 0; index < count; index++) {
         operations[index].kernel(operations[index].arguments, 0, 1);
@@ -298,7 +265,7 @@ void run_alone(Pool& pool, const engine_operation* operations, int count) {
 
 void run_all(Process& here, const engine_operation* operations, int count) {
     Pool& pool = *here.pool;
-    CallerPin pinned(here, count);
+    CallerPin pinned(here.cores, count >= OPERATIONS_WORTH_PINNING);
     settle(here);
     if (here.profiling && (here.profiled != operations || int(here.seconds.size()) != count)) {
         here.profiled = operations;
@@ -351,8 +318,21 @@ int engine_follow(void) {
     std::lock_guard<std::mutex> lock(here.mutex);
     if (here.begun != DOUBTFUL) return 0;
     here.begun = NOTHING;
-    CallerPin pinned(here, OPERATIONS_WORTH_PINNING);
+    CallerPin pinned(here.cores, true);
     return here.pool->join();
+}
+
+int engine_follow_on(const engine_operation* operations, int count, const engine_advance_arguments* advance) {
+    Process& here = process();
+    std::lock_guard<std::mutex> lock(here.mutex);
+    if (here.begun != DOUBTFUL) return 0;
+    here.begun = NOTHING;
+    CallerPin pinned(here.cores, true);
+    if (!here.pool->join()) return 0;
+    if (!engine_advance(advance)) return 1;
+    here.pool->begin(operations, count, nullptr, true);
+    here.begun = DOUBTFUL;
+    return 2;
 }
 
 void engine_drop(void) {

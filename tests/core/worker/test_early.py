@@ -29,25 +29,30 @@ def threaded(checkpoint: Path, **config: Any) -> LocalWorker:
 
 
 class Counted:
-    """How many steps a worker's runner has begun and completed."""
+    """How many steps were begun, asked for then, and begun by the device alone."""
 
     def __init__(self, worker: LocalWorker) -> None:
-        self.begun = self.claimed = 0
+        self.begun = self.claimed = self.alone = 0
         early = worker._early
         assert early is not None
-        begin, claim = early._runner.begin, early.claim
+        begin, claim, finish = early.begin, early.claim, early._runner._finish
 
-        def counted_begin(inputs: Any) -> bool:
-            begun = begin(inputs)
-            self.begun += begun
-            return begun
+        def counted_begin(*step: Any) -> None:
+            begin(*step)
+            self.begun += early._inputs is not None
+
+        def counted_finish(*step: Any) -> Any:
+            computed = finish(*step)
+            self.alone += computed.tokens is not None
+            return computed
 
         def counted_claim(step: Any) -> Any:
             inputs = claim(step)
             self.claimed += inputs is not None
             return inputs
 
-        early._runner.begin, early.claim = counted_begin, counted_claim  # type: ignore[method-assign]
+        early.begin, early.claim = counted_begin, counted_claim  # type: ignore[method-assign, assignment]
+        early._runner._finish = counted_finish  # type: ignore[method-assign, assignment]
 
 
 Scenario = Callable[[Driver], dict[int, list[int]]]
@@ -89,6 +94,44 @@ def test_a_batch_that_stays(checkpoint: Path, sequences: int, temperature: float
     # A page of four tokens comes when it is needed here, so some steps cannot be foreseen.
     assert counted.begun - 1 <= counted.claimed <= counted.begun
     assert counted.claimed >= (25 if sequences == 1 else 2)
+    assert (counted.alone > 0) == (temperature == 0.0 and sequences == 1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_every_step_is_begun_where_pages_are_there(checkpoint: Path, temperature: float) -> None:
+    def scenario(driver: Driver) -> dict[int, list[int]]:
+        for seq in range(4):
+            add(driver, seq, temperature=temperature, seed=seq)
+        driver.block_size = 64
+        return driver.generate(40)
+
+    counted = both(checkpoint, scenario, block_size=64)
+    assert counted.claimed >= 30
+    assert counted.alone == (counted.claimed if temperature == 0.0 else 0)
+
+
+def test_a_row_without_a_finite_logit_stops_the_device(checkpoint: Path) -> None:
+    worker = threaded(checkpoint, block_size=64)
+    counted, driver = Counted(worker), Driver(worker.run, block_size=64)
+    add(driver, 0)
+    add(driver, 2)
+    driver.generate(10)
+    alone = counted.alone
+    assert alone > 0
+    early = worker._early
+    assert early is not None
+    early.drop()
+    with torch.inference_mode():
+        for cache in worker._runner._caches:
+            cache.fill_(float("nan"))
+    for _ in range(2):
+        result = driver.submit(Step(index=driver.index, work=[driver.work(0), driver.work(2)]))
+        assert [each.error for each in result.results] == ["the model's logits are not finite"] * 2
+        for track in driver.tracks.values():
+            track.computed += 1
+            track.tokens.append(1)
+    assert counted.alone == alone
+    worker.close()
 
 
 def test_batches_that_change(checkpoint: Path) -> None:
@@ -109,6 +152,7 @@ def test_batches_that_change(checkpoint: Path) -> None:
 
     counted = both(checkpoint, scenario)
     assert 8 <= counted.claimed < counted.begun
+    assert counted.alone > 0
 
 
 @pytest.mark.parametrize(
@@ -165,6 +209,8 @@ def test_nothing_is_begun_where_a_sequence_ends(checkpoint: Path, why: str) -> N
     assert before > 0
     if why == "token":
         worker._table[2].ends = frozenset(range(97))
+        assert worker._early is not None
+        worker._early._ends = None
     work = msgspec.structs.replace(driver.work(2), last=why == "length")
     driver.submit(Step(index=driver.index, work=[work]))
     assert counted.begun == before

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from engine.plugin.contracts.attention import AttentionBackend
@@ -28,6 +31,23 @@ class CannotRecord(Exception):
     """A step cannot be recorded, so it runs plainly; ``str(error)`` says why."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Succession:
+    """How a decode step goes over into the next one of the same R sequences: each goes on with its largest logit's token.
+
+    The step's last two results are each row's largest logit (float32) and its id. ``inputs``: the step's own, in host memory: token ids,
+    positions, slots (int64) and lengths (int32), which are changed to the next step's. ``slots``: where that one stores its rows.
+    ``found`` [R] int64 receives the ids. ``ends``, int64: tokens that may end a sequence, for row r those before ``end_of`` [r] (int32)
+    that are not an earlier row's.
+    """
+
+    inputs: tuple[NDArray[Any], ...]
+    slots: NDArray[np.int64]
+    found: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    end_of: NDArray[np.int32]
+
+
 class UnderWay(ABC):
     """A recorded step that has begun beside its caller; its input buffers must stay as they are until it is over.
 
@@ -37,6 +57,13 @@ class UnderWay(ABC):
     @abstractmethod
     def finish(self) -> tuple[Tensor, ...]:
         """Wait until it is done, begun anew if it was ended; returns what ``run`` would have returned."""
+
+    def finish_and_go_on(self, succession: Succession) -> tuple[Tensor, ...] | None:
+        """As ``finish``, and begin the next step at once: None then, and this object stands for that one.
+
+        Where a row ends or has no finite logit, or where the device does not do that, nothing begins: the results then, as of ``finish``.
+        """
+        return self.finish()
 
     @abstractmethod
     def drop(self) -> None:
