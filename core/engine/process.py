@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from engine import deferred
 from engine.config import EngineConfig
 from engine.errors import EngineError, MemoryShortage
 from engine.footprint import Phases, age, one_arena, rest, settle, unswept
@@ -237,7 +236,6 @@ def main() -> int:
     from engine.plugin import alarm
 
     one_arena()
-    deferred.defer()
     # A crash in native code says where: the operator sees which plugin was at work.
     faulthandler.enable()
 

@@ -17,7 +17,6 @@ from typing import assert_never
 
 import msgspec
 
-from engine import deferred
 from engine.errors import EngineError
 from engine.footprint import one_arena
 from engine.parent import end_with_parent, ignore_ends
@@ -134,7 +133,6 @@ def main() -> int:
     ignore_ends()
     end_with_parent()
     one_arena()
-    deferred.defer()
     serve(connect(os.environ[SOCKET_VARIABLE]), int(sys.argv[1]))
     return 0
 
