@@ -17,7 +17,7 @@ from engine.plugin.wire import Connection
 @pytest.fixture
 def link(monkeypatch):
     trims: list[float] = []
-    monkeypatch.setattr(process, "trim", lambda: trims.append(time.monotonic()))
+    monkeypatch.setattr(process, "rest", lambda: trims.append(time.monotonic()))
     monkeypatch.setattr(process, "_IDLE_SECONDS", 0.05)
     ours, theirs = socket.socketpair()
     made = process.Link(Connection(theirs))

@@ -192,7 +192,7 @@ async def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, en
     )
     http = _server(settings)
     if ending is not None:
-        ending.server = http
+        ending.ends(http)
     watching = _watch_certificates(settings, server)
     address = listening.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
@@ -268,6 +268,11 @@ class _Ending:
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+    def ends(self, server: uvicorn.Server) -> None:
+        """The server that a signal is to end, also one that came just before."""
+        self.server = server
+        server.should_exit = self._asked.is_set()
 
     async def unless(self, work: Any) -> bool:
         """Wait for ``work``; False where a signal came first (the work is cancelled)."""

@@ -76,6 +76,15 @@ async def test_a_signal_during_the_start_ends_it():
         await _Ending().unless(fails())
 
 
+async def test_a_signal_between_the_start_and_the_server_ends_it():
+    """While what has started is reported nobody waits for signals."""
+    ending, listening = _Ending(), bind("127.0.0.1", 0)
+    ending._end(0)
+    app = create_app(make_config(), FakeClient(), byte_tokenizer())
+    await asyncio.wait_for(serve(app, make_config().server, listening, ending), 10)
+    listening.close()
+
+
 async def test_pipelined_and_half_closed_connections():
     async with on_socket(FakeClient()) as url:
         host, port = url.removeprefix("http://").split(":")
