@@ -66,7 +66,7 @@ class Fields:
 
 
 class RaggedTape(RaggedReplay):
-    """The operations of two recordings, with rows and sequences to be filled in.
+    """The operations of two recordings, with rows, sequences and wanted rows to be filled in.
 
     Raises :class:`CannotRecord` where they differ in more than counts. Recordings with as many sequences as rows are decode steps: their
     memory is held, as a :class:`Tape`'s is.

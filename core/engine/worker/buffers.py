@@ -44,16 +44,19 @@ class Buffers:
 
     def batch(self, size: int, caches: list[Tensor]) -> Batch:
         """Views of the first ``size`` rows."""
-        attention = AttentionBatch(
-            query_start=self._query_start[: size + 1],
-            seq_lens=self._seq_lens[:size],
-            block_table=self._block_table[:size],
-            slots=self._slots[:size],
+        return Batch(self._token_ids[:size], self._positions[:size], self._one_row_each(size, self._seq_lens, self._block_table), caches)
+
+    def _one_row_each(self, count: int, lengths: Tensor, table: Tensor) -> AttentionBatch:
+        """The first ``count`` sequences of one row each, their lengths and pages."""
+        return AttentionBatch(
+            query_start=self._query_start[: count + 1],
+            seq_lens=lengths[:count],
+            block_table=table[:count],
+            slots=self._slots[:count],
             block_size=self._block_size,
             max_query_len=1,
             max_seq_len=self.max_seq_len,
         )
-        return Batch(self._token_ids[:size], self._positions[:size], attention, caches)
 
     def ragged(self, rows: int, sequences: int, caches: list[Tensor], wanted: int | None = None) -> Batch:
         """Views of the first rows and sequences, and of the first wanted rows unless all are."""
@@ -66,20 +69,10 @@ class Buffers:
             max_query_len=self.tokens,
             max_seq_len=self.max_seq_len,
         )
-        some = None if wanted is None else self._some(wanted)
+        some = None
+        if wanted is not None:
+            some = Wanted(self._wanted[:wanted], self._one_row_each(wanted, self._wanted_lens, self._wanted_table))
         return Batch(self._token_ids[:rows], self._positions[:rows], attention, caches, wanted=some)
-
-    def _some(self, wanted: int) -> Wanted:
-        attention = AttentionBatch(
-            query_start=self._query_start[: wanted + 1],
-            seq_lens=self._wanted_lens[:wanted],
-            block_table=self._wanted_table[:wanted],
-            slots=self._slots[:wanted],
-            block_size=self._block_size,
-            max_query_len=1,
-            max_seq_len=self.max_seq_len,
-        )
-        return Wanted(self._wanted[:wanted], attention)
 
     def fill_ragged(self, inputs: StepInputs) -> None:
         """Put a step's inputs into the first rows and sequences, and its rows to sample into the wanted ones, if there is room for them.

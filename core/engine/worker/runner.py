@@ -264,14 +264,14 @@ class StepRunner:
         logits = self._model.logits(hidden)
         return (hidden, logits, *self._ops.best(logits))
 
+    def _put(self, array: NDArray[np.generic]) -> Tensor:
+        """On the device."""
+        tensor = torch.from_numpy(array)
+        return tensor if self._device.type == "cpu" else tensor.to(self._device, non_blocking=True)
+
     def _batch(self, inputs: StepInputs) -> Batch:
         """The plain step's batch."""
-
-        def put(array: NDArray[np.generic]) -> Tensor:
-            tensor = torch.from_numpy(array)
-            return tensor if self._device.type == "cpu" else tensor.to(self._device, non_blocking=True)
-
-        query_lens, seq_lens = inputs.query_lens.tolist(), inputs.seq_lens.tolist()
+        put, query_lens, seq_lens = self._put, inputs.query_lens.tolist(), inputs.seq_lens.tolist()
         attention = AttentionBatch(
             query_start=put(inputs.query_start),
             seq_lens=put(inputs.seq_lens),
@@ -282,18 +282,18 @@ class StepRunner:
             max_seq_len=max(seq_lens, default=0),
             host=(tuple(query_lens), tuple(seq_lens)),
         )
-        wanted = None
-        if self._model.selects and not inputs.every and len(inputs.sample_rows) < len(inputs.token_ids):
-            count, lengths = len(inputs.sample_rows), inputs.sample_length.tolist()
-            own = AttentionBatch(
-                query_start=put(np.arange(count + 1, dtype=np.int32)),
-                seq_lens=put(inputs.sample_length.astype(np.int32)),
-                block_table=put(inputs.block_table[inputs.sample_owner]),
-                slots=put(np.full(count, -1, np.int64)),
-                block_size=self._block_size,
-                max_query_len=1,
-                max_seq_len=max(lengths, default=0),
-                host=((1,) * count, tuple(lengths)),
-            )
-            wanted = Wanted(put(inputs.sample_rows), own)
+        some = self._model.selects and not inputs.every and len(inputs.sample_rows) < len(inputs.token_ids)
+        wanted = self._wanted(inputs) if some else None
         return Batch(put(inputs.token_ids), put(inputs.positions), attention, self._caches, wanted=wanted)
+
+    def _wanted(self, inputs: StepInputs) -> Wanted:
+        """The rows to sample, as sequences of one row each that store nothing."""
+        put, count, lengths = self._put, len(inputs.sample_rows), inputs.sample_length.tolist()
+        attention = AttentionBatch(
+            query_start=put(np.arange(count + 1, dtype=np.int32)),
+            seq_lens=put(inputs.sample_length.astype(np.int32)),
+            block_table=put(inputs.block_table[inputs.sample_owner]),
+            slots=put(np.full(count, -1, np.int64)),
+            block_size=self._block_size, max_query_len=1, max_seq_len=max(lengths, default=0), host=((1,) * count, tuple(lengths)),
+        )  # fmt: skip
+        return Wanted(put(inputs.sample_rows), attention)
