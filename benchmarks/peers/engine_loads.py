@@ -1,7 +1,11 @@
-"""Loads for in_turns.py on this engine, offline, with an engine process of its own: python engine_loads.py MODEL [PAGES]."""
+"""Loads for in_turns.py on this engine, offline, with an engine process of its own.
+
+    python engine_loads.py MODEL [--pages N] [--kv-cache-dtype TYPE]
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import time
@@ -10,9 +14,15 @@ from engine import LLM, SamplingParams
 
 
 def main() -> None:
-    pages = int(sys.argv[2]) if len(sys.argv) > 2 else 700
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--pages", type=int, default=700)
+    parser.add_argument("--kv-cache-dtype", default="auto")
+    options = parser.parse_args()
     source = random.Random(0)
-    with LLM(sys.argv[1], max_model_len=4096, num_gpu_blocks_override=pages) as llm:
+    with LLM(
+        options.model, max_model_len=4096, num_gpu_blocks_override=options.pages, kv_cache_dtype=options.kv_cache_dtype
+    ) as llm:
         print("ready", flush=True)
         for line in sys.stdin:
             batch, inputs, outputs = map(int, line.split())

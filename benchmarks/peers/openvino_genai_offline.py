@@ -1,7 +1,8 @@
 """The loads of docs/performance.md on openvino-genai, which has no server: one line of JSON per load.
 
-    python openvino_genai_offline.py EXPORTED [--threads N] [--repeats N | --turns]
+    python openvino_genai_offline.py EXPORTED [--threads N] [--cache TYPE] [--repeats N | --turns]
 
+``--cache``: what keys and values are kept in (its CPU plugin's own choice: u8; bf16 is what this engine keeps).
 ``--turns``: loads come from in_turns.py.
 Run it with the interpreter of an environment that has openvino-genai; see benchmarks/peers.md for the export.
 """
@@ -23,13 +24,16 @@ import openvino_genai as genai
 class Pipeline:
     """Continuous batching with a 4 GB cache and prefix caching, greedy, end-of-sequence ignored."""
 
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, cache: str | None) -> None:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = 4
         scheduler.enable_prefix_caching = True
         scheduler.max_num_batched_tokens = 2048
         scheduler.max_num_seqs = 64
-        self._pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", {"INFERENCE_NUM_THREADS": threads})
+        properties: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads}
+        if cache:
+            properties["KV_CACHE_PRECISION"] = cache
+        self._pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
         self._source = np.random.default_rng(0)
 
     def run(self, batch: int, inputs: int, outputs: int) -> float:
@@ -48,10 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cache", choices=["u8", "bf16", "f16", "f32"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--turns", action="store_true")
     options = parser.parse_args()
-    pipeline = Pipeline(options.model, options.threads)
+    pipeline = Pipeline(options.model, options.threads, options.cache)
     pipeline.run(1, 16, 4)
     if options.turns:
         print("ready", flush=True)
