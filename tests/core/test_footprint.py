@@ -111,7 +111,6 @@ def test_settling_frees_garbage_first():
 
 
 @linux
-@linux
 def test_who_stops_lets_go_of_the_memory():
     """A closed engine must not go on to fill the cache that nobody will use."""
     tensor = zeros((1 << 31,), torch.uint8)
@@ -123,6 +122,28 @@ def test_who_stops_lets_go_of_the_memory():
     work.join()
     gc.collect()
     assert gone() is None
+
+
+ENDING = """
+import sys, time
+import torch
+from engine.plugin.host_memory import commit, zeros
+tensor = zeros((int(sys.argv[2]),), torch.uint8)
+if sys.argv[1] == "freed":
+    tensor.fill_(1)
+work = commit([tensor])
+if sys.argv[1] == "freed":
+    del tensor
+    work.stop()
+"""
+
+
+@linux
+@pytest.mark.parametrize(("case", "size"), [("freed", 512 << 20), ("busy", 1 << 31)])
+def test_a_process_may_end_meanwhile(case, size):
+    """While the memory is given back, which takes long; and while there is still much to commit."""
+    done = subprocess.run([sys.executable, "-c", ENDING, case, str(size)], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_beginning_of_every_tensor_is_committed_first():

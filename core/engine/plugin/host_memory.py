@@ -51,7 +51,9 @@ class Commitment:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = list(tensors)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._populate, name="commit-memory", daemon=True)
+        # No daemon: the interpreter's end waits for it, for one piece at most. It may be the last to hold a tensor, and a daemon that frees
+        # one while the interpreter goes is stopped inside torch's destructor, which aborts the process.
+        self._thread = threading.Thread(target=self._populate, name="commit-memory", daemon=False)
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
@@ -63,13 +65,13 @@ class Commitment:
         self._stopped.set()
 
     def _populate(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc, main = ctypes.CDLL(None, use_errno=True), threading.main_thread()
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         for at, size in _pieces(self._tensors):
             wall, busy = time.perf_counter(), time.thread_time()
-            if self._stopped.is_set() or libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), _POPULATE_WRITE):
+            if self._stopped.is_set() or not main.is_alive() or libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), _POPULATE_WRITE):
                 break
             # The lowest priority alone would delay every step: whose threads wake up on this processor wait for the call's end.
             if time.perf_counter() - wall - (time.thread_time() - busy) > _CROWDED:
