@@ -35,6 +35,8 @@ def fuse(calls: list[Call], buffers: Buffers, outputs: tuple[Tensor, ...]) -> li
                 step.heads_into_place(index)
             case "engine_rms_norm":
                 step.add_into_norm(index)
+            case "engine_best":
+                step.best_into_linear(index)
             case "engine_quantize":
                 step.norm_into_quantize(index)
     return [call for call in step.calls if call is not None]
@@ -116,6 +118,18 @@ class _Step:
             linear.out, linear.out_stride = add.out, add.size
             self.replace(index, "engine_linear", linear, source)
             return
+
+    def best_into_linear(self, index: int) -> None:
+        """The largest of each row at the end of the product that makes them, where nothing comes between; the product's results stay."""
+        best, call = self.arguments(index), self.calls[index - 1] if index else None
+        if call is None or call.kernel != "engine_linear":
+            return
+        linear = _copy(call.arguments)
+        made = (linear.out, linear.out_stride, linear.rows, linear.outputs, linear.out_type)
+        if made != (best.logits, best.row, best.rows, best.size, best.type) or linear.gate or linear.units:
+            return
+        linear.best_value, linear.best_place, linear.best_found = best.value, best.place, best.scratch
+        self.replace(index, "engine_linear", linear, index - 1)
 
     def add_into_norm(self, index: int) -> None:
         """A sum and the norm after it; the sum stays for others."""

@@ -33,7 +33,8 @@ class LinearArgs(ctypes.Structure):
 
     _fields_ = (
         ("x", ctypes.c_void_p), ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p), ("quantized", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("out", ctypes.c_void_p),
+        ("best_value", ctypes.c_void_p), ("best_place", ctypes.c_void_p), ("best_found", ctypes.c_void_p), ("quantized", ctypes.c_void_p),
         ("table", ctypes.c_void_p), ("outer", ctypes.c_void_p),
         ("x_stride", ctypes.c_int64), ("residual_stride", ctypes.c_int64), ("out_stride", ctypes.c_int64),
         ("rows", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),

@@ -189,7 +189,8 @@ class NativeOperations(Operations):
         rows, size = logits.shape
         value = torch.empty(rows, dtype=torch.float32)
         place = torch.empty(rows, dtype=torch.int64)
-        scratch = torch.empty(2 * rows * -(-size // BEST_CHUNK), dtype=torch.int64)
+        # For the kernel, and for a product that finds them itself (native/linear.h).
+        scratch = torch.empty(2 * rows * max(-(-size // BEST_CHUNK), self._native.threads), dtype=torch.int64)
         arguments = Best(
             logits=logits.data_ptr(), value=value.data_ptr(), place=place.data_ptr(), scratch=scratch.data_ptr(),
             row=logits.stride(0), size=size, rows=rows, type=element_type(logits.dtype),

@@ -35,10 +35,10 @@ def operations(place: Path, quantization: str | None) -> tuple[Counter[str], int
     return Counter(names[operation.kernel] for operation in replay._operations), len(worker._model.blocks)
 
 
-def test_sums_gates_and_heads_have_no_operations_of_their_own(tmp_path: Path) -> None:
+def test_sums_gates_heads_and_the_best_have_no_operations_of_their_own(tmp_path: Path) -> None:
     save(CONFIG, tmp_path)
     found, layers = operations(tmp_path, None)
-    assert found["engine_add"] == found["engine_gate"] == 0
+    assert found["engine_add"] == found["engine_gate"] == found["engine_best"] == 0
     # two of each layer, the last one, and that of the wanted queries, which alone turn by themselves
     assert found["engine_rms_norm"] == 2 * layers + 2
     assert found["engine_rotate"] == 1

@@ -154,7 +154,7 @@ def test_neighbours_are_fused(tmp_path: Path, inner: int, each: int, dtype: str)
     recorded = first_logits(worker)
     assert worker._runner._decodes is not None
     (replay,) = worker._runner._decodes._pairs.values()
-    assert len(replay._operations) == 3 * each + len(("embed", "angles", "norm", "head", "best"))
+    assert len(replay._operations) == 3 * each + len(("embed", "angles", "norm", "head with the best"))
     assert torch.equal(recorded, first_logits(start(case, dtype=dtype, enforce_eager=True)))
 
 

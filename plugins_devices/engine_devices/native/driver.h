@@ -13,6 +13,7 @@
 
 #include "fetch.h"
 #include "lanes.h"
+#include "leaders.h"
 #include "linear.h"
 #include "pool.h"
 #include "vector.h"
@@ -115,6 +116,7 @@ template <class T>
 struct Epilogue {
     typedef typename T::Element Element;
     const linear_args& a;
+    const Leaders& leaders;
 
     // The lines that finish() will write come into the cache.
     void expect(int64_t first, int64_t rows, int64_t column) const {
@@ -162,12 +164,14 @@ struct Epilogue {
         for (int64_t row = 0; row < rows; row++, y += PANEL, up += PANEL, to += a.out_stride, from += a.residual_stride) {
             if (columns == PANEL) {
                 finish_row(y, up, bias, a.residual ? from : nullptr, to);
+                if (leaders.found) leaders.look<T>(first + row, to, column, columns);
                 continue;
             }
             Element before[PANEL] = {}, after[PANEL];
             if (a.residual) memcpy(before, from, size_t(columns) * sizeof(Element));
             finish_row(y, up, bias, a.residual ? before : nullptr, after);
             memcpy(to, after, size_t(columns) * sizeof(Element));
+            if (leaders.found) leaders.look<T>(first + row, to, column, columns);
         }
     }
 };
@@ -217,7 +221,8 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
 template <class K, class T>
 void run_units(const linear_args& a, int thread, int threads) {
     K kernel(a);
-    const Epilogue<T> epilogue{a};
+    const Leaders leaders(a, thread);
+    const Epilogue<T> epilogue{a, leaders};
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, gates = a.gate ? panels / 2 : 0;
     const int64_t units = a.units ? a.units : a.gate ? gates : panels;
     int64_t block = BLOCK_BYTES / (K::input_bytes * int64_t(a.inputs)) / 64 * 64;
@@ -244,6 +249,7 @@ void run_units(const linear_args& a, int thread, int threads) {
         }
         multiply_panel(kernel, panel + gates, rows, coming, a.gate ? up : y, expect, finish);
     }
+    leaders.end(a, threads);
 }
 
 template <class K>

@@ -32,6 +32,9 @@ struct linear_args {
     const void* bias;      // may be null
     const void* residual;  // may be null; may be out
     void* out;
+    float* best_value;    // the largest of each row of out and its place, as engine_best finds them; null: not looked for
+    int64_t* best_place;
+    void* best_found;     // scratch: 2 · threads · rows words of 8 bytes
     void* quantized;  // x as engine_quantize left it there, or null: for many rows, which each thread would else quantize again
     const float* table;  // of codes
     const float* outer;  // [outputs padded to 32], or null; with codes alone

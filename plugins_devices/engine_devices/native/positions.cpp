@@ -1,6 +1,7 @@
 // Embedding, choice of rows, angles of positions, rotation of heads, and the best of a vocabulary.
 #include <math.h>
 
+#include "best.h"
 #include "heads.h"
 #include "lanes.h"
 #include "pool.h"
@@ -56,17 +57,6 @@ void rotate(const engine_rotate_arguments& a, int thread, int threads) {
         heads::rotate(x, (const A*)a.cos + angle, (const A*)a.sin + angle, a.half, a.interleaved);
         heads::write((A*)a.out + unit * a.size, a.size, x);
     }
-}
-
-struct Best {
-    float value;
-    int64_t place;
-};
-
-// Of two candidates, the first of which stands before the second.
-inline Best better(const Best& a, const Best& b) {
-    if (a.value != a.value) return a;
-    return b.value > a.value || b.value != b.value ? b : a;
 }
 
 template <class A>

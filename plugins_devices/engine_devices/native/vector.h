@@ -53,6 +53,13 @@ inline vf load_unless(bool not_at_all, const float* from) { return not_at_all ? 
 inline vf splat(float x) { return all_of(x); }
 inline vf as_float(vu bits) { return vf(bits); }
 inline vu as_bits(vf x) { return vu(x); }
+#if defined(__AVX512F__)
+inline bool any(vi mask) { return _mm512_test_epi32_mask(__m512i(mask), __m512i(mask)) != 0; }
+#elif defined(__AVX2__)
+inline bool any(vi mask) { return !_mm256_testz_si256(__m256i(mask), __m256i(mask)); }
+#else
+inline bool any(vi mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
+#endif
 inline vf select(vi mask, vf yes, vf no) { return vf((vi(yes) & mask) | (vi(no) & ~mask)); }
 
 // p + distance, by itself: GCC would multiply distances of several pointers in vectors, and wait for them.
