@@ -67,8 +67,8 @@ class NativeAttention(AttentionBackend):
     """Pages are [kv head][keys, values] in tiles that the kernels multiply as they are (native/pages.h).
 
     A sequence's result depends on its own rows alone, not on its batch mates, the number of threads or how a prompt was
-    cut into chunks. Scores and sums are float32; bfloat16 queries on a bfloat16 cache use the processor's bfloat16
-    products where it has them, with softmax weights rounded to bfloat16.
+    cut into chunks. Scores and sums are float32; bfloat16 queries on a bfloat16 or 8-bit cache use the processor's
+    bfloat16 products where it has them (for 8 bits: and AVX512-VBMI), with softmax weights rounded to bfloat16.
     """
 
     selects = True

@@ -344,6 +344,14 @@ void attend(const engine_attend_arguments& a, int thread, int threads) {
         attend_whole<A, C, DOT>(a, tasks, r);
 }
 
+// A cache of 8 bits.
+template <class A, class C>
+void attend_codes(const engine_attend_arguments& a, int thread, int threads) {
+    if constexpr (HAS_DOT && std::is_same_v<A, bf16>)
+        if (codes::can_widen()) return attend<A, C, true>(a, thread, threads);
+    attend<A, C, false>(a, thread, threads);
+}
+
 template <class A>
 void choose_cache(const engine_attend_arguments& a, int thread, int threads) {
     switch (a.cache.type) {
@@ -351,8 +359,8 @@ void choose_cache(const engine_attend_arguments& a, int thread, int threads) {
             if (HAS_DOT && a.type == ENGINE_BF16) return attend<A, bf16, HAS_DOT>(a, thread, threads);
             return attend<A, bf16, false>(a, thread, threads);
         case ENGINE_F16: return attend<A, f16, false>(a, thread, threads);
-        case ENGINE_F8_E4M3: return attend<A, e4m3, false>(a, thread, threads);
-        case ENGINE_F8_E5M2: return attend<A, e5m2, false>(a, thread, threads);
+        case ENGINE_F8_E4M3: return attend_codes<A, e4m3>(a, thread, threads);
+        case ENGINE_F8_E5M2: return attend_codes<A, e5m2>(a, thread, threads);
         default: return attend<A, float, false>(a, thread, threads);
     }
 }

@@ -1,5 +1,6 @@
 // Rows of queries against the tiles of one segment: scores, softmax, sum of values.
 #pragma once
+#include "attention_products.h"
 #include "lanes.h"
 #include "pages.h"
 
@@ -10,12 +11,6 @@ using namespace lanes;
 
 const int SEGMENT = 256;
 const int MOST_ROWS = 8;
-
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
-constexpr bool HAS_DOT = true;
-#else
-constexpr bool HAS_DOT = false;
-#endif
 
 // Tokens [begin, end) of a segment, from token `first` on in tiles of 16. `copies`: room for tiles that are put together or changed.
 struct Segment {
@@ -28,15 +23,6 @@ struct Segment {
 struct Softmax {
     float scale, soft_cap;
     int window, position, group;
-};
-
-template <class C>
-struct Pairing {
-    static const int step = 1;
-};
-template <>
-struct Pairing<bf16> {
-    static const int step = 2;
 };
 
 template <class C>
@@ -55,7 +41,9 @@ void gather(const engine_pages& p, const int32_t* table, int head, int token, in
         const char* page = (const char*)p.pages + table[(token + at) / size] * p.page_bytes + head * 2 * half;
         for (int d = 0; d < dim / S; d++)
             memcpy(keys + (int64_t(d) * 16 + at) * S * sizeof(C), page + int64_t(d) * size * S * sizeof(C), size * S * sizeof(C));
-        memcpy(values + int64_t(at) * dim * sizeof(C), page + half, half);
+        if (size >= S) memcpy(values + int64_t(at) * dim * sizeof(C), page + half, half);
+        else for (int d = 0; d < dim; d++)
+            memcpy(values + ((int64_t(at / S) * dim + d) * S + at % S) * sizeof(C), page + half + int64_t(d) * size * sizeof(C), size * sizeof(C));
     }
 }
 
@@ -83,18 +71,19 @@ void clear_hidden(const engine_pages& p, Segment& s, int t, int from, int to) {
     const char* source = s.values[t];
     char* copy = s.copies + (SEGMENT / 16 + t) * tile;
     for (int token = 0; token < 16; token += S, source += line, copy += line) {
-        const bool first = token >= from && token < to, last = token + S - 1 >= from && token + S - 1 < to;
-        if (first && last) {
+        uint32_t shown = 0;  // bits of a word
+        for (int i = 0; i < S; i++)
+            if (token + i < from || token + i >= to) shown |= (~0u >> (32 - 32 / S)) << (32 / S * i);
+        if (!shown) {
             memset(copy, 0, line);
-        } else if (!first && !last) {
+        } else if (shown == ~0u) {
             if (copy != source) memcpy(copy, source, line);
-        } else {  // a pair of which one is hidden
-            const uint32_t shown = first ? 0xffff0000u : 0xffffu;
+        } else {
             for (int64_t at = 0; at < line; at += 4) {
-                uint32_t pair;
-                memcpy(&pair, source + at, 4);
-                pair &= shown;
-                memcpy(copy + at, &pair, 4);
+                uint32_t word;
+                memcpy(&word, source + at, 4);
+                word &= shown;
+                memcpy(copy + at, &word, 4);
             }
         }
     }
@@ -108,59 +97,15 @@ INLINE void clear_ends(const engine_pages& p, Segment& s) {
     if (s.end & 15) clear_hidden<C>(p, s, s.count - 1, s.end & 15, 16);
 }
 
-// Adds products of R broadcast values with T registers of elements from `from[t]`, one step of S elements.
-template <class C, bool DOT, int R, int T>
-struct Multiply {  // elements one by one, in float32
-    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
-        F k[T];
-        for (int t = 0; t < T; t++) k[t] = load((const C*)from[t]);
-        for (int r = 0; r < R; r++)
-            for (int t = 0; t < T; t++) sum[r][t] = fma(all(x[r][i]), k[t], sum[r][t]);
-    }
-};
-
-template <int R, int T>
-struct Multiply<bf16, false, R, T> {  // two bf16 in a word, widened
-    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
-        F even[T], odd[T];
-        for (int t = 0; t < T; t++) {
-            const U w = words(from[t]);
-#define STEP(n) even[t].p[n] = (vf)(w.p[n] << 16), odd[t].p[n] = (vf)(w.p[n] & 0xffff0000u);
-            LANES_EACH(STEP)
-#undef STEP
-        }
-        for (int r = 0; r < R; r++)
-            for (int t = 0; t < T; t++)
-                sum[r][t] = fma(all(x[r][2 * i + 1]), odd[t], fma(all(x[r][2 * i]), even[t], sum[r][t]));
-    }
-};
-
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
-template <int R, int T>
-struct Multiply<bf16, true, R, T> {  // two bf16 in a word, multiplied as they are
-    static INLINE void step(F (&sum)[R][T], const char* const (&from)[T], const float* const (&x)[R], int i) {
-        __m512i k[T];
-        for (int t = 0; t < T; t++) k[t] = _mm512_loadu_si512(from[t]);
-        for (int r = 0; r < R; r++) {
-            int32_t pair;
-            memcpy(&pair, x[r] + i, 4);
-            const __m512i both = _mm512_set1_epi32(pair);
-            for (int t = 0; t < T; t++)
-                sum[r][t].p[0] = (vf)_mm512_dpbf16_ps((__m512)sum[r][t].p[0], (__m512bh)both, (__m512bh)k[t]);
-        }
-    }
-};
-#endif
-
 // Scores of R rows with T tiles of 16 tokens, into `scores` [R][SEGMENT]; fetches `ahead` meanwhile, where it is given.
 template <class C, bool DOT, int R, int T, bool FETCH>
 INLINE void score(const char* const* keys, const char* const* ahead, const float* q, int64_t row_floats, int dim, float* scores) {
-    const int S = Pairing<C>::step, bytes = 16 * S * sizeof(C);
-    F sum[R][T];
+    const int S = Pairing<C>::step, bytes = 16 * S * sizeof(C), P = Sums<C, DOT>::parts;
+    F sum[R][T * P];
     const float* x[R];
     for (int r = 0; r < R; r++) {
         x[r] = q + r * row_floats;
-        for (int t = 0; t < T; t++) sum[r][t] = all(0);
+        for (int t = 0; t < T * P; t++) sum[r][t] = all(0);
     }
     for (int d = 0; d < dim / S; d++) {
         const char* from[T];
@@ -170,7 +115,7 @@ INLINE void score(const char* const* keys, const char* const* ahead, const float
         Multiply<C, DOT, R, T>::step(sum, from, x, d);
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) store(scores + r * SEGMENT + t * 16, sum[r][t]);
+        for (int t = 0; t < T; t++) store(scores + r * SEGMENT + t * 16, Sums<C, DOT>::whole(sum[r] + t * P));
 }
 
 // e^(score · scale - top), 16 times. As weights are held in W: bf16 has 8 bits of them.
@@ -304,11 +249,11 @@ void soften(const Softmax& s, const Segment& segment, int row, float* scores, W*
 // Σ weight · value over a segment for R rows and T · 16 dimensions from `d0` on. DIM: the head's dimensions where they are known.
 template <class C, bool DOT, int R, int T, int DIM, bool FETCH>
 INLINE void weigh(const Segment& s, const char* const* coming, int known, const float* weights, int64_t row_floats, int dim, int d0, float* sums) {
-    const int S = Pairing<C>::step;
+    const int S = Pairing<C>::step, P = Sums<C, DOT>::parts;
     const int64_t line = int64_t(DIM ? DIM : dim) * S * sizeof(C);
-    F sum[R][T];
+    F sum[R][T * P];
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) sum[r][t] = all(0);
+        for (int t = 0; t < T * P; t++) sum[r][t] = all(0);
     for (int tile = 0; tile < s.count; tile++) {
         const char* values = s.values[tile] + d0 * S * sizeof(C);
         const char* fetch = FETCH && tile < known ? coming[tile] : nullptr;
@@ -324,7 +269,7 @@ INLINE void weigh(const Segment& s, const char* const* coming, int known, const 
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) store(sums + int64_t(r) * dim + d0 + t * 16, sum[r][t]);
+        for (int t = 0; t < T; t++) store(sums + int64_t(r) * dim + d0 + t * 16, Sums<C, DOT>::whole(sum[r] + t * P));
 }
 
 // Registers at once: 16 sums where there are 32 registers of 64 bytes, else about 4 (of two or four registers each).
@@ -353,7 +298,8 @@ INLINE void in_order(const Segment& s, const Segment* next, const char** order) 
 // to compute, the next segment's keys and values while they read their own; fewer, which wait for memory, what they read soon.
 template <class C, bool DOT, int R, int DIM, bool FIRST, class ROOM>
 void rows_of_segment(const engine_pages& p, Segment& s, const Segment* next, const Softmax& softmax, const ROOM& room, int row) {
-    const int dim = DIM ? DIM : pages::padded(p.head_dim), T = Width<R>::tokens, D = Width<R>::dims;
+    constexpr int T = Width<R>::tokens / Sums<C, DOT>::parts, D = Width<R>::dims / Sums<C, DOT>::parts;
+    const int dim = DIM ? DIM : pages::padded(p.head_dim);
     const int64_t q_floats = DOT ? dim / 2 : dim, weight_floats = DOT ? SEGMENT / 2 : SEGMENT;
     const float* q = room.q + row * q_floats;
     constexpr bool near = R < 8;

@@ -74,6 +74,16 @@ LANES_BINARY(operator/, STEP)
 LANES_BINARY(larger, STEP)
 #undef STEP
 
+// At most `most` and at least -most; NaN stays.
+INLINE F within(const F& a, float most) {
+    const vf high = spread(most), low = spread(-most);
+    F r;
+#define STEP(i) r.p[i] = a.p[i] > high ? high : a.p[i] < low ? low : a.p[i];
+    LANES_EACH(STEP)
+#undef STEP
+    return r;
+}
+
 // a · b + c, rounded once where the processor can.
 INLINE F fma(const F& a, const F& b, const F& c) {
     F r;
@@ -193,29 +203,34 @@ INLINE F load(const f16* from) {
     return r;
 }
 
-INLINE F load(const e4m3* from) {
+// 8-bit floats in the low bytes of words; the other bits are zeros.
+INLINE vf widen_byte(vu w, e4m3) {
+    const vf value = (vf)((w & 0x7fu) << 20) * 0x1p120f;
+    const vu nan = (vu)((w & 0x7fu) == 0x7fu);
+    return (vf)(((vu)value | (nan & 0x7fc00000u)) | ((w & 0x80u) << 24));
+}
+INLINE vf widen_byte(vu w, e5m2) { return widen_half(w << 8); }
+
+// Byte number `byte` of each word.
+template <class C>
+INLINE F widen_bytes(const U& w, int byte) {
     F r;
-#define STEP(i)                                                                                    \
-    {                                                                                              \
-        vb b;                                                                                      \
-        memcpy(&b, from + i * WIDTH, sizeof b);                                                    \
-        const vu w = __builtin_convertvector(b, vu);                                               \
-        const vf value = (vf)((w & 0x7fu) << 20) * 0x1p120f;                                       \
-        const vu nan = (vu)((w & 0x7fu) == 0x7fu);                                                 \
-        r.p[i] = (vf)(((vu)value | (nan & 0x7fc00000u)) | ((w & 0x80u) << 24));                    \
-    }
+#define STEP(i) r.p[i] = widen_byte((w.p[i] >> (8 * byte)) & 0xffu, C{});
     LANES_EACH(STEP)
 #undef STEP
     return r;
 }
 
-INLINE F load(const e5m2* from) {
+template <class C>
+INLINE F load_bytes(const C* from) {
     F r;
-#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_half(__builtin_convertvector(b, vu) << 8); }
+#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_byte(__builtin_convertvector(b, vu), C{}); }
     LANES_EACH(STEP)
 #undef STEP
     return r;
 }
+INLINE F load(const e4m3* from) { return load_bytes(from); }
+INLINE F load(const e5m2* from) { return load_bytes(from); }
 
 INLINE vu narrow_bf16(vf x) {
     const vu bits = (vu)x;
@@ -292,45 +307,38 @@ INLINE F rounded<f16>(const F& x) {
     return load(narrow);
 }
 
-// e4m3 (no infinity: what is beyond 448 becomes NaN, as torch casts) and e5m2, round to nearest even.
-INLINE uint8_t eight_bits(float x, int mantissa, int bias, uint32_t overflow, uint8_t infinity, uint8_t nan) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    const uint8_t sign = uint8_t((bits >> 24) & 0x80u);
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return sign | nan;
-    if (magnitude >= overflow) return sign | infinity;
+// Round to nearest even into the low bytes of words.
+INLINE vu narrow_byte(vf x, int mantissa, int bias, uint32_t overflow, uint32_t infinity) {
+    const vu bits = (vu)x, magnitude = bits & 0x7fffffffu;
     const int shift = 23 - mantissa;
-    const uint32_t lowest = uint32_t(127 - bias + 1) << 23;  // smallest normal number
-    if (magnitude < lowest) {
-        const uint32_t one = uint32_t(127 - bias + 1 + shift) << 23;  // its last place is the smallest subnormal
-        float value, unit;
-        memcpy(&value, &magnitude, 4);
-        memcpy(&unit, &one, 4);
-        value += unit;
-        uint32_t shifted;
-        memcpy(&shifted, &value, 4);
-        return uint8_t(sign | (shifted - one));
-    }
-    const uint32_t rebased = magnitude - (uint32_t(127 - bias) << 23);
-    return uint8_t(sign | ((rebased + (1u << (shift - 1)) - 1 + ((rebased >> shift) & 1u)) >> shift));
+    const vu lowest = vu{} + (uint32_t(127 - bias + 1) << 23);       // smallest normal number
+    const vu one = vu{} + (uint32_t(127 - bias + 1 + shift) << 23);  // its last place is the smallest subnormal
+    const vu subnormal = (vu)((vf)magnitude + (vf)one) - one;
+    const vu rebased = magnitude - (uint32_t(127 - bias) << 23);
+    const vu normal = (rebased + ((1u << (shift - 1)) - 1) + ((rebased >> shift) & 1u)) >> shift;
+    const vu finite = magnitude < lowest ? subnormal : normal;
+    const vu number = magnitude >= overflow ? vu{} + infinity : finite;
+    return ((bits >> 24) & 0x80u) | (magnitude > 0x7f800000u ? vu{} + 0x7fu : number);
 }
+// e4m3 has no infinity: what is beyond 448 becomes NaN, as torch casts.
+INLINE vu narrow_byte(vf x, e4m3) { return narrow_byte(x, 3, 7, 0x43e80001u, 0x7fu); }
+INLINE vu narrow_byte(vf x, e5m2) { return narrow_byte(x, 2, 15, 0x47700000u, 0x7cu); }
+
+template <class C>
+INLINE void store_bytes(C* to, const F& a) {
+#define STEP(i) { const vb b = __builtin_convertvector(narrow_byte(a.p[i], C{}), vb); memcpy((void*)(to + i * WIDTH), &b, sizeof b); }
+    LANES_EACH(STEP)
+#undef STEP
+}
+INLINE void store(e4m3* to, const F& a) { store_bytes(to, a); }
+INLINE void store(e5m2* to, const F& a) { store_bytes(to, a); }
 
 INLINE void narrow(float x, float* to) { *to = x; }
 INLINE void narrow(float x, f16* to) { to->bits = half_bits(x); }
-INLINE void narrow(float x, e4m3* to) { to->bits = eight_bits(x, 3, 7, 0x43e80001u, 0x7f, 0x7f); }
-INLINE void narrow(float x, e5m2* to) { to->bits = eight_bits(x, 2, 15, 0x47700000u, 0x7c, 0x7f); }
 INLINE void narrow(float x, bf16* to) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     to->bits = uint16_t(x != x ? 0x7fc0u | (bits >> 16) : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-template <class T>
-INLINE void store(T* to, const F& a) {
-    float x[16];
-    memcpy(x, &a, 64);
-    for (int i = 0; i < 16; i++) narrow(x[i], to + i);
 }
 
 // The first n < 16 elements; the other lanes are 0.

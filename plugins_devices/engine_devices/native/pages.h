@@ -1,9 +1,9 @@
 // How keys and values stand in a page, and which threads' argument structs describe it.
 //
-// A page is [kv head][keys, values]. With S = 2 for bf16 and 1 for other types, and D the head size padded to 16:
+// A page is [kv head][keys, values]. With S = 4 for types of 8 bits, 2 for bf16 and 1 for others, and D the head size padded to 16:
 //   keys   [tokens / 16][D / S][16 tokens][S]   one register = 16 tokens × S dimensions, multiplied by a broadcast of q
 //   values [tokens / S][D][S]                   one register = 16 dimensions × S tokens, multiplied by a broadcast of p
-// Pages of fewer than 16 tokens have keys [D / S][tokens][S].
+// Pages of fewer than 16 tokens have keys [D / S][tokens][S]; pages of fewer than S tokens have values [D][tokens].
 #pragma once
 #include <stdint.h>
 

@@ -27,19 +27,20 @@ struct Token {
     alignas(64) C keys[LARGEST_HEAD], values[LARGEST_HEAD];
 };
 
-// Where they stand in the page: keys every `width` steps of S elements, values every S elements.
+// Where they stand in the page: keys every `width` steps of S elements, values every `step` elements.
 template <class C, int S>
 struct Spot {
     C *keys, *values;
-    int64_t width;
+    int64_t width, step;
 
     Spot(const engine_pages& p, int64_t slot, int head) {
         const int dim = pages::padded(p.head_dim), token = int(slot % p.block_size);
+        step = p.block_size < S ? p.block_size : S;
         const int64_t half = pages::half_bytes(p);
         char* base = (char*)p.pages + slot / p.block_size * p.page_bytes + head * 2 * half;
         width = p.block_size < 16 ? p.block_size : 16;
         keys = (C*)base + int64_t(token / 16) * 16 * dim + token % 16 * S;
-        values = (C*)(base + half) + int64_t(token / S) * dim * S + token % S;
+        values = (C*)(base + half) + int64_t(token / step) * dim * step + token % step;
     }
 };
 
@@ -59,7 +60,7 @@ void store_one(const engine_pages& p, int64_t slot, int head, const Token<C>& to
     const Spot<C, S> spot(p, slot, head);
     for (int d = 0; d < dim / S; d++) memcpy((void*)(spot.keys + d * spot.width * S), token.keys + d * S, S * sizeof(C));
     if (S == 1) memcpy((void*)spot.values, token.values, dim * sizeof(C));
-    else for (int d = 0; d < dim; d++) spot.values[d * S] = token.values[d];
+    else for (int d = 0; d < dim; d++) spot.values[d * spot.step] = token.values[d];
 }
 
 // Two neighbours of which the first has an even place: whole words. A word is never read to be written, as another thread may
@@ -134,11 +135,15 @@ constexpr float largest() {
 }
 
 template <class C>
-void fit(float factor, int dim, float* x) {
+INLINE F fit(float factor, const F& x) {
     constexpr float most = largest<C>();
-    for (int d = 0; factor != 0.0f && d < dim; d++) x[d] *= factor;
-    // Comparisons that leave NaN alone.
-    for (int d = 0; most != 0.0f && d < dim; d++) x[d] = x[d] > most ? most : x[d] < -most ? -most : x[d];
+    const F scaled = factor != 0.0f ? x * all(factor) : x;
+    return most != 0.0f ? within(scaled, most) : scaled;
+}
+
+template <class C>
+void fit(float factor, int dim, float* x) {
+    for (int d = 0; (factor != 0.0f || largest<C>() != 0.0f) && d < dim; d += 16) store(x + d, fit<C>(factor, load(x + d)));
 }
 
 template <class A, class C>
@@ -169,24 +174,42 @@ void place_keys(const engine_place_arguments& a, int64_t row, int64_t end, int h
     }
 }
 
+// Rows of a tile in the cache's type: as they are, or as fit() and store() make them.
+template <class C>
+struct Narrow {
+    alignas(64) C rows[16][128];
+    const C* of(int i, const bf16* from, float factor, int dim) {
+        for (int d = 0; d < dim; d += 16) store(rows[i] + d, fit<C>(factor, load(from + d)));
+        return rows[i];
+    }
+};
+template <>
+struct Narrow<bf16> {
+    const bf16* of(int, const bf16* from, float, int) { return from; }
+};
+
 // Keys and values of `row` … `row` + 15, if they are a tile that can be stored whole; false if not.
-template <class A, class C>
+template <class A, class C, int S>
 bool place_tile(const engine_place_arguments& a, int64_t row, int64_t end, int head) {
-    if constexpr (!std::is_same_v<A, bf16> || !std::is_same_v<C, bf16>) {
+    if constexpr (!std::is_same_v<A, bf16> || S == 1) {
         return false;
     } else {
         const int dim = a.cache.head_dim;
         const int64_t slot = a.slots[row];
-        if (!is_simple(a) || a.k_factor != 0.0f || a.v_factor != 0.0f || end - row != 16 || slot < 0 || slot % 16 || a.cache.block_size % 16)
-            return false;
+        const bool scaled = a.k_factor != 0.0f || a.v_factor != 0.0f;
+        if (!is_simple(a) || (S == 2 && scaled) || end - row != 16 || slot < 0 || slot % 16 || a.cache.block_size % 16) return false;
         for (int i = 1; i < 16; i++)
             if (a.slots[row + i] != slot + i) return false;
         alignas(64) bf16 turned[16][128];
-        const bf16 *keys[16], *values[16];
+        Narrow<C> narrow_keys, narrow_values;
+        const C *keys[16], *values[16];
         if (dim == 128) turn_keys<bf16, 8>(a, row, head, turned);
         else turn_keys<bf16, 4>(a, row, head, turned);
-        for (int i = 0; i < 16; i++) keys[i] = turned[i], values[i] = (const bf16*)a.v + (row + i) * a.v_row + head * a.v_head;
-        const Spot<bf16, 2> spot(a.cache, slot, head);
+        for (int i = 0; i < 16; i++) {
+            keys[i] = narrow_keys.of(i, turned[i], a.k_factor, dim);
+            values[i] = narrow_values.of(i, (const bf16*)a.v + (row + i) * a.v_row + head * a.v_head, a.v_factor, dim);
+        }
+        const Spot<C, S> spot(a.cache, slot, head);
         place_tiles::store_tile(keys, values, dim, (char*)spot.keys, (char*)spot.values);
         return true;
     }
@@ -202,7 +225,7 @@ void place_block(const engine_place_arguments& a, int64_t row, int64_t end, floa
         else for (int head = 0; head < a.heads; head++) place_query<A>(a, each, head, x);
     }
     for (int head = 0; head < a.cache.kv_heads; head++)
-        if (!place_tile<A, C>(a, row, end, head)) place_keys<A, C, S>(a, row, end, head, x, tokens);
+        if (!place_tile<A, C, S>(a, row, end, head)) place_keys<A, C, S>(a, row, end, head, x, tokens);
 }
 
 template <class A, class C, int S>
@@ -232,8 +255,8 @@ void place_any(const engine_place_arguments& a, int threads) {
     switch (a.cache.type) {
         case ENGINE_BF16: return place<A, bf16, 2>(a, threads);
         case ENGINE_F16: return place<A, f16, 1>(a, threads);
-        case ENGINE_F8_E4M3: return place<A, e4m3, 1>(a, threads);
-        case ENGINE_F8_E5M2: return place<A, e5m2, 1>(a, threads);
+        case ENGINE_F8_E4M3: return place<A, e4m3, 4>(a, threads);
+        case ENGINE_F8_E5M2: return place<A, e5m2, 4>(a, threads);
         default: return place<A, float, 1>(a, threads);
     }
 }

@@ -1,5 +1,7 @@
 // Sixteen tokens' keys and values at once into a tile of the cache: whole lines instead of single words.
 #pragma once
+#include <type_traits>
+
 #include "lanes.h"
 
 namespace place_tiles {
@@ -37,25 +39,23 @@ inline void transpose(const char* const (&from)[16], int64_t offset, char* to) {
 }
 #endif
 
-// keys[i] and values[i]: of token i, `dim` elements, a multiple of 32. The tile is written whole.
-inline void store_tile(const bf16* const (&keys)[16], const bf16* const (&values)[16], int dim, char* key_tile, char* value_tile) {
+// keys[i] and values[i]: of token i, `dim` elements of one or two bytes, a multiple of a line. The tile is written whole.
+template <class C>
+void store_tile(const C* const (&keys)[16], const C* const (&values)[16], int dim, char* key_tile, char* value_tile) {
+    typedef std::conditional_t<sizeof(C) == 1, vb, vh> Part;
+    const int S = 4 / sizeof(C), bits = 8 * sizeof(C);
     const char* from[16];
     for (int i = 0; i < 16; i++) from[i] = (const char*)keys[i];
-    for (int d = 0; d < dim; d += 32) transpose(from, int64_t(d) * 2, key_tile + int64_t(d) * 32);
-    for (int i = 0; i < 16; i += 2, value_tile += int64_t(dim) * 4)
-        for (int d = 0; d < dim; d += 16) {
-            vu even[LANES_PARTS], odd[LANES_PARTS];
-#define STEP(n)                                                                 \
-    {                                                                           \
-        vh a, b;                                                                \
-        memcpy(&a, values[i] + d + n * WIDTH, sizeof a);                        \
-        memcpy(&b, values[i + 1] + d + n * WIDTH, sizeof b);                    \
-        even[n] = __builtin_convertvector(a, vu), odd[n] = __builtin_convertvector(b, vu); \
-        even[n] |= odd[n] << 16;                                                \
-        memcpy(value_tile + (d + n * WIDTH) * 4, &even[n], sizeof even[n]);     \
-    }
-            LANES_EACH(STEP)
-#undef STEP
+    for (int d = 0; d < dim; d += 16 * S) transpose(from, int64_t(d) * sizeof(C), key_tile + int64_t(d) * 16 * sizeof(C));
+    for (int i = 0; i < 16; i += S, value_tile += int64_t(dim) * 4)
+        for (int d = 0; d < dim; d += WIDTH) {
+            vu word = {};
+            for (int j = 0; j < S; j++) {
+                Part part;
+                memcpy(&part, values[i + j] + d, sizeof part);
+                word |= __builtin_convertvector(part, vu) << (bits * j);
+            }
+            memcpy(value_tile + d * 4, &word, sizeof word);
         }
 }
 

@@ -49,21 +49,18 @@ namespace {
 
 const float TOPS[] = {0.0f, 127.0f, 448.0f, 57344.0f, 6.0f};
 
-float e4m3_of(float x) {
-    lanes::e4m3 code;
-    lanes::narrow(x, &code);
-    lanes::e4m3 sixteen[16] = {code};
-    float out[16];
-    lanes::store(out, lanes::load(sixteen));
-    return out[0];
-}
-
 // 16 floats to the nearest of an 8-bit type, back as floats.
 template <class E>
 void through(float* x) {
     E codes[16];
     lanes::store(codes, lanes::load(x));
     lanes::store(x, lanes::load(codes));
+}
+
+float e4m3_of(float x) {
+    float values[16] = {x};
+    through<lanes::e4m3>(values);
+    return values[0];
 }
 
 float even(float x) { return x >= -4194304.0f && x <= 4194304.0f ? __builtin_rintf(x) : x; }

@@ -5,58 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.attention.reference import ReferenceAttention
 from engine.errors import ConfigError
 from engine.plugin.contracts.attention import AttentionBatch
 from engine.plugin.facts import AttentionSpec
 from engine_devices._attention import NativeAttention
 from tests.core.attention.attention_cases import Case, make
+from tests.plugins_devices.native.compared_attention import MIXED, REFERENCE, compare, filled
 
-REFERENCE = ReferenceAttention()
-#: Absolute, for values of unit size. bfloat16: one unit in the last place of values up to 4.
-TOLERANCE = {"float32": 1e-5, "bfloat16": 1.7e-2, "float16": 2e-3}
 DECODES = ((1, 1), (1, 15), (1, 16), (1, 17), (1, 255), (1, 257), (1, 700))
-MIXED = ((300, 300), (0, 10), (1, 40), (3, 0), (33, 70), (64, 600), (1, 1), (5, 5))
 HEADS = [(2, 2, 16), (16, 8, 128), (14, 2, 64), (8, 8, 8), (5, 1, 80), (3, 3, 72), (6, 2, 256), (71, 1, 64)]
 DTYPES = ["float32", "bfloat16", "float16"]
+#: Of queries and cache.
+TYPES = [*((dtype, dtype) for dtype in DTYPES), ("bfloat16", "float8_e4m3fn"), ("float32", "float8_e5m2")]
 
 
 @pytest.fixture
 def backend(native):
     return NativeAttention(native)
-
-
-def write(backend, case, cache, table, keys, values, first=0):
-    """Store tokens ``first``… of one sequence."""
-    positions = torch.arange(first, first + len(keys))
-    slots = table.long()[positions // case.block_size] * case.block_size + positions % case.block_size
-    batch = AttentionBatch(
-        torch.tensor([0, len(keys)], dtype=torch.int32), torch.tensor([len(keys)], dtype=torch.int32), table[None], slots,
-        case.block_size, len(keys), len(keys),
-    )  # fmt: skip
-    backend.place(keys, keys, values, cache, batch, case.spec)
-
-
-def filled(backend, case, inputs):
-    """A native cache with the same earlier context; whatever else it holds is NaN."""
-    cache = backend.allocate(case.spec, len(inputs.cache), case.block_size, inputs.cache.dtype, torch.device("cpu"))
-    cache.view(torch.uint8).fill_(255)
-    for index, (count, length) in enumerate(case.work):
-        if length > count:
-            kept = slice(0, length - count)
-            write(backend, case, cache, inputs.batch.block_table[index], inputs.keys[index][kept], inputs.values[index][kept])
-    return cache
-
-
-def compare(backend, case, tolerance=None):
-    inputs = make(case, REFERENCE)
-    wanted = REFERENCE.attend(inputs.q, inputs.k, inputs.v, inputs.cache, inputs.batch, case.spec, inputs.sinks)
-    cache = filled(backend, case, inputs)
-    got = backend.attend(inputs.q, inputs.k, inputs.v, cache, inputs.batch, case.spec, inputs.sinks)
-    assert got.dtype == wanted.dtype
-    assert got.isfinite().all()
-    error = (got.float() - wanted.float()).abs().max().item()
-    assert error <= (tolerance or TOLERANCE[case.dtype]), error
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,11 +61,12 @@ def test_empty_batches(backend):
     assert torch.equal(out, torch.zeros_like(inputs.q))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_results_do_not_depend_on_mates_chunks_or_threads(backend, dtype):
+@pytest.mark.parametrize(("dtype", "kept"), TYPES)
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_results_do_not_depend_on_mates_chunks_or_threads(backend, dtype, kept, head_dim):
     """The last row of a prompt: alone and in a batch, as decode and inside a prefill, on one thread and on three."""
     work = ((1, 700), (1, 33), (40, 300), (1, 5), (17, 17))
-    case = Case(work, 8, 2, 64, 16, dtype=dtype)
+    case = Case(work, 8, 2, head_dim, 16, dtype=dtype, cache=kept)
     inputs = make(case, REFERENCE)
     cache = filled(backend, case, inputs)
     batch = inputs.batch
@@ -135,11 +101,11 @@ def test_views_of_a_fused_projection(backend, dtype):
     assert torch.equal(cache.view(torch.uint8), other.view(torch.uint8))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("block_size", [8, 16, 64])
-def test_pages_can_be_copied(backend, dtype, block_size):
+@pytest.mark.parametrize(("dtype", "kept"), TYPES)
+@pytest.mark.parametrize("block_size", [2, 8, 16, 64])
+def test_pages_can_be_copied(backend, dtype, kept, block_size):
     """A page is bytes: a sequence on copies of its pages, in other places, reads the same."""
-    case = Case(((1, 150),), 4, 2, 48, block_size, dtype=dtype)
+    case = Case(((1, 150),), 4, 2, 48, block_size, dtype=dtype, cache=kept)
     inputs = make(case, REFERENCE)
     cache = filled(backend, case, inputs)
     wanted = backend.attend(inputs.q, inputs.k, inputs.v, cache, inputs.batch, case.spec)
@@ -150,43 +116,6 @@ def test_pages_can_be_copied(backend, dtype, block_size):
     inputs.batch.block_table.copy_(order[inputs.batch.block_table.long()])
     assert torch.equal(backend.read(inputs.q, moved, inputs.batch, case.spec), wanted)
     assert backend.page_bytes(case.spec, block_size, cache.element_size()) == cache[0].nbytes
-
-
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float32])
-def test_caches_of_other_types(backend, kind):
-    """Keys and values rounded as torch casts them; the arithmetic is float32."""
-    case = Case(((1, 300), (40, 40)), 4, 2, 64, 16)
-    inputs = make(case, REFERENCE)
-    for rows in (inputs.keys, inputs.values):
-        for index, part in enumerate(rows):
-            rows[index] = part.to(kind).float()
-    exact = REFERENCE.allocate(case.spec, len(inputs.cache), 16, torch.float32, torch.device("cpu"))
-    coarse = backend.allocate(case.spec, len(inputs.cache), 16, kind, torch.device("cpu"))
-    k, v = inputs.k.to(kind).float(), inputs.v.to(kind).float()
-    history = slice(0, 299)
-    table = inputs.batch.block_table[0].long()
-    for position in range(299):
-        page = table[position // 16]
-        exact[page, 0, :, position % 16] = inputs.keys[0][position]
-        exact[page, 1, :, position % 16] = inputs.values[0][position]
-    write(backend, case, coarse, inputs.batch.block_table[0], inputs.keys[0][history], inputs.values[0][history])
-    wanted = REFERENCE.attend(inputs.q, k, v, exact, inputs.batch, case.spec)
-    got = backend.attend(inputs.q, inputs.k, inputs.v, coarse, inputs.batch, case.spec)
-    assert torch.allclose(got, wanted, atol=1e-5)
-
-
-def test_every_byte_of_float8_reads_as_torch_reads_it(backend):
-    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
-        codes = torch.arange(256, dtype=torch.uint8).view(kind).float()
-        finite = codes[codes.isfinite()]
-        spec = AttentionSpec(num_heads=1, num_kv_heads=1, head_dim=len(finite), scale=1.0)
-        cache = backend.allocate(spec, 1, 16, kind, torch.device("cpu"))
-        row = finite.view(1, 1, -1)
-        batch = AttentionBatch(
-            torch.tensor([0, 1], dtype=torch.int32), torch.tensor([1], dtype=torch.int32),
-            torch.zeros((1, 1), dtype=torch.int32), torch.zeros(1, dtype=torch.int64), 16, 1, 1,
-        )  # fmt: skip
-        assert torch.equal(backend.attend(torch.zeros_like(row), row, row, cache, batch, spec), row)
 
 
 @pytest.mark.parametrize("where", ["q", "k", "v"])
@@ -214,22 +143,3 @@ def test_refusals(backend):
     for block_size in (1, 3, 24, 100):
         with pytest.raises(ConfigError, match="block-size"):
             backend.allocate(fine, 2, block_size, torch.float32, torch.device("cpu"))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cache", ["float8_e4m3fn", "float8_e5m2"])
-@pytest.mark.parametrize("window", [None, 40])
-def test_scaled_caches(backend, dtype, cache, window):
-    case = Case(MIXED, 4, 2, 64, 16, window=window, dtype=dtype, cache=cache, k_scale=0.25, v_scale=2.0)
-    compare(backend, case, 3e-2 if dtype == "bfloat16" else None)
-
-
-@pytest.mark.parametrize(("cache", "largest"), [("float8_e4m3fn", 448.0), ("float8_e5m2", 57344.0)])
-def test_eight_bits_saturate(backend, cache, largest):
-    case = Case(((3, 3),), 2, 2, 16, 16, cache=cache, k_scale=0.5)
-    inputs = make(case, REFERENCE)
-    inputs.k.fill_(1e6)
-    inputs.v.fill_(-1e6)
-    pages = backend.allocate(case.spec, len(inputs.cache), 16, inputs.cache.dtype, torch.device("cpu"))
-    out = backend.attend(inputs.q, inputs.k, inputs.v, pages, inputs.batch, case.spec)
-    assert torch.allclose(out, torch.full_like(out, -largest))
