@@ -160,15 +160,16 @@ void begin_rows(const engine_attend_arguments& a, const Task& task, const Room& 
     }
 }
 
+// `sums` and `weights`: of all that the rows see.
 template <class A>
-void write_rows(const engine_attend_arguments& a, const Task& task, const Room& r) {
+void write_rows(const engine_attend_arguments& a, const Task& task, const float* sums, const float* weights) {
     const int group = a.heads / a.cache.kv_heads, dim = a.cache.head_dim, padded = pages::padded(dim);
     for (int query = 0, row = 0; query < task.queries; query++)
         for (int head = 0; head < group; head++, row++) {
             A* to = (A*)a.out + (task.first_row + query) * a.out_row + (task.head * group + head) * a.out_head;
-            const float* from = r.whole + int64_t(row) * padded;
+            const float* from = sums + int64_t(row) * padded;
             const bool hidden = task.position + query < 0;
-            const F factor = all(hidden ? 0.0f : (a.out_factor != 0.0f ? a.out_factor : 1.0f) / r.weight[row]);
+            const F factor = all(hidden ? 0.0f : (a.out_factor != 0.0f ? a.out_factor : 1.0f) / weights[row]);
             for (int d = 0; d < dim; d += 16) put(to + d, hidden ? all(0) : load(from + d) * factor, dim - d);
         }
 }
@@ -189,10 +190,10 @@ void find_tiles(const engine_attend_arguments& a, const Task& task, int index, S
 template <class C, bool DOT, int DIM, bool FIRST>
 int compute_some(const engine_pages& p, Segment& s, const Segment* next, const Softmax& softmax, const Room& r, int row, int left) {
     if (LANES_PARTS == 1 && left >= 8) return rows_of_segment<C, DOT, 8, DIM, FIRST>(p, s, next, softmax, r, row), 8;
-    if (left >= 4) return rows_of_segment<C, DOT, 4, 0, FIRST>(p, s, next, softmax, r, row), 4;
-    if (left == 3) return rows_of_segment<C, DOT, 3, 0, FIRST>(p, s, next, softmax, r, row), 3;
-    if (left == 2) return rows_of_segment<C, DOT, 2, 0, FIRST>(p, s, next, softmax, r, row), 2;
-    return rows_of_segment<C, DOT, 1, 0, FIRST>(p, s, next, softmax, r, row), 1;
+    if (left >= 4) return rows_of_segment<C, DOT, 4, DIM, FIRST>(p, s, next, softmax, r, row), 4;
+    if (left == 3) return rows_of_segment<C, DOT, 3, DIM, FIRST>(p, s, next, softmax, r, row), 3;
+    if (left == 2) return rows_of_segment<C, DOT, 2, DIM, FIRST>(p, s, next, softmax, r, row), 2;
+    return rows_of_segment<C, DOT, 1, DIM, FIRST>(p, s, next, softmax, r, row), 1;
 }
 
 template <class C, bool DOT, int DIM>
@@ -281,9 +282,10 @@ template <class A, class C, bool DOT>
 void attend_whole(const engine_attend_arguments& a, int64_t tasks, Room& r) {
     const int dim = pages::padded(a.cache.head_dim), group = a.heads / a.cache.kv_heads;
     work_through<A, C, DOT>(a, Feed<C>{a, Cursor(a), tasks, 0}, r, [&](const Item& item) {
+        if (item.count == 1 && !a.sinks) return write_rows<A>(a, item.task, r.sum, r.sum_weight);  // as merged with nothing
         if (item.index == 0) begin_rows(a, item.task, r, dim);
         if (item.count) merge(r, item.task.queries * group, dim, r.sum, r.sum_top, r.sum_weight);
-        if (item.index + 1 >= item.count) write_rows<A>(a, item.task, r);
+        if (item.index + 1 >= item.count) write_rows<A>(a, item.task, r.whole, r.weight);
     });
 }
 
@@ -310,7 +312,7 @@ void attend_shared(const engine_attend_arguments& a, int64_t tasks, int most, Ro
             const float *tops = from + int64_t(rows) * dim, *weights = tops + rows;
             merge(r, here, dim, from, tops, weights);
         }
-        write_rows<A>(a, item.task, r);
+        write_rows<A>(a, item.task, r.whole, r.weight);
     });
 }
 

@@ -280,9 +280,9 @@ struct Width {
 };
 
 // How many tiles ahead of their use few rows fetch. A tile of bf16 of 128 dimensions is 4 KiB at a page's start, so that each takes one way
-// of every set of the first-level cache, of which there are 8 or 12 (measured, 32 sequences of 160 tokens, against 6: 2 take 0.91 of the
-// time on one core, 0.97 on four, 3 take 0.93 and 0.95, 1 and 8 more than 6 on each).
-const int NEAR = 3;
+// of every set of the first-level cache, of which there are 8 or 12 (measured, 32 sequences of 160 tokens, against 3: 2 take 0.97 of the
+// time on one core, 0.98 on four, 4 take 1.03 and 1.02, 1 takes 1.33 and 1.1).
+const int NEAR = 2;
 
 // The tile of a segment that is read as number `t`: keys, then values, the last of which first, as they may be copied.
 INLINE const char* tile_read(const Segment& s, int t) { return t < s.count ? s.keys[t] : t == s.count ? s.values[t - 1] : s.values[t - s.count - 1]; }
@@ -309,6 +309,9 @@ void rows_of_segment(const engine_pages& p, Segment& s, const Segment* next, con
     int tile = 0;
     for (; tile + T <= s.count; tile += T)
         score<C, DOT, R, T, FIRST>(s.keys + tile, ahead + tile, q, q_floats, dim, room.scores + tile * 16);
+    if (T > 2)
+        for (; tile + 2 <= s.count; tile += 2)
+            score<C, DOT, R, 2, FIRST>(s.keys + tile, ahead + tile, q, q_floats, dim, room.scores + tile * 16);
     for (; tile < s.count; tile++)
         score<C, DOT, R, 1, FIRST>(s.keys + tile, ahead + tile, q, q_floats, dim, room.scores + tile * 16);
     if (DOT) soften<bf16, R>(softmax, s, row, room.scores, (bf16*)room.weights, room.sum_top + row, room.sum_weight + row);
