@@ -78,9 +78,13 @@ LANES_BINARY(larger, STEP)
 INLINE F within(const F& a, float most) {
     const vf high = spread(most), low = spread(-most);
     F r;
+#if defined(__AVX512F__)
+    r.p[0] = (vf)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)a.p[0]));  // the second, where it is NaN
+#else
 #define STEP(i) r.p[i] = a.p[i] > high ? high : a.p[i] < low ? low : a.p[i];
     LANES_EACH(STEP)
 #undef STEP
+#endif
     return r;
 }
 
@@ -166,6 +170,22 @@ struct e5m2 {
     uint8_t bits;
 };
 
+// Elements of one and two bytes as words. (GCC takes a register apart for the conversion where it could do with one instruction.)
+INLINE vu widened(vh h) {
+#if defined(__AVX512F__)
+    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
+#else
+    return __builtin_convertvector(h, vu);
+#endif
+}
+INLINE vu widened(vb b) {
+#if defined(__AVX512F__)
+    return (vu)_mm512_cvtepu8_epi32((__m128i)b);
+#else
+    return __builtin_convertvector(b, vu);
+#endif
+}
+
 INLINE F load(const float* from) {
     F r;
     memcpy(&r, from, 64);
@@ -174,7 +194,7 @@ INLINE F load(const float* from) {
 
 INLINE F load(const bf16* from) {
     F r;
-#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = (vf)(__builtin_convertvector(h, vu) << 16); }
+#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = (vf)(widened(h) << 16); }
     LANES_EACH(STEP)
 #undef STEP
     return r;
@@ -224,7 +244,7 @@ INLINE F widen_bytes(const U& w, int byte) {
 template <class C>
 INLINE F load_bytes(const C* from) {
     F r;
-#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_byte(__builtin_convertvector(b, vu), C{}); }
+#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_byte(widened(b), C{}); }
     LANES_EACH(STEP)
 #undef STEP
     return r;
@@ -309,14 +329,12 @@ INLINE F rounded<f16>(const F& x) {
 
 // Round to nearest even into the low bytes of words.
 INLINE vu narrow_byte(vf x, int mantissa, int bias, uint32_t overflow, uint32_t infinity) {
-    const vu bits = (vu)x, magnitude = bits & 0x7fffffffu;
+    const vu bits = (vu)x, magnitude = bits & 0x7fffffffu, power = bits & 0x7f800000u;
     const int shift = 23 - mantissa;
-    const vu lowest = vu{} + (uint32_t(127 - bias + 1) << 23);       // smallest normal number
-    const vu one = vu{} + (uint32_t(127 - bias + 1 + shift) << 23);  // its last place is the smallest subnormal
-    const vu subnormal = (vu)((vf)magnitude + (vf)one) - one;
-    const vu rebased = magnitude - (uint32_t(127 - bias) << 23);
-    const vu normal = (rebased + ((1u << (shift - 1)) - 1) + ((rebased >> shift) & 1u)) >> shift;
-    const vu finite = magnitude < lowest ? subnormal : normal;
+    const vu lowest = vu{} + (uint32_t(127 - bias + 1) << 23);  // the smallest normal number's; subnormals have the same last place
+    const vu least = power > lowest ? power : lowest, large = least + (uint32_t(shift) << 23);
+    const vu last = (vu)((vf)magnitude + (vf)large) - large;    // what has the same last place lets the addition round
+    const vu finite = last + ((least - lowest) >> shift);
     const vu number = magnitude >= overflow ? vu{} + infinity : finite;
     return ((bits >> 24) & 0x80u) | (magnitude > 0x7f800000u ? vu{} + 0x7fu : number);
 }
