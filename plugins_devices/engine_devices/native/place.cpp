@@ -121,11 +121,32 @@ void turn_keys(const engine_place_arguments& a, int64_t row, int head, A (&to)[1
     }
 }
 
+// One head of one row.
+template <class A, int N>
+void turn_head(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
+    heads::Turn<A, N> turn;
+    turn.take_weight((const A*)norm);
+    take_angles(a, row, turn);
+    turn.apply(from, a.eps, a.offset, to);
+}
+
+// The same where it is simple; false if not.
+template <class A>
+bool turn_simple(const engine_place_arguments& a, int64_t row, const A* from, const void* norm, A* to) {
+    if (!is_simple(a)) return false;
+    if (a.cache.head_dim == 128) turn_head<A, 8>(a, row, from, norm, to);
+    else turn_head<A, 4>(a, row, from, norm, to);
+    return true;
+}
+
 template <class A>
 void place_query(const engine_place_arguments& a, int64_t row, int head, float* x) {
-    heads::read((const A*)a.q + row * a.q_row + head * a.q_head, a.cache.head_dim, x);
+    const A* from = (const A*)a.q + row * a.q_row + head * a.q_head;
+    A* to = (A*)a.q_out + row * a.out_row + head * a.out_head;
+    if (turn_simple<A>(a, row, from, a.q_norm, to)) return;
+    heads::read(from, a.cache.head_dim, x);
     turn<A>(a, row, a.q_norm, x);
-    heads::write((A*)a.q_out + row * a.out_row + head * a.out_head, a.cache.head_dim, x);
+    heads::write(to, a.cache.head_dim, x);
 }
 
 // The largest finite value: 8-bit floats saturate there.
@@ -149,8 +170,14 @@ void fit(float factor, int dim, float* x) {
 template <class A, class C>
 void read_token(const engine_place_arguments& a, int64_t row, int head, float* x, Token<C>& token) {
     const int dim = a.cache.head_dim, padded = pages::padded(dim);
-    heads::read((const A*)a.k + row * a.k_row + head * a.k_head, dim, x);
-    turn<A>(a, row, a.k_norm, x);
+    const A* keys = (const A*)a.k + row * a.k_row + head * a.k_head;
+    alignas(64) A turned[128];
+    if (turn_simple<A>(a, row, keys, a.k_norm, turned)) {
+        heads::read(turned, dim, x);
+    } else {
+        heads::read(keys, dim, x);
+        turn<A>(a, row, a.k_norm, x);
+    }
     fit<C>(a.k_factor, dim, x);
     heads::write(token.keys, padded, x);
     heads::read((const A*)a.v + row * a.v_row + head * a.v_head, dim, x);
