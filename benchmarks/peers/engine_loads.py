@@ -13,6 +13,11 @@ import time
 from engine import LLM, SamplingParams
 
 
+def ids(source: random.Random, count: int) -> list[int]:
+    """So many random ones."""
+    return [source.randrange(1000, 150000) for _ in range(count)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -24,9 +29,11 @@ def main() -> None:
         options.model, max_model_len=4096, num_gpu_blocks_override=options.pages, kv_cache_dtype=options.kv_cache_dtype
     ) as llm:
         print("ready", flush=True)
+        prefix: list[int] = []
         for line in sys.stdin:
-            batch, inputs, outputs = map(int, line.split())
-            prompts = [{"prompt_token_ids": [source.randrange(1000, 150000) for _ in range(inputs)]} for _ in range(batch)]
+            batch, inputs, outputs, shared, known = [*map(int, line.split()), 0, 0][:5]
+            prefix = prefix if known else ids(source, shared)
+            prompts = [{"prompt_token_ids": prefix + ids(source, inputs - shared)} for _ in range(batch)]
             params = [SamplingParams(temperature=0.0, max_tokens=outputs, ignore_eos=True)] * batch
             began = time.perf_counter()
             llm.generate(prompts, params, use_tqdm=False)

@@ -4,8 +4,9 @@
         "engine=python benchmarks/peers/engine_loads.py MODEL" \\
         "openvino=PEERS/openvino/bin/python benchmarks/peers/openvino_genai_offline.py EXPORTED --threads 4 --turns"
 
-A command prints ``ready``, then reads lines of ``batch inputs outputs`` and answers each with the seconds that so many prompts of random
-ids took at once. Every load is run once before it is measured.
+A command prints ``ready``, then reads lines of ``batch inputs outputs [shared [known]]`` and answers each with the seconds that so many
+prompts of random ids took at once. The first ``shared`` ids are the same in all of them: new ones, or (``known`` 1) those of the load
+before. Every load is run once before it is measured.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Peer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", nargs="+", metavar="NAME=COMMAND")
-    parser.add_argument("--load", action="append", required=True, metavar="BATCH,INPUTS,OUTPUTS")
+    parser.add_argument("--load", action="append", required=True, metavar="BATCH,INPUTS,OUTPUTS[,SHARED[,KNOWN]]")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.5)
     options = parser.parse_args()
@@ -70,7 +71,7 @@ def main() -> None:
         for name, median in medians.items():
             taken = " ".join(f"{each:.3f}" for each in seconds[name][1:])
             ratio = median / medians[peers[0].name]
-            print(f"{text:12} {name:10} {median:7.3f} s  {tokens / median:7.1f} tok/s  {ratio:5.2f} x  ({taken})", flush=True)
+            print(f"{text:15} {name:10} {median:7.3f} s  {tokens / median:7.1f} tok/s  {ratio:5.2f} x  ({taken})", flush=True)
     for peer in peers:
         peer.close()
 

@@ -35,10 +35,16 @@ class Pipeline:
             properties["KV_CACHE_PRECISION"] = cache
         self._pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
         self._source = np.random.default_rng(0)
+        self._prefix = self._ids(0)
 
-    def run(self, batch: int, inputs: int, outputs: int) -> float:
-        """Seconds for ``batch`` prompts of random ids at once."""
-        prompts = [openvino.Tensor(self._source.integers(1000, 150000, (1, inputs))) for _ in range(batch)]
+    def _ids(self, count: int) -> np.ndarray:
+        return self._source.integers(1000, 150000, (1, count))
+
+    def run(self, batch: int, inputs: int, outputs: int, shared: int = 0, known: int = 0) -> float:
+        """Seconds for ``batch`` prompts of random ids at once; the first ``shared`` are theirs, or (``known``) those of the call before."""
+        if not known:
+            self._prefix = self._ids(shared)
+        prompts = [openvino.Tensor(np.hstack((self._prefix, self._ids(inputs - shared)))) for _ in range(batch)]
         settings = genai.GenerationConfig()
         settings.max_new_tokens = settings.min_new_tokens = outputs
         settings.ignore_eos = True
