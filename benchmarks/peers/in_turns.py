@@ -4,9 +4,8 @@
         "engine=python benchmarks/peers/engine_loads.py MODEL" \\
         "openvino=PEERS/openvino/bin/python benchmarks/peers/openvino_genai_offline.py EXPORTED --threads 4 --turns"
 
-A command prints ``ready``, then reads lines of ``batch inputs outputs [shared [known]]`` and answers each with the seconds that so many
-prompts of random ids took at once. The first ``shared`` ids are the same in all of them: new ones, or (``known`` 1) those of the load
-before. Every load is run once before it is measured.
+A command prints ``ready``, then reads lines of ``batch inputs outputs [shared [known]]`` (prompts.py) and answers each with the seconds
+that so many prompts of random ids took at once. Every load is run once before it is measured.
 """
 
 from __future__ import annotations

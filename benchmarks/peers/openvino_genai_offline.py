@@ -19,6 +19,7 @@ import time
 import numpy as np
 import openvino
 import openvino_genai as genai
+from prompts import Prompts
 
 
 class Pipeline:
@@ -34,23 +35,18 @@ class Pipeline:
         if cache:
             properties["KV_CACHE_PRECISION"] = cache
         self._pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
-        self._source = np.random.default_rng(0)
-        self._prefix = self._ids(0)
+        self._prompts = Prompts(seed=0)
 
-    def _ids(self, count: int) -> np.ndarray:
-        return self._source.integers(1000, 150000, (1, count))
-
-    def run(self, batch: int, inputs: int, outputs: int, shared: int = 0, known: int = 0) -> float:
-        """Seconds for ``batch`` prompts of random ids at once; the first ``shared`` are theirs, or (``known``) those of the call before."""
-        if not known:
-            self._prefix = self._ids(shared)
-        prompts = [openvino.Tensor(np.hstack((self._prefix, self._ids(inputs - shared)))) for _ in range(batch)]
+    def run(self, load: str) -> float:
+        """Seconds for the prompts of a load at once."""
+        wanted, outputs = self._prompts.of(load)
+        prompts = [openvino.Tensor(np.array([ids])) for ids in wanted]
         settings = genai.GenerationConfig()
         settings.max_new_tokens = settings.min_new_tokens = outputs
         settings.ignore_eos = True
         settings.do_sample = False
         began = time.perf_counter()
-        self._pipeline.generate(prompts, [settings] * batch)
+        self._pipeline.generate(prompts, [settings] * len(prompts))
         return time.perf_counter() - began
 
 
@@ -63,15 +59,15 @@ def main() -> None:
     parser.add_argument("--turns", action="store_true")
     options = parser.parse_args()
     pipeline = Pipeline(options.model, options.threads, options.cache)
-    pipeline.run(1, 16, 4)
+    pipeline.run("1 16 4")
     if options.turns:
         print("ready", flush=True)
         for line in sys.stdin:
-            print(f"{pipeline.run(*map(int, line.split())):.4f}", flush=True)
+            print(f"{pipeline.run(line):.4f}", flush=True)
         return
 
     def median(batch: int, inputs: int, outputs: int) -> float:
-        return statistics.median(pipeline.run(batch, inputs, outputs) for _ in range(options.repeats))
+        return statistics.median(pipeline.run(f"{batch} {inputs} {outputs}") for _ in range(options.repeats))
 
     prompt, whole = median(1, 128, 1), median(1, 128, 129)
     decode = 128 / (whole - prompt)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
+
+from prompts import Prompts
 
 from engine.cli.bench.http import Target
 from engine.cli.bench.loads import Sizes
@@ -24,14 +25,12 @@ async def burst(server: Server, prompts: list[list[int]], outputs: int) -> float
 
 def main() -> None:
     # Not the prompts of engine_loads.py, nor those of another run: nothing of them may be cached.
-    source = random.Random()
+    prompts = Prompts(seed=None)
     target = Target(sys.argv[1])
     server = Server(target, asyncio.run(first_model(target)), "completions", {}, 600.0)
     print("ready", flush=True)
     for line in sys.stdin:
-        batch, inputs, outputs = map(int, line.split())
-        prompts = [[source.randrange(1000, 150000) for _ in range(inputs)] for _ in range(batch)]
-        print(f"{asyncio.run(burst(server, prompts, outputs)):.4f}", flush=True)
+        print(f"{asyncio.run(burst(server, *prompts.of(line))):.4f}", flush=True)
 
 
 if __name__ == "__main__":

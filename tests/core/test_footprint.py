@@ -125,7 +125,7 @@ def test_who_stops_lets_go_of_the_memory():
 
 
 ENDING = """
-import sys, time
+import sys
 import torch
 from engine.plugin.host_memory import commit, zeros
 tensor = zeros((int(sys.argv[2]),), torch.uint8)

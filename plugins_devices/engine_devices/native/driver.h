@@ -164,13 +164,12 @@ struct Epilogue {
         for (int64_t row = 0; row < rows; row++, y += PANEL, up += PANEL, to += a.out_stride, from += a.residual_stride) {
             if (columns == PANEL) {
                 finish_row(y, up, bias, a.residual ? from : nullptr, to);
-                if (leaders.found) leaders.look<T>(first + row, to, column, columns);
-                continue;
+            } else {
+                Element before[PANEL] = {}, after[PANEL];
+                if (a.residual) memcpy(before, from, size_t(columns) * sizeof(Element));
+                finish_row(y, up, bias, a.residual ? before : nullptr, after);
+                memcpy(to, after, size_t(columns) * sizeof(Element));
             }
-            Element before[PANEL] = {}, after[PANEL];
-            if (a.residual) memcpy(before, from, size_t(columns) * sizeof(Element));
-            finish_row(y, up, bias, a.residual ? before : nullptr, after);
-            memcpy(to, after, size_t(columns) * sizeof(Element));
             if (leaders.found) leaders.look<T>(first + row, to, column, columns);
         }
     }

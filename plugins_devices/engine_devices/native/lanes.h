@@ -10,6 +10,7 @@
 #endif
 
 #include "abi.h"
+#include "vector.h"
 
 namespace lanes {
 namespace {
@@ -170,15 +171,9 @@ struct e5m2 {
     uint8_t bits;
 };
 
-// Elements of one and two bytes as words. (GCC takes a register apart for the conversion where it could do with one instruction.)
-INLINE vu widened(vh h) {
-#if defined(__AVX512F__)
-    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
-#else
-    return __builtin_convertvector(h, vu);
-#endif
-}
-INLINE vu widened(vb b) {
+// Elements of two bytes and of one as words.
+using engine::words_of;
+INLINE vu words_of(vb b) {
 #if defined(__AVX512F__)
     return (vu)_mm512_cvtepu8_epi32((__m128i)b);
 #else
@@ -194,7 +189,7 @@ INLINE F load(const float* from) {
 
 INLINE F load(const bf16* from) {
     F r;
-#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = (vf)(widened(h) << 16); }
+#define STEP(i) { vh h; memcpy(&h, from + i * WIDTH, sizeof h); r.p[i] = (vf)(words_of(h) << 16); }
     LANES_EACH(STEP)
 #undef STEP
     return r;
@@ -244,7 +239,7 @@ INLINE F widen_bytes(const U& w, int byte) {
 template <class C>
 INLINE F load_bytes(const C* from) {
     F r;
-#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_byte(widened(b), C{}); }
+#define STEP(i) { vb b; memcpy(&b, from + i * WIDTH, sizeof b); r.p[i] = widen_byte(words_of(b), C{}); }
     LANES_EACH(STEP)
 #undef STEP
     return r;

@@ -43,8 +43,7 @@ struct Leaders {
             Best best = nothing();
             for (int thread = 0; thread < threads; thread++) {
                 const Best& other = static_cast<const Best*>(a.best_found)[int64_t(thread) * a.rows + row];
-                if (other.place < 0) continue;
-                best = best.place < 0 ? other : other.place < best.place ? better(other, best) : better(best, other);
+                best = other.place < best.place ? better(other, best) : better(best, other);
             }
             a.best_value[row] = best.value;
             a.best_place[row] = best.place < 0 ? 0 : best.place;

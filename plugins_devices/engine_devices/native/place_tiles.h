@@ -53,7 +53,7 @@ void store_tile(const C* const (&keys)[16], const C* const (&values)[16], int di
             for (int j = 0; j < S; j++) {
                 Part part;
                 memcpy(&part, values[i + j] + d, sizeof part);
-                word |= widened(part) << (bits * j);
+                word |= words_of(part) << (bits * j);
             }
             memcpy(value_tile + d * 4, &word, sizeof word);
         }
