@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine_devices.native.build import INSTRUCTION_SETS, BuildFailed, InstructionSet, build, cache_directory, find, instruction_set
+
+_logger = logging.getLogger(__name__)
 
 #: ``engine_type`` of native/abi.h by torch's name of the dtype, or by what it holds.
 ELEMENT_TYPES = {
@@ -28,6 +31,11 @@ class Absent:
     """Why there is no native library; torch computes instead."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Refused(Absent):
+    """The system does not let this process use what the processor has."""
 
 
 class Operation(ctypes.Structure):
@@ -174,18 +182,26 @@ def load() -> Native | Absent:
     """
     if os.environ.get("ENGINE_CPU_NATIVE", "1") == "0":
         return Absent("ENGINE_CPU_NATIVE=0")
-    return open_library(chosen_instruction_set(), sanitize=os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1")
+    have, sanitize = processor_flags(), os.environ.get("ENGINE_CPU_SANITIZE", "0") == "1"
+    found = open_library(isa := chosen_instruction_set(have), sanitize=sanitize)
+    if isinstance(found, Refused) and not os.environ.get("ENGINE_CPU_ISA"):
+        _logger.warning("%s; the kernels for the next best instruction set are taken", found.reason)
+        found = open_library(next(other for other in INSTRUCTION_SETS if other.needs < isa.needs), sanitize=sanitize)
+    return found
 
 
 def open_library(isa: InstructionSet, *, sanitize: bool = False) -> Native | Absent:
     """That instruction set's library, compiled if need be; its pool is not started. ``sanitize``: with ASan and UBSan."""
     try:
         path = find(isa, sanitize=sanitize) or build(isa, cache_directory(), sanitize=sanitize)
-        return Native(ctypes.CDLL(str(path)), isa.name, path)
+        library = ctypes.CDLL(str(path))
     except BuildFailed as error:
         return Absent(str(error))
     except OSError as error:
         return Absent(f"the library cannot be loaded: {error}")
+    if number := library.engine_permit():
+        return Refused(f"the system does not let this process use {isa.name} ({os.strerror(number)})")
+    return Native(library, isa.name, path)
 
 
 def chosen_instruction_set(flags: frozenset[str] | None = None) -> InstructionSet:

@@ -63,8 +63,11 @@ int engine_follow_on(const engine_operation* operations, int count, const engine
 void engine_profile(int enabled);
 int engine_profile_read(double* seconds, int count);
 
-// The instruction set that the loaded library uses: "avx512_bf16", "avx512", "avx2" or "portable".
+// The instruction set that the loaded library uses: "amx", "avx512_bf16", "avx512", "avx2" or "portable".
 const char* engine_instruction_set(void);
+
+// Asks the system for the registers that this library uses, for all of the process; before its first kernel. 0, or the error's number.
+int engine_permit(void);
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <type_traits>
 
+#include "attention_amx.h"
 #include "attention_tasks.h"
 #include "attention_tiles.h"
 #include "lanes.h"
@@ -78,6 +79,9 @@ struct Room {
     char* copies;    // tiles put together from small pages, or with hidden tokens cleared
     char* block = nullptr;
     size_t bytes = 0;
+#if defined(ENGINE_AMX)
+    amx::Registers registers;
+#endif
 
     ~Room() { free(block); }
     void prepare(int rows, int dim) {
@@ -210,9 +214,16 @@ void compute_rows(const engine_pages& p, Segment& s, const Segment* next, const 
 
 // All rows of a task over one segment: r.sum, r.sum_top, r.sum_weight. Rows that see none of it get sum_weight 0.
 template <class C, bool DOT>
-void compute(const engine_attend_arguments& a, const Task& task, Segment& s, const Segment* next, const Room& r, const Coming& coming) {
+void compute(const engine_attend_arguments& a, const Task& task, Segment& s, const Segment* next, Room& r, const Coming& coming) {
     const int group = a.heads / a.cache.kv_heads, rows = task.queries * group;
     const Softmax softmax{a.scale, a.soft_cap, a.window, task.position, group};
+#if defined(ENGINE_AMX)
+    if constexpr (DOT && std::is_same_v<C, bf16>)
+        if (fills_registers(a.cache.head_dim)) {
+            tile_rows_of_segment(a.cache, s, next, softmax, r, rows);
+            return coming.fetch(0, rows);
+        }
+#endif
     if (DOT && a.cache.head_dim == 128) return compute_rows<C, DOT, 128>(a.cache, s, next, softmax, r, rows, coming);
     compute_rows<C, DOT, 0>(a.cache, s, next, softmax, r, rows, coming);
 }
@@ -344,6 +355,9 @@ void attend(const engine_attend_arguments& a, int thread, int threads) {
         attend_shared<A, C, DOT>(a, tasks, most, r);
     else
         attend_whole<A, C, DOT>(a, tasks, r);
+#if defined(ENGINE_AMX)
+    r.registers.release();
+#endif
 }
 
 // A cache of 8 bits.

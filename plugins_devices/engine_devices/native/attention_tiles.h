@@ -1,5 +1,6 @@
 // Rows of queries against the tiles of one segment: scores, softmax, sum of values.
 #pragma once
+#include "amx.h"
 #include "attention_products.h"
 #include "lanes.h"
 #include "pages.h"
@@ -10,7 +11,11 @@ namespace {
 using namespace lanes;
 
 const int SEGMENT = 256;
+#if defined(ENGINE_AMX)
+const int MOST_ROWS = amx::ROWS;
+#else
 const int MOST_ROWS = 8;
+#endif
 
 // Tokens [begin, end) of a segment, from token `first` on in tiles of 16. `copies`: room for tiles that are put together or changed.
 struct Segment {

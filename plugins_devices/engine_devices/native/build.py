@@ -33,9 +33,14 @@ class InstructionSet:
 
 _NEEDS_AVX2 = frozenset({"avx2", "fma", "f16c"})
 _NEEDS_AVX512 = _NEEDS_AVX2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
+_AVX512_BF16 = (*_AVX512, "-mavx512vnni", "-mavx512bf16")
+_NEEDS_AVX512_BF16 = _NEEDS_AVX512 | {"avx512_vnni", "avx512_bf16"}
 #: Best first.
 INSTRUCTION_SETS = (
-    InstructionSet("avx512_bf16", (*_AVX512, "-mavx512vnni", "-mavx512bf16"), _NEEDS_AVX512 | {"avx512_vnni", "avx512_bf16"}),
+    InstructionSet(
+        "amx", (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"), _NEEDS_AVX512_BF16 | {"amx_tile", "amx_bf16", "amx_int8"}
+    ),
+    InstructionSet("avx512_bf16", _AVX512_BF16, _NEEDS_AVX512_BF16),
     InstructionSet("avx512", _AVX512, _NEEDS_AVX512),
     InstructionSet("avx2", _AVX2, _NEEDS_AVX2),
     InstructionSet("portable", (), frozenset()),

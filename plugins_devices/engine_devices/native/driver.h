@@ -11,6 +11,7 @@
 #pragma once
 #include <type_traits>
 
+#include "amx.h"
 #include "fetch.h"
 #include "lanes.h"
 #include "leaders.h"
@@ -21,7 +22,13 @@
 namespace engine {
 
 const int64_t CLAIM_BYTES = 32 << 10;   // of weights
-const int64_t BLOCK_BYTES = 512 << 10;  // of x: half of a usual second-level cache
+// Of x: what a second-level cache has room for, beside weights that pass through it; and the most rows, each of which needs sums.
+#if defined(ENGINE_AMX)
+const int64_t BLOCK_BYTES = 1536 << 10, BLOCK_ROWS = 512;  // of 2 MiB, as every processor with that unit has
+#else
+const int64_t BLOCK_BYTES = 512 << 10, BLOCK_ROWS = 256;  // of 1 MiB, as most have
+#endif
+const int64_t PAST_ROWS = 256;  // from which on results are not kept in the cache (goes_past)
 // Of weights that many rows share: they stay in the first-level cache, with the rows' inputs and sums beside them.
 const int64_t PIECE_BYTES = 32 << 10;
 // How far ahead of its use a panel is fetched from memory when it is used but once: some lines, across the page that the hardware's
@@ -56,6 +63,17 @@ struct Part {
     int64_t panel, begin, end, row;
     int n;
     Ahead ahead;
+};
+
+// Rows in groups of at most so many, as equal as they can be.
+struct Groups {
+    int64_t rows, count;
+
+    Groups(int64_t all, int most) : rows(all), count((all + most - 1) / most) {}
+    int64_t begin(int64_t group) const {
+        const int64_t larger = rows % count;
+        return rows / count * group + (group < larger ? group : larger);
+    }
 };
 
 // The units that a call does: a share of its own first, which lies together, then what is left, whoever comes.
@@ -111,15 +129,44 @@ inline void write_panel(typename T::Element* to, const vf (&y)[PANEL / LANES]) {
     for (int i = 0; i < PANEL / LANES; i++) T::store(to + i * LANES, y[i]);
 }
 
+// Whole lines of results that are far more than a cache holds go past it, where products are so fast that fetching the lines first would
+// keep them waiting. end_past() before others read them.
+template <class T>
+inline bool goes_past(const linear_args& a) {
+#if defined(ENGINE_AMX)
+    const bool lines = std::is_same<T, BF16>::value && reinterpret_cast<uintptr_t>(a.out) % 64 == 0 && a.out_stride % PANEL == 0;
+    return lines && a.rows >= PAST_ROWS && !a.residual && !a.best_value;
+#else
+    (void)a;
+    return false;
+#endif
+}
+
+inline void write_past(uint16_t* to, const vf (&y)[PANEL / LANES]) {
+#if defined(ENGINE_AMX)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), __m512i(_mm512_cvtne2ps_pbh(__m512(y[1]), __m512(y[0]))));
+#else
+    (void)to, (void)y;
+#endif
+}
+
+inline void end_past() {
+#if defined(ENGINE_AMX)
+    _mm_sfence();
+#endif
+}
+
 // What happens to finished sums of one panel: `column` is its first output.
 template <class T>
 struct Epilogue {
     typedef typename T::Element Element;
     const linear_args& a;
     const Leaders& leaders;
+    const bool past = goes_past<T>(a);
 
     // The lines that finish() will write come into the cache.
     void expect(int64_t first, int64_t rows, int64_t column) const {
+        if (past) return;
         const Element* to = static_cast<const Element*>(a.out) + first * a.out_stride + column;
         const Element* from = static_cast<const Element*>(a.residual) + first * a.residual_stride + column;
         for (int64_t row = 0; row < rows; row++, to += a.out_stride, from += a.residual_stride) {
@@ -149,6 +196,8 @@ struct Epilogue {
             if (residual) x = T::round(x) + T::load(residual + i * LANES);
             result[i] = x;
         }
+        if constexpr (std::is_same<T, BF16>::value)
+            if (past) return write_past(to, result);
         write_panel<T>(to, result);
     }
 
@@ -200,7 +249,8 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
         return after(0, rows);
     }
     const int64_t piece = K::width * unit < PIECE_BYTES ? PIECE_BYTES / (K::width * unit) * unit : unit;
-    const int64_t tiles = (rows + K::rows - 1) / K::rows, step = (LINES + tiles - 1) / tiles;
+    const Groups groups(rows, K::rows);
+    const int64_t tiles = groups.count, step = (LINES + tiles - 1) / tiles;
     const uint8_t* weights = kernel.weights(panel);
     for (int64_t begin = 0; begin < inputs; begin += piece) {
         const int64_t end = begin + piece < inputs ? begin + piece : inputs;
@@ -208,7 +258,7 @@ void multiply_panel(K& kernel, int64_t panel, int64_t rows, const uint8_t* comin
         // The next piece: so a thread waits for its very first one alone.
         const uint8_t* then = end < inputs ? weights + end * bytes / inputs : coming;
         for (int64_t tile = 0, row = 0, next; tile < tiles; tile++, row = next) {
-            next = row + rows / tiles + (tile < rows % tiles);
+            next = groups.begin(tile + 1);
             const Ahead ahead{then + tile * lines * step, step};
             if (end == inputs) before(row, next - row);
             kernel.multiply(Part{panel, begin, end, row, int(next - row), ahead}, y + row * PANEL);
@@ -225,7 +275,7 @@ void run_units(const linear_args& a, int thread, int threads) {
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, gates = a.gate ? panels / 2 : 0;
     const int64_t units = a.units ? a.units : a.gate ? gates : panels;
     int64_t block = BLOCK_BYTES / (K::input_bytes * int64_t(a.inputs)) / 64 * 64;
-    block = block < 64 ? 64 : block > 256 ? 256 : block;
+    block = block < 64 ? 64 : block > BLOCK_ROWS ? BLOCK_ROWS : block;
     const int64_t total = (a.rows + block - 1) / block * units, claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
     Units work(total, claim < 1 ? 1 : claim, thread, threads);
     const int64_t most = a.rows < block ? a.rows : block;
@@ -248,6 +298,7 @@ void run_units(const linear_args& a, int thread, int threads) {
         }
         multiply_panel(kernel, panel + gates, rows, coming, a.gate ? up : y, expect, finish);
     }
+    if (epilogue.past) end_past();
     leaders.end(a, threads);
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "dense.h"
+#include "dense_tiles.h"
 #include "driver.h"
 
 namespace engine {
@@ -69,6 +70,9 @@ extern "C" void engine_linear(const void* arguments, int thread, int threads) {
         case ENGINE_F32: return run_kernel<FloatKernel<PairsF32>>(a, thread, threads);
         case ENGINE_F16: return run_kernel<FloatKernel<PairsF16>>(a, thread, threads);
         case ENGINE_BF16:
+#if defined(ENGINE_AMX)
+            if (KernelTiles::takes(a)) return run_kernel<KernelTiles>(a, thread, threads);
+#endif
 #if defined(__AVX512BF16__)
             if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, thread, threads);
 #endif

@@ -2,6 +2,7 @@
 #include "pool.h"
 #include "vector.h"
 #include "abi.h"
+#include "amx.h"
 
 using namespace engine;
 
@@ -63,6 +64,24 @@ float chains(int64_t rounds, V start, F step) {
     return first;
 }
 
+#if defined(ENGINE_AMX)
+// As many products of whole registers as keep the matrix unit busy.
+void multiply_registers(int kind, int64_t rounds) {
+    amx::Registers registers;
+    registers.shape(amx::ROWS);
+    amx::clear<4>(), amx::clear<5>(), amx::clear<6>(), amx::clear<7>();
+    amx::clear<0>(), amx::clear<1>(), amx::clear<2>(), amx::clear<3>();
+    for (int64_t round = 0; kind == ENGINE_BF16 && round < rounds; round++) {
+        amx::multiply_bf16<0, 4, 6>(), amx::multiply_bf16<1, 4, 7>();
+        amx::multiply_bf16<2, 5, 6>(), amx::multiply_bf16<3, 5, 7>();
+    }
+    for (int64_t round = 0; kind == ENGINE_I8 && round < rounds; round++) {
+        amx::multiply_bytes<0, 4, 6>(), amx::multiply_bytes<1, 4, 7>();
+        amx::multiply_bytes<2, 5, 6>(), amx::multiply_bytes<3, 5, 7>();
+    }
+}
+#endif
+
 }  // namespace
 
 extern "C" {
@@ -87,6 +106,10 @@ void engine_read_roof(const void* arguments, int, int) {
 // Multiplications and additions in one round of one thread for that kind; 0: this library has no such instruction.
 int64_t engine_multiply_roof_operations(int kind) {
     if (kind == ENGINE_F32) return CHAINS * LANES * 2;
+#if defined(ENGINE_AMX)
+    if (kind == ENGINE_BF16) return 4 * 16 * 16 * 32 * 2;
+    if (kind == ENGINE_I8) return 4 * 16 * 16 * 64 * 2;
+#endif
 #if defined(__AVX512BF16__)
     if (kind == ENGINE_BF16) return CHAINS * 64;
 #endif
@@ -103,6 +126,9 @@ void engine_multiply_roof(const void* arguments, int, int) {
         const vf x = splat(1.0f + float(a.rounds) * 1e-20f);
         total = chains<vf>(a.rounds, vf{}, [x](vf sum) { return sum + x * x; });
     }
+#if defined(ENGINE_AMX)
+    if (a.kind != ENGINE_F32) return multiply_registers(a.kind, a.rounds);
+#endif
 #if defined(__AVX512BF16__)
     if (a.kind == ENGINE_BF16) {
         const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);
