@@ -24,13 +24,18 @@ namespace engine {
 const int64_t CLAIM_BYTES = 32 << 10;   // of weights
 // Of x: what a second-level cache has room for, beside weights that pass through it; and the most rows, each of which needs sums.
 #if defined(ENGINE_AMX)
-const int64_t BLOCK_BYTES = 1536 << 10, BLOCK_ROWS = 512;  // of 2 MiB, as every processor with that unit has
+const int64_t BLOCK_BYTES = 1024 << 10;  // of 2 MiB, as every processor with that unit has
 #else
-const int64_t BLOCK_BYTES = 512 << 10, BLOCK_ROWS = 256;  // of 1 MiB, as most have
+const int64_t BLOCK_BYTES = 512 << 10;  // of 1 MiB, as most have
 #endif
+const int64_t BLOCK_ROWS = 256;
 const int64_t PAST_ROWS = 256;  // from which on results are not kept in the cache (goes_past)
 // Of weights that many rows share: they stay in the first-level cache, with the rows' inputs and sums beside them.
+#if defined(ENGINE_AMX)
+const int64_t PIECE_BYTES = 16 << 10;  // 32 rows pass through at a time
+#else
 const int64_t PIECE_BYTES = 32 << 10;
+#endif
 // How far ahead of its use a panel is fetched from memory when it is used but once: some lines, across the page that the hardware's
 // prefetcher stops at.
 const int64_t STREAM_BYTES = 4096;

@@ -7,7 +7,8 @@ import ctypes
 import pytest
 
 from engine.errors import ConfigError
-from engine_devices._native import Absent, chosen_instruction_set, load, open_library, processor_flags
+from engine_devices import _native
+from engine_devices._native import Absent, Refused, chosen_instruction_set, load, open_library, processor_flags
 from engine_devices.native import build
 
 PORTABLE = build.instruction_set("portable")
@@ -16,8 +17,9 @@ PORTABLE = build.instruction_set("portable")
 def test_the_best_that_the_processor_has(monkeypatch):
     monkeypatch.delenv("ENGINE_CPU_ISA", raising=False)
     everything = frozenset().union(*(isa.needs for isa in build.INSTRUCTION_SETS))
-    assert chosen_instruction_set(everything).name == "avx512_bf16"
-    assert chosen_instruction_set(everything - {"avx512_bf16"}).name == "avx512"
+    assert chosen_instruction_set(everything).name == "amx"
+    assert chosen_instruction_set(everything - {"amx_int8"}).name == "avx512_bf16"
+    assert chosen_instruction_set(everything - {"amx_tile", "avx512_bf16"}).name == "avx512"
     assert chosen_instruction_set(everything - {"avx512bw"}).name == "avx2"
     assert chosen_instruction_set(frozenset()).name == "portable"
 
@@ -29,7 +31,7 @@ def test_the_environment_decides(monkeypatch):
     with pytest.raises(ConfigError, match=r"ENGINE_CPU_ISA=avx512 needs .*avx512f.*lacks"):
         chosen_instruction_set(frozenset({"avx2", "fma", "f16c"}))
     monkeypatch.setenv("ENGINE_CPU_ISA", "mmx")
-    with pytest.raises(ConfigError, match="known are avx512_bf16, avx512, avx2, portable"):
+    with pytest.raises(ConfigError, match="known are amx, avx512_bf16, avx512, avx2, portable"):
         chosen_instruction_set()
 
 
@@ -93,6 +95,24 @@ def test_a_prebuilt_library_comes_before_the_cache(monkeypatch, tmp_path):
     prebuilt.parent.mkdir()
     prebuilt.touch()
     assert build.find(PORTABLE) == prebuilt
+
+
+def test_what_the_system_refuses_gives_way_to_the_next_best(monkeypatch, caplog):
+    """A processor may have a matrix unit whose registers the system does not hand out."""
+    opened: list[str] = []
+
+    def refusing(isa, *, sanitize=False):
+        opened.append(isa.name)
+        return Refused("the system does not let this process use amx") if isa.name == "amx" else Absent("a library")
+
+    monkeypatch.delenv("ENGINE_CPU_ISA", raising=False)
+    monkeypatch.setattr(_native, "open_library", refusing)
+    monkeypatch.setattr(_native, "processor_flags", lambda: build.instruction_set("amx").needs)
+    assert load.__wrapped__() == Absent("a library")
+    assert opened == ["amx", "avx512_bf16"]
+    assert "does not let this process use amx; the kernels for the next best" in caplog.text
+    monkeypatch.setenv("ENGINE_CPU_ISA", "amx")
+    assert isinstance(load.__wrapped__(), Refused)
 
 
 def test_the_name_follows_flags_and_instruction_set():
