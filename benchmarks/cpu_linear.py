@@ -25,7 +25,7 @@ from engine_devices._linear import NativeLinear
 from engine_devices._native import Absent, Native, Operation, load
 from engine_devices._weights import allocate
 
-ROTATION = 256 << 20
+ROTATION = 1 << 30
 SHAPES = ("1024x4096", "2048x1024", "1024x6144", "3072x1024", "4096x14336")
 #: Weight format → dtype of activations.
 FORMATS = {
@@ -105,7 +105,8 @@ def measure(roofs: Roofs, kernels: list[NativeLinear], rows: int, dtype: torch.d
     repeats = max(3, min(20, int(2e11 / (floating * len(kernels)))))
     native = roofs.native
     native.tape = []
-    for kernel in kernels if floating < 1e9 else kernels[:2]:
+    used = kernels if floating < 1e9 else kernels[:2]
+    for kernel in used:
         kernel.apply(x, None)
     calls, native.tape = native.tape, None
     operations = (Operation * len(calls))()
@@ -114,7 +115,7 @@ def measure(roofs: Roofs, kernels: list[NativeLinear], rows: int, dtype: torch.d
     seconds, roof = [], []
     for _ in range(repeats):
         roof.append(roofs.read())
-        seconds.append(timed(lambda: native.run_list(operations)) / len(calls))
+        seconds.append(timed(lambda: native.run_list(operations)) / len(used))
     median, limit = statistics.median(seconds), statistics.median(roof)
     speed = first.nbytes / median / 1e9
     return f"{speed:7.1f} GB/s ({speed / limit:4.0%} of {limit:4.1f}) {floating / median / 1e9:8.0f} GFLOPS {median * 1e6:9.1f} us"

@@ -1,16 +1,26 @@
 // Integer weights with activations rounded to 8 bits.
 #include "integer.h"
 
+#include "integer_tiles.h"
+
 namespace engine {
+
+namespace {
+
+template <int BITS, class S>
+void run_bits(const linear_args& a, int thread, int threads) {
+#if defined(ENGINE_AMX)
+    if (IntegerTiles<BITS, S>::takes(a)) return run_kernel<IntegerTiles<BITS, S>>(a, thread, threads);
+#endif
+    run_kernel<IntegerKernel<BITS, S>>(a, thread, threads);
+}
+
+}  // namespace
 
 void run_integer(const linear_args& a, int thread, int threads) {
     const bool half = a.scale_type == ENGINE_F16;
-    if (a.weight_type == ENGINE_I4) {
-        if (half) return run_kernel<IntegerKernel<4, F16>>(a, thread, threads);
-        return run_kernel<IntegerKernel<4, F32>>(a, thread, threads);
-    }
-    if (half) return run_kernel<IntegerKernel<8, F16>>(a, thread, threads);
-    run_kernel<IntegerKernel<8, F32>>(a, thread, threads);
+    if (a.weight_type == ENGINE_I4) return half ? run_bits<4, F16>(a, thread, threads) : run_bits<4, F32>(a, thread, threads);
+    half ? run_bits<8, F16>(a, thread, threads) : run_bits<8, F32>(a, thread, threads);
 }
 
 }  // namespace engine

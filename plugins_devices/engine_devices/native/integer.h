@@ -131,6 +131,26 @@ inline void multiply_integers(const IntegerPart& part, int first, const Quantize
 // Inputs of a block that multiply_blocks() takes.
 const int BLOCK = 128;
 
+// Whether it does: each block of activations has one scale of the weight, its own or that of all inputs.
+inline bool whole_blocks(const linear_args& a) {
+    return a.x_group == BLOCK && (a.group == BLOCK || a.group >= round_up(a.inputs, a.group));
+}
+
+// A block's sum times the scale of its activations and, unless WHOLE, of its weights.
+template <bool WHOLE>
+inline vf scaled(vi sum, vf factor, vf weight) {
+    const vf result = __builtin_convertvector(sum, vf) * factor;
+    return WHOLE ? result : result * weight;
+}
+
+// y[LANES] of all blocks, with what comes once for a row: the scale of all inputs if WHOLE, the groups' shifts, the factor.
+template <class S, bool WHOLE>
+inline void finish_blocks(vf whole, const typename S::Element* shift, const float* sum, int64_t groups, float factor, float* y) {
+    vf result = WHOLE ? load_as<vf>(y) * whole : load_as<vf>(y);
+    for (int64_t g = 0; shift && g < groups; g++) result += S::load(shift + g * PANEL) * sum[g];
+    store_as(y, result * factor);
+}
+
 // y[R][P·LANES] (`first`: 0) += BLOCK inputs of a panel, times the scale of the activations' block and, unless WHOLE, of the weight's. The
 // start of a row's sum and its scale are so many bytes from its numbers. A function of its own, for the registers' sake: around
 // another loop GCC moves sums to and fro.
@@ -164,9 +184,9 @@ __attribute__((noinline)) void multiply_block(const uint8_t* panel, const uint8_
     if (!WHOLE)
         for (int i = 0; i < P; i++) each[i] = S::load(weight + i * LANES);
     ENGINE_FOR_ALL(R, P) {
-        const vf sum = __builtin_convertvector(sums[r][i], vf), factor = all_of(*reinterpret_cast<const float*>(x[r] + scale));
+        const vf factor = all_of(*reinterpret_cast<const float*>(x[r] + scale));
         float* to = y + r * PANEL + i * LANES;
-        store_as(to, load_unless(first, to) + (WHOLE ? sum * factor : sum * factor * each[i]));
+        store_as(to, load_unless(first, to) + scaled<WHOLE>(sums[r][i], factor, WHOLE ? factor : each[i]));
     }
 }
 
@@ -193,13 +213,11 @@ inline void multiply_blocks(const IntegerPart& part, int first, const QuantizedT
     if (part.end < part.inputs) return;
     for (int i = 0; i < P; i++) {
         const vf whole = S::load(weight + i * LANES);
+        const typename S::Element* shift = static_cast<const typename S::Element*>(part.shift);
+        if (shift) shift += (first + i) * LANES;
         for (int r = 0; r < R; r++) {
-            float* to = y + r * PANEL + i * LANES;
-            vf result = WHOLE ? load_as<vf>(to) * whole : load_as<vf>(to);
             const float* sum = reinterpret_cast<const float*>(rows.first + r * rows.stride + rows.sum);
-            for (int64_t g = 0; part.shift && g < part.inputs / part.group; g++)
-                result += S::load(static_cast<const typename S::Element*>(part.shift) + g * PANEL + (first + i) * LANES) * sum[g];
-            store_as(to, result * part.factor);
+            finish_blocks<S, WHOLE>(whole, shift, sum, part.inputs / part.group, part.factor, y + r * PANEL + i * LANES);
         }
     }
 }
@@ -235,7 +253,7 @@ struct IntegerKernel {
     int64_t count = 0;
 
     explicit IntegerKernel(const linear_args& args)
-        : a(args), x(args), blocks(args.x_group == BLOCK && (args.group == BLOCK || args.group >= x.padded)) {}
+        : a(args), x(args), blocks(whole_blocks(args)) {}
     int64_t inputs() const { return x.padded; }
     // Whole groups; a group of all inputs may be taken in several parts.
     int64_t unit() const { return a.group < x.padded && a.group > a.x_group ? a.group : a.x_group; }
