@@ -1,22 +1,32 @@
 // Products with dense panels: bf16, f32 and f16 weights.
 #pragma once
 #include "driver.h"
+#include "pairs.h"
 
 namespace engine {
 
-// Two consecutive inputs of LANES outputs, as floats. `p` counts pairs of inputs, `part` groups of LANES outputs.
+// Pair number p of inputs of LANES outputs, as floats; `panel` has come to it, `part` counts groups of LANES outputs.
 struct PairsBF16 {
     static const int pair_bytes = PANEL * 4;
-    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+    static void read(const uint8_t* panel, int64_t, int part, vf& first, vf& second) {
         const vu both = load_as<vu>(panel + part * LANES * 4);
         first = as_float(both << 16);
         second = as_float(both & 0xffff0000u);
     }
 };
 
+// The same where panels are kept for the matrix unit.
+struct PairsInRegisters {
+    static const int pair_bytes = PANEL * 4;
+    static void read(const uint8_t* panel, int64_t p, int part, vf& first, vf& second) {
+        const uint8_t* block = panel - p % REGISTER_PAIRS * pair_bytes;
+        PairsBF16::read(block + 4 * pair_place(true, p % REGISTER_PAIRS, part * LANES), p, 0, first, second);
+    }
+};
+
 struct PairsF32 {
     static const int pair_bytes = PANEL * 8;
-    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+    static void read(const uint8_t* panel, int64_t, int part, vf& first, vf& second) {
         first = load_as<vf>(panel + part * LANES * 4);
         second = load_as<vf>(panel + PANEL * 4 + part * LANES * 4);
     }
@@ -24,7 +34,7 @@ struct PairsF32 {
 
 struct PairsF16 {
     static const int pair_bytes = PANEL * 4;
-    static void read(const uint8_t* panel, int part, vf& first, vf& second) {
+    static void read(const uint8_t* panel, int64_t, int part, vf& first, vf& second) {
         first = F16::load(reinterpret_cast<const uint16_t*>(panel) + part * LANES);
         second = F16::load(reinterpret_cast<const uint16_t*>(panel) + PANEL + part * LANES);
     }
@@ -48,7 +58,7 @@ inline void add_floats(const uint8_t* panel, int first, const float* x, int64_t 
         for (int line = 0; line < W::pair_bytes; line += LINES) ahead.fetch<R>();
         vf low[P], high[P];
 #pragma GCC unroll 8
-        for (int i = 0; i < P; i++) W::read(panel, first + i, low[i], high[i]);
+        for (int i = 0; i < P; i++) W::read(panel, p, first + i, low[i], high[i]);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             const vf a = splat(x[r * stride + 2 * p]), b = splat(x[r * stride + 2 * p + 1]);

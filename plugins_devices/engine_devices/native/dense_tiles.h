@@ -2,11 +2,12 @@
 #pragma once
 #include "amx.h"
 #include "driver.h"
+#include "pairs.h"
 
 #if defined(ENGINE_AMX)
 namespace engine {
 
-const int DEEP = 32;  // inputs of one product of registers
+const int DEEP = REGISTER_INPUTS;  // inputs of one product of registers
 
 // Rows of x as registers take them: the first sixteen (or fewer) of a group of up to 32, and the others. `step`: bytes to the next DEEP
 // inputs.
@@ -15,8 +16,14 @@ struct TileRows {
     int64_t stride, upper_step, lower_step;
 };
 
-// y[n][32] += x · panel over `inputs`, a multiple of DEEP; `first`: y is set instead. BOTH: more than sixteen rows.
-template <bool BOTH>
+inline void fetch_lines(Ahead& ahead, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += amx::LINE) __builtin_prefetch(ahead.from + at, 0, 3);
+    ahead.from += bytes;
+}
+
+// y[n][32] += x · panel over `inputs`, a multiple of DEEP; `first`: y is set instead. BOTH: more than sixteen rows. STREAM: as many bytes are
+// fetched as are read, half of them before each register of weights (all before the first: 1.1 times the time).
+template <bool BOTH, bool STREAM>
 inline void multiply_tiles(const uint8_t* panel, TileRows x, int64_t inputs, Ahead ahead, bool first, float* y) {
     const int64_t line = PANEL * 4;
     float* lower = y + 16 * PANEL;
@@ -27,14 +34,14 @@ inline void multiply_tiles(const uint8_t* panel, TileRows x, int64_t inputs, Ahe
         amx::load<0>(y, line), amx::load<1>(y + 16, line);
         if (BOTH) amx::load<2>(lower, line), amx::load<3>(lower + 16, line);
     }
-    const int64_t fetched = ahead.step * (DEEP / 2);  // of the next weights, for each product's
+    const int64_t fetched = STREAM ? amx::TILE : ahead.step * (DEEP / 2);  // of the next weights
     for (int64_t i = 0; i < inputs; i += DEEP, panel += DEEP * PANEL * 2) {
-        for (int64_t at = 0; at < fetched; at += 64) __builtin_prefetch(ahead.from + at, 0, 3);
-        ahead.from += fetched;
-        amx::load<6>(panel, line);
+        fetch_lines(ahead, fetched);
+        amx::load<6>(panel, amx::LINE);
         amx::load<4>(x.upper, x.stride);
         amx::multiply_bf16<0, 4, 6>();
-        amx::load<7>(panel + 64, line);
+        if (STREAM) fetch_lines(ahead, fetched);
+        amx::load<7>(panel + amx::TILE, amx::LINE);
         amx::multiply_bf16<1, 4, 7>();
         x.upper += x.upper_step;
         if (!BOTH) continue;
@@ -66,7 +73,7 @@ struct KernelTiles {
     // Lines of one register that lie a row of x apart would share few places of the first-level cache.
     void prepare(int64_t first, int64_t count) {
         x = static_cast<const uint8_t*>(a.x) + first * a.x_stride * 2;
-        turned = count > 16 && (a.units == 0 || a.units >= TURNED_PANELS);
+        turned = count > rows && (a.units == 0 || a.units >= TURNED_PANELS);
         if (!turned) return;
         uint8_t* to = static_cast<uint8_t*>(thread_scratch(ROWS_SCRATCH, count * a.inputs * 2));
         const Groups groups(count, rows);
@@ -90,10 +97,13 @@ struct KernelTiles {
             const uint8_t* first = x + (part.row * a.x_stride + part.begin) * 2;
             part_rows = {first, first + 16 * a.x_stride * 2, 2 * a.x_stride, 2 * DEEP, 2 * DEEP};
         }
-        if (part.n > 16)
-            multiply_tiles<true>(from, part_rows, part.end - part.begin, part.ahead, !part.begin, y);
+        const int64_t inputs = part.end - part.begin;
+        if (part.ahead.step != LINES)
+            upper < part.n ? multiply_tiles<true, false>(from, part_rows, inputs, part.ahead, !part.begin, y)
+                           : multiply_tiles<false, false>(from, part_rows, inputs, part.ahead, !part.begin, y);
         else
-            multiply_tiles<false>(from, part_rows, part.end - part.begin, part.ahead, !part.begin, y);
+            upper < part.n ? multiply_tiles<true, true>(from, part_rows, inputs, part.ahead, !part.begin, y)
+                           : multiply_tiles<false, true>(from, part_rows, inputs, part.ahead, !part.begin, y);
     }
 
 private:

@@ -29,7 +29,7 @@ const int64_t BLOCK_BYTES = 1024 << 10;  // of 2 MiB, as every processor with th
 const int64_t BLOCK_BYTES = 512 << 10;  // of 1 MiB, as most have
 #endif
 const int64_t BLOCK_ROWS = 256;
-const int64_t PAST_ROWS = 256;  // from which on results are not kept in the cache (goes_past)
+const int64_t PAST_ROWS = 17;  // from which on results are not kept in the cache (goes_past)
 // Of weights that many rows share: they stay in the first-level cache, with the rows' inputs and sums beside them.
 #if defined(ENGINE_AMX)
 const int64_t PIECE_BYTES = 16 << 10;  // 32 rows pass through at a time
@@ -40,7 +40,7 @@ const int64_t PIECE_BYTES = 32 << 10;
 // prefetcher stops at. Lines that registers of the matrix unit load do not come in their order; that prefetcher does better with them if
 // it goes along: one row, 0.93 of the time.
 #if defined(ENGINE_AMX)
-const int64_t STREAM_BYTES = 2048;
+const int64_t STREAM_BYTES = 1024;
 #else
 const int64_t STREAM_BYTES = 4096;
 #endif
@@ -86,12 +86,22 @@ struct Groups {
     }
 };
 
+// Of all units, those that are somebody's from the start. Where memory alone counts threads end together, and the longer a thread goes
+// straight on the faster it reads (with the matrix unit one row takes 0.97 of the time with seven); of many rows a last unit takes long.
+inline int64_t own_eighths(int rows) {
+#if defined(ENGINE_AMX)
+    if (rows <= amx::ROWS) return 7;
+#endif
+    (void)rows;
+    return 5;
+}
+
 // The units that a call does: a share of its own first, which lies together, then what is left, whoever comes.
 struct Units {
     int64_t total, claim, at, end, rest;
 
-    Units(int64_t all, int64_t together, int thread, int threads) : total(all), claim(together) {
-        const int64_t own = threads > 1 ? all * 5 / 8 / threads : all;
+    Units(int64_t all, int64_t together, int rows, int thread, int threads) : total(all), claim(together) {
+        const int64_t own = threads > 1 ? all * own_eighths(rows) / 8 / threads : all;
         at = own * thread, end = at + own, rest = own * threads;
     }
     // The next one, or `total`; not to be asked again then.
@@ -139,8 +149,9 @@ inline void write_panel(typename T::Element* to, const vf (&y)[PANEL / LANES]) {
     for (int i = 0; i < PANEL / LANES; i++) T::store(to + i * LANES, y[i]);
 }
 
-// Whole lines of results that are far more than a cache holds go past it, where products are so fast that fetching the lines first would
-// keep them waiting. end_past() before others read them.
+// Whole lines of results of many rows go past the cache, where products are so fast that fetching the lines first would keep them waiting:
+// rows lie some pages apart, so that a panel's lines share the few places of one set (32 rows: 0.9 of the time). end_past() before others
+// read them.
 template <class T>
 inline bool goes_past(const linear_args& a) {
 #if defined(ENGINE_AMX)
@@ -287,7 +298,7 @@ void run_units(const linear_args& a, int thread, int threads) {
     int64_t block = BLOCK_BYTES / (K::input_bytes * int64_t(a.inputs)) / 64 * 64;
     block = block < 64 ? 64 : block > BLOCK_ROWS ? BLOCK_ROWS : block;
     const int64_t total = (a.rows + block - 1) / block * units, claim = CLAIM_BYTES / (kernel.panel_bytes() * (a.gate ? 2 : 1));
-    Units work(total, claim < 1 ? 1 : claim, thread, threads);
+    Units work(total, claim < 1 ? 1 : claim, a.rows, thread, threads);
     const int64_t most = a.rows < block ? a.rows : block;
     float* y = static_cast<float*>(thread_scratch(SUMS_SCRATCH, most * PANEL * 8));
     float* up = y + most * PANEL;

@@ -51,7 +51,7 @@ bool beginning_of(const linear_args& a, int threads, Beginning& first, int64_t& 
     const int bits = bits_of(a.weight_type);
     const int64_t panel = round_up(a.inputs, bits < 16 ? a.group : 2) * PANEL * bits / 8;
     const int64_t panels = (a.outputs + PANEL - 1) / PANEL, units = a.gate ? panels / 2 : panels;
-    const int64_t own = Units(units, 1, 0, threads).end;
+    const int64_t own = Units(units, 1, a.rows, 0, threads).end;
     first.from = static_cast<const uint8_t*>(a.weight);
     first.other = a.gate ? first.from + units * panel : nullptr;
     first.bytes = a.gate ? panel : own * panel;
@@ -72,6 +72,7 @@ extern "C" void engine_linear(const void* arguments, int thread, int threads) {
         case ENGINE_BF16:
 #if defined(ENGINE_AMX)
             if (KernelTiles::takes(a)) return run_kernel<KernelTiles>(a, thread, threads);
+            if (in_registers(a.inputs)) return run_kernel<FloatKernel<PairsInRegisters>>(a, thread, threads);
 #endif
 #if defined(__AVX512BF16__)
             if (a.x_type == ENGINE_BF16) return run_kernel<KernelBF16>(a, thread, threads);

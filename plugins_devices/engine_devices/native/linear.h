@@ -1,7 +1,7 @@
 // Linear layers: y = x Wᵀ (+ bias) (then a gate or a residual) over weights packed in panels of 32 outputs.
 //
 // Packed layouts, outputs padded to 32 and inputs to PADDED with zeros; a panel is contiguous and read once, front to back:
-//   bf16                  [outputs/32][inputs/2][32][2]
+//   bf16                  [outputs/32][inputs/2][32][2]; [outputs/32][inputs/32][2][16][16][2] for the matrix unit (pairs.h)
 //   f32, f16              [outputs/32][inputs][32]
 //   8 bit integer, float8 [outputs/32][inputs/4][32][4]        (integers as value + 128)
 //   4 bit integer         [outputs/32][inputs/8][32][4 bytes]  (byte j: input 8c+j low, 8c+4+j high; as value + 8)

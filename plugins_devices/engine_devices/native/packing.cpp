@@ -1,5 +1,6 @@
 // Weights into panels, and rows back out of them.
 #include "driver.h"
+#include "pairs.h"
 #include "panels.h"
 
 using namespace engine;
@@ -52,20 +53,29 @@ struct gather_args {
 
 namespace {
 
-// The panel's inputs from `start` on: [32][inputs] → pairs of inputs ([inputs/2][32][2]) or single ones ([inputs][32]); what is
-// missing becomes zero.
+// Where a panel of a weight with so many inputs has one of them.
+template <int TOGETHER>
+int64_t place_of(int64_t inputs, int64_t i, int64_t row) {
+    return TOGETHER == 2 ? 2 * pair_place(in_registers(inputs), i / 2, row) + i % 2 : i * PANEL + row;
+}
+
+// The panel's inputs from `start` on: [32][inputs] → pairs of inputs or single ones; what is missing becomes zero.
 template <class E, int TOGETHER>
 void pack_slowly(const E* from, int64_t stride, int64_t rows, int64_t inputs, int64_t start, E* to) {
     for (int64_t row = 0; row < PANEL; row++)
         for (int64_t i = start; i < round_up(inputs, 2); i++)
-            to[i / TOGETHER * PANEL * TOGETHER + row * TOGETHER + i % TOGETHER] =
-                row < rows && i < inputs ? from[row * stride + i] : E(0);
+            to[place_of<TOGETHER>(inputs, i, row)] = row < rows && i < inputs ? from[row * stride + i] : E(0);
 }
 
 // Words as they come out of turn_panel: one float32 or a pair of bfloat16 is kept, a pair of float16 becomes single ones.
 template <class E, int TOGETHER>
-void put_lines(const uint32_t* lines, E* to) {
-    const int each = 4 / sizeof(E);
+void put_lines(const uint32_t* lines, bool registers, E* to) {
+    const int each = 4 / sizeof(E), half = PANEL / 2;
+    if (each == TOGETHER && TOGETHER == 2 && registers) {
+        for (int line = 0; line < LANES; line++, lines += PANEL)
+            for (int part = 0; part < 2; part++) memcpy(to + pair_place(true, line, part * half) * 2, lines + part * half, half * 4);
+        return;
+    }
     if (each == TOGETHER) {
         memcpy(to, lines, LANES * PANEL * 4);
         return;
@@ -78,7 +88,7 @@ template <class E, int TOGETHER>
 void pack_panel(const E* from, int64_t stride, int64_t rows, int64_t inputs, E* to) {
     const int64_t each = 4 / sizeof(E), whole = rows == PANEL ? inputs / (each * LANES) * (each * LANES) : 0;
     turn_panel(from, stride * int64_t(sizeof(E)), whole / each,
-               [&](int64_t word, const uint32_t* lines) { put_lines<E, TOGETHER>(lines, to + word * each * PANEL); });
+               [&](int64_t word, const uint32_t* lines) { put_lines<E, TOGETHER>(lines, in_registers(inputs), to + word * each * PANEL); });
     pack_slowly<E, TOGETHER>(from, stride, rows, inputs, whole, to);
 }
 
@@ -132,8 +142,8 @@ void pack_quantized_panel(const pack_quantized_args& a, int64_t panel) {
 
 template <class E, int TOGETHER>
 void gather_row(const gather_args& a, int64_t id, float (*widen)(E), float* row) {
-    const E* panel = static_cast<const E*>(a.packed) + id / PANEL * round_up(a.inputs, 2) * PANEL + id % PANEL * TOGETHER;
-    for (int64_t i = 0; i < a.inputs; i++) row[i] = widen(panel[i / TOGETHER * PANEL * TOGETHER + i % TOGETHER]);
+    const E* panel = static_cast<const E*>(a.packed) + id / PANEL * round_up(a.inputs, 2) * PANEL;
+    for (int64_t i = 0; i < a.inputs; i++) row[i] = widen(panel[place_of<TOGETHER>(a.inputs, i, id % PANEL)]);
 }
 
 // Pairs of 16-bit inputs as they are. A row is one word of each of its panel's lines, so the lines of the row that comes after this one are
@@ -141,14 +151,13 @@ void gather_row(const gather_args& a, int64_t id, float (*widen)(E), float* row)
 void move_pairs(const gather_args& a, int64_t index, int64_t step) {
     const int64_t id = a.ids[index], after = index + step < a.count ? a.ids[index + step] : id;
     const int64_t next = after < 0 || after >= a.outputs ? id : after;
-    const auto words = [&](int64_t row) {
-        return static_cast<const uint32_t*>(a.packed) + row / PANEL * (a.inputs / 2) * PANEL + row % PANEL;
-    };
-    const uint32_t *from = words(id), *coming = words(next);
+    const auto panel = [&](int64_t row) { return static_cast<const uint32_t*>(a.packed) + row / PANEL * (a.inputs / 2) * PANEL; };
+    const uint32_t *from = panel(id), *coming = panel(next);
+    const bool registers = in_registers(a.inputs);
     char* to = static_cast<char*>(a.out) + index * a.out_stride * 2;
     for (int64_t i = 0; i < a.inputs / 2; i++) {
-        __builtin_prefetch(coming + i * PANEL);
-        memcpy(to + 4 * i, from + i * PANEL, 4);
+        __builtin_prefetch(coming + pair_place(registers, i, next % PANEL));
+        memcpy(to + 4 * i, from + pair_place(registers, i, id % PANEL), 4);
     }
 }
 

@@ -53,11 +53,12 @@ def test_a_row_does_not_depend_on_its_neighbours(native, dtype):
         assert torch.equal(kernel.apply(x[first : first + rows], None), whole[first : first + rows])
 
 
+@pytest.mark.parametrize("inputs", [50, 416])
 @pytest.mark.parametrize("x_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weight_and_activations_of_different_types(native, dtype, x_dtype):
-    weight = weights(40, 50, dtype)
-    x = inputs_of(9, 50, x_dtype)
+def test_weight_and_activations_of_different_types(native, dtype, x_dtype, inputs):
+    weight = weights(40, inputs, dtype)
+    x = inputs_of(9, inputs, x_dtype)
     got = NativeLinear(native, pack_dense(native, [weight])).apply(x, None)
     assert got.dtype == x_dtype
     close(got, x.double() @ weight.double().T, x_dtype)

@@ -15,10 +15,15 @@ from engine_devices._weights import HUGE_PAGE, pack_dense, pack_integer
 SHAPES = [((32,), 32), ((32,), 64), ((5,), 100), ((64, 96, 33), 70), ((1,), 1), ((64, 0, 32), 257), ((96,), 15)]
 
 
-def columns(weight: Tensor, together: int) -> Tensor:
-    """[outputs, inputs] → [panels, inputs / together, 32, together], both filled up with zeros; flat."""
+def columns(weight: Tensor, together: int, *, registers: bool = False) -> Tensor:
+    """[outputs, inputs] → [panels, inputs / together, 32, together], both filled up with zeros; flat.
+
+    ``registers``: as the matrix unit loads them, [panels, inputs / 32, 2, 16, 16, together].
+    """
     outputs, inputs = weight.shape
     padded = functional.pad(weight, (0, inputs % 2, 0, -outputs % 32))
+    if registers:
+        return padded.reshape(-1, 2, 16, inputs // 32, 16, together).permute(0, 3, 1, 4, 2, 5).flatten()
     return padded.reshape(-1, 32, padded.shape[1] // together, together).transpose(1, 2).flatten()
 
 
@@ -29,7 +34,8 @@ def test_pieces(native: Native, outputs: tuple[int, ...], inputs: int, dtype: to
     generator = torch.Generator().manual_seed(inputs)
     pieces = [torch.randn(rows, inputs + apart, generator=generator).to(dtype)[:, :inputs] for rows in outputs]
     packed = pack_dense(native, pieces).weight
-    assert torch.equal(packed, columns(torch.cat(pieces), together))
+    registers = native.isa == "amx" and dtype == torch.bfloat16 and inputs % 32 == 0
+    assert torch.equal(packed, columns(torch.cat(pieces), together, registers=registers))
 
 
 def test_more_panels_than_a_round_of_huge_pages(native: Native) -> None:
@@ -37,7 +43,7 @@ def test_more_panels_than_a_round_of_huge_pages(native: Native) -> None:
     rows = 32 * (4 * HUGE_PAGE // (32 * inputs * 2) + 5)
     weight = torch.arange(rows * inputs, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).view(rows, inputs)
     packed = pack_dense(native, [weight]).weight
-    assert torch.equal(packed.view(torch.int16), columns(weight.view(torch.int16), 2))
+    assert torch.equal(packed.view(torch.int16), columns(weight.view(torch.int16), 2, registers=native.isa == "amx"))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
