@@ -178,7 +178,9 @@ def test_too_little_room_is_known_before(llama, tmp_path, monkeypatch):
 def said_first(code, word):
     """A process that runs ``code``, once it has said ``word``."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    # A shell's background jobs, and what they start, ignore SIGINT.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command, pipe = [sys.executable, "-c", heard + code], subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
         assert child.stdout is not None and child.stdout.readline() == f"{word}\n"
         yield child
